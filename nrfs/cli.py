@@ -1,0 +1,30 @@
+"""The ``nrfs`` command: finds the subcommand and hands over to the package that owns it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    from mount import cli as mount
+    from workloads import cli as workloads
+
+    top = argparse.ArgumentParser(prog="nrfs", description="A node-replicated in-memory file system.")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    mount.add_commands(commands)
+    workloads.add_commands(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit status: 0 done, 1 failed with one line on stderr, 2 bad usage."""
+    options = parser().parse_args(arguments)
+    run = options.run
+    status: int = run(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
