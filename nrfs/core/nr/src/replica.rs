@@ -1,0 +1,310 @@
+//! A replica: one node's copy of the structure, in one partition per log.
+//!
+//! # What the combiner lock guarantees
+//!
+//! The combiner lock of a partition is its readers-writer lock held for update. Whenever it is free,
+//! every entry that this partition appended has been applied here, and answered. Therefore:
+//!
+//! - whoever holds the lock without having appended (a read that catches up, or another node's
+//!   combiner that helps) only ever applies entries that need no answer here;
+//! - no request is stranded: its thread waits for the answer *or* the lock, and with the lock in
+//!   hand and no answer it combines for itself.
+//!
+//! # The order in which an operation completes
+//!
+//! It is applied, `local_tail` and then the log's completed tail are advanced, all of that in write
+//! mode; then readers are let in, and then its thread gets the response. So whoever has the response,
+//! or has read the new state on some node, knows that any later read, on any node, finds a completed
+//! tail that makes it catch up with the operation.
+//!
+//! # Helping
+//!
+//! A combiner that finds the log full first applies all of it here, and then on every replica that
+//! is behind and whose combiner lock is free. It never *waits* for a second combiner lock, so two
+//! combiners cannot wait for each other; and a replica whose lock is taken has a combiner that
+//! brings it up to date.
+
+use std::{
+    collections::VecDeque,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU64 as Counter, Ordering::Relaxed},
+    },
+};
+
+use crossbeam_utils::CachePadded;
+
+use crate::{
+    Dispatch, LogPosition, NodeId, PartitionStatistics, ReplicaStatistics,
+    log::{Entry, Log},
+    rwlock::{Reader, RwLock, Update},
+    slot::Slot,
+    sync::{AtomicU64, Backoff, Ordering},
+};
+
+/// What an entry of the log asks of each replica.
+pub(crate) enum Logged<D: Dispatch> {
+    Operation(D::WriteOperation),
+    Observation(Observation<D>),
+}
+
+/// A look at every replica at the same position.
+pub(crate) type Observation<D> = Box<dyn Fn(NodeId, LogPosition, &D) + Send + Sync>;
+
+/// What a combiner answers: an operation has a response, an observation none.
+pub(crate) type Answer<D> = Option<<D as Dispatch>::Response>;
+
+type ThreadSlot<D> = CachePadded<Slot<Entry<Logged<D>>, Answer<D>>>;
+
+/// A thread's place in one partition.
+pub(crate) struct Seat<D: Dispatch> {
+    reader: Reader,
+    slot: Arc<ThreadSlot<D>>,
+}
+
+/// A node's copy of the structure.
+pub(crate) struct Replica<D: Dispatch> {
+    pub(crate) node: NodeId,
+    /// By log.
+    pub(crate) partitions: Box<[Partition<D>]>,
+    threads: Counter,
+}
+
+/// The part of a replica that one log changes.
+pub(crate) struct Partition<D: Dispatch> {
+    node: NodeId,
+    log: Arc<Log<Logged<D>>>,
+    /// Every entry before it has been applied here. Stored in write mode.
+    local_tail: CachePadded<AtomicU64>,
+    lock: RwLock<Combiner<D>, D>,
+    counters: CachePadded<Counters>,
+}
+
+/// What a combiner works with. Empty whenever the lock is free, except for `slots`.
+struct Combiner<D: Dispatch> {
+    /// Of all threads registered with the partition.
+    slots: Vec<Arc<ThreadSlot<D>>>,
+    /// What is to be appended.
+    batch: VecDeque<Entry<Logged<D>>>,
+    /// Whose requests those are and were, by index into `slots`, in order; the answered ones are out.
+    unanswered: VecDeque<usize>,
+    /// Answers to the first of `unanswered`, in order.
+    answers: VecDeque<Answer<D>>,
+}
+
+/// Written under the combiner lock, read by anybody.
+#[derive(Default)]
+struct Counters {
+    batches: Counter,
+    operations: Counter,
+    helped: Counter,
+    full: Counter,
+}
+
+/// Ends the process if it is dropped by a panic: half an operation applied, on one replica of many,
+/// is a state that nobody may see.
+struct FailStop;
+
+impl Drop for FailStop {
+    fn drop(&mut self) {
+        eprintln!("nr: panic while an operation was applied to a replica; the process ends here");
+        process::abort();
+    }
+}
+
+impl<D: Dispatch> Replica<D> {
+    pub(crate) fn new(node: NodeId, partitions: impl Iterator<Item = Partition<D>>) -> Self {
+        Self { node, partitions: partitions.collect(), threads: Counter::new(0) }
+    }
+
+    /// Gives a thread its seat in each partition.
+    pub(crate) fn join(&self) -> Box<[Seat<D>]> {
+        self.threads.fetch_add(1, Relaxed);
+        self.partitions.iter().map(Partition::join).collect()
+    }
+
+    pub(crate) fn leave(&self, seats: &[Seat<D>]) {
+        self.partitions.iter().zip(seats).for_each(|(partition, seat)| partition.leave(seat));
+        self.threads.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn statistics(&self) -> ReplicaStatistics {
+        ReplicaStatistics {
+            node: self.node,
+            threads: self.threads.load(Relaxed) as usize,
+            partitions: self.partitions.iter().map(Partition::statistics).collect(),
+        }
+    }
+}
+
+impl<D: Dispatch> Partition<D> {
+    pub(crate) fn new(node: NodeId, log: Arc<Log<Logged<D>>>, structure: D) -> Self {
+        let combiner = Combiner {
+            slots: Vec::new(),
+            batch: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            answers: VecDeque::new(),
+        };
+        Self {
+            node,
+            log,
+            local_tail: CachePadded::new(AtomicU64::new(0)),
+            lock: RwLock::new(combiner, structure),
+            counters: CachePadded::default(),
+        }
+    }
+
+    pub(crate) fn log(&self) -> &Log<Logged<D>> {
+        &self.log
+    }
+
+    fn join(&self) -> Seat<D> {
+        let slot = Arc::new(CachePadded::new(Slot::new()));
+        let mut update = self.lock.update();
+        update.state().slots.push(Arc::clone(&slot));
+        Seat { reader: update.register(), slot }
+    }
+
+    fn leave(&self, seat: &Seat<D>) {
+        let mut update = self.lock.update();
+        update.state().slots.retain(|slot| !Arc::ptr_eq(slot, &seat.slot));
+        update.unregister(&seat.reader);
+    }
+
+    /// Runs `f` on the structure as it is here. For a linearizable read, catch up with the log's
+    /// completed tail first.
+    ///
+    /// # Safety
+    ///
+    /// `seat` has joined this partition.
+    pub(crate) unsafe fn read<R>(&self, seat: &mut Seat<D>, f: impl FnOnce(&D) -> R) -> R {
+        // SAFETY: `join` has registered the reader with this lock.
+        unsafe { self.lock.read(&mut seat.reader, f) }
+    }
+
+    /// Applies at least every entry before `position`, which is not after the tail.
+    pub(crate) fn catch_up(&self, position: u64) {
+        let done = || self.local_tail.load(Ordering::Acquire) >= position;
+        if !done() {
+            if let Some(mut update) = self.lock.update_unless(done) {
+                self.apply(&mut update);
+            }
+        }
+    }
+
+    /// Has a request combined, by this thread or another, and returns its answer. `help` is called
+    /// when the log is full, and helps other replicas.
+    ///
+    /// # Safety
+    ///
+    /// `seat` has joined this partition.
+    pub(crate) unsafe fn submit(
+        &self,
+        seat: &mut Seat<D>,
+        logged: Logged<D>,
+        payload_bytes: usize,
+        help: impl Fn(),
+    ) -> Answer<D> {
+        let slot = &seat.slot;
+        // SAFETY: `&mut Seat` makes this thread the slot's owner, and the answer is taken below.
+        unsafe { slot.post(Entry { origin: self.node, payload_bytes, operation: logged }) };
+        if let Some(mut update) = self.lock.update_unless(|| slot.is_answered()) {
+            self.combine(&mut update, help);
+        }
+        // SAFETY: as above; and either another combiner has answered, or `combine` has.
+        unsafe { slot.take_answer() }
+    }
+
+    fn combine(&self, update: &mut Update<'_, Combiner<D>, D>, help: impl Fn()) {
+        let combiner = update.state();
+        for (index, slot) in combiner.slots.iter().enumerate() {
+            // SAFETY: holding the lock for update is being the combiner; every request is answered
+            // before this function returns.
+            if let Some(entry) = unsafe { slot.take_request() } {
+                combiner.batch.push_back(entry);
+                combiner.unanswered.push_back(index);
+            }
+        }
+        add(&self.counters.batches, 1);
+        add(&self.counters.operations, combiner.batch.len() as u64);
+        let mut backoff = Backoff::default();
+        loop {
+            let left = update.state().batch.len();
+            self.log.append(self.node, &mut update.state().batch);
+            self.apply(update);
+            match update.state().batch.len() {
+                0 => break,
+                fewer if fewer < left => backoff = Backoff::default(),
+                _ => backoff.wait(),
+            }
+            add(&self.counters.full, 1);
+            help();
+        }
+    }
+
+    /// Applies everything up to the tail if this replica is behind and nobody is at it already.
+    pub(crate) fn help(&self) {
+        if self.local_tail.load(Ordering::Relaxed) < self.log.tail() {
+            if let Some(mut update) = self.lock.try_update() {
+                let applied = self.apply(&mut update);
+                add(&self.counters.helped, applied);
+            }
+        }
+    }
+
+    /// Applies everything up to the tail, and answers what this partition has appended of it.
+    /// Returns the number of entries.
+    fn apply(&self, update: &mut Update<'_, Combiner<D>, D>) -> u64 {
+        let start = self.local_tail.load(Ordering::Relaxed);
+        let tail = self.log.tail();
+        if start == tail {
+            return 0;
+        }
+        update.write(|combiner, structure| {
+            let fail_stop = FailStop;
+            for position in start..tail {
+                // SAFETY: `position` is before the tail; `local_tail` counts what is applied here,
+                // under this lock, so each position comes once and in order.
+                let answer = unsafe {
+                    self.log.apply(position, |entry| {
+                        let answer = match &entry.operation {
+                            Logged::Operation(operation) => Some(structure.dispatch_mut(operation)),
+                            Logged::Observation(observe) => {
+                                observe(self.node, LogPosition(position), structure);
+                                None
+                            }
+                        };
+                        (entry.origin == self.node).then_some(answer)
+                    })
+                };
+                combiner.answers.extend(answer);
+            }
+            std::mem::forget(fail_stop);
+            self.local_tail.store(tail, Ordering::Release);
+            self.log.complete(tail);
+        });
+        let Combiner { slots, unanswered, answers, .. } = update.state();
+        let answered = unanswered.drain(..answers.len());
+        for (answer, index) in answers.drain(..).zip(answered) {
+            // SAFETY: this combiner has taken the request from that slot, and answers it once.
+            unsafe { slots[index].answer(answer) };
+        }
+        tail - start
+    }
+
+    fn statistics(&self) -> PartitionStatistics {
+        PartitionStatistics {
+            local_tail: LogPosition(self.local_tail.load(Ordering::Acquire)),
+            batches: self.counters.batches.load(Relaxed),
+            operations: self.counters.operations.load(Relaxed),
+            helped: self.counters.helped.load(Relaxed),
+            full: self.counters.full.load(Relaxed),
+        }
+    }
+}
+
+/// Adds to a counter that only the holder of the combiner lock writes.
+fn add(counter: &Counter, amount: u64) {
+    counter.store(counter.load(Relaxed) + amount, Relaxed);
+}
