@@ -1,0 +1,143 @@
+"""``nrfs bench``: the command line of the workloads. Imports what a workload needs only when it is to run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, final
+
+from workloads.failure import WorkloadError
+from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Configuration
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+ROUNDS_COMPARED = 3
+"""Enough for a median that one disturbed round cannot move."""
+
+
+@final
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line; ``--help`` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help tells more)\n")
+
+
+def add_commands(subparsers: Subcommands) -> None:
+    """Adds ``bench`` and the workloads below it."""
+    bench = subparsers.add_parser("bench", help="run a workload and report its figures")
+    workloads = bench.add_subparsers(dest="workload", metavar="WORKLOAD", required=True, parser_class=_OneLineParser)
+    _add_leveldb(workloads)
+
+
+def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "leveldb",
+        help="LevelDB's db_bench benchmarks on a directory, or on two compared",
+        description="Runs LevelDB's db_bench benchmarks in a new database in DIR and prints their figures. "
+        "Every value read is checked.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where to make the database")
+    parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
+    parser.add_argument("--benchmarks", type=_benchmarks, metavar="NAME,...", help="which, in this order")
+    parser.add_argument("--num", type=_positive, metavar="N", help=f"keys of the range ({DB_BENCH.num})")
+    parser.add_argument("--value-size", type=_positive, metavar="B", help=f"bytes ({DB_BENCH.value_size})")
+    parser.add_argument("--reads", type=_positive, metavar="N", help="reads of each thread (as many as --num)")
+    parser.add_argument(
+        "--threads", type=_positive, default=1, metavar="T", help="each does the whole benchmark, as in db_bench (1)"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=1, metavar="B", help="entries per write (1)")
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="R", help=f"repetitions (1; with --against {ROUNDS_COMPARED})"
+    )
+    parser.add_argument("--compression", choices=["none", "snappy"], default="none", help="LevelDB's (none)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="a published configuration; other options override")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.set_defaults(run=run_leveldb)
+
+
+def _epilog() -> str:
+    lines = ["benchmarks:", *(f"  {name:<17} {meaning}" for name, meaning in BENCHMARKS.items())]
+    lines += ["", "A benchmark that needs a filled database and comes first gets one, untimed.", "", "presets:"]
+    for name, sizes in PRESETS.items():
+        numbers = f"--num {sizes.num} --value-size {sizes.value_size} --reads {sizes.reads or sizes.num}"
+        lines.append(f"  {name:<17} --benchmarks {','.join(sizes.benchmarks)} {numbers}")
+    return "\n".join(lines)
+
+
+def run_leveldb(options: argparse.Namespace) -> int:
+    """Runs the LevelDB workload; its exit status is the command's."""
+    sizes = PRESETS[options.preset] if options.preset else DB_BENCH
+    num = options.num or sizes.num
+    configuration = Configuration(
+        directory=options.dir,
+        against=options.against,
+        benchmarks=options.benchmarks or sizes.benchmarks,
+        num=num,
+        value_size=options.value_size or sizes.value_size,
+        reads=options.reads or sizes.reads or num,
+        threads=options.threads,
+        batch_size=options.batch_size,
+        rounds=options.rounds or (1 if options.against is None else ROUNDS_COMPARED),
+        compression=options.compression,
+        json=options.json,
+    )
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        _check(configuration)
+        from workloads.leveldb import report, rounds
+
+        results = rounds.run(configuration)
+        if configuration.json is not None:
+            report.write_json(results, configuration.json)
+        report.show(results)
+    except WorkloadError as failure:
+        print(f"nrfs bench leveldb: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nrfs bench leveldb: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _check(configuration: Configuration) -> None:
+    """Finds, before hours of work, what would make it vain."""
+    for directory in configuration.directories:
+        if not directory.exists():
+            raise WorkloadError(f"{directory}: no such directory")
+        if not directory.is_dir():
+            raise WorkloadError(f"{directory}: not a directory")
+    if configuration.json is not None:
+        target = configuration.json if configuration.json.exists() else configuration.json.absolute().parent
+        if configuration.json.is_dir() or not os.access(target, os.W_OK):
+            raise WorkloadError(f"{configuration.json}: cannot write the results there")
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the command by an exception, so that the databases are removed."""
+    sys.exit(128 + number)
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return number
+
+
+def _benchmarks(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in BENCHMARKS:
+            raise argparse.ArgumentTypeError(f"unknown benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    return names

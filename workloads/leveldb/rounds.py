@@ -1,0 +1,154 @@
+"""The benchmarks in order, on both directories in turn, as many rounds as asked; then the medians.
+
+In one round each directory gets a new database and all the benchmarks; the next round takes the
+directories in the other order (A B, B A, ...), so that what drifts with time falls on both alike. Both
+see the same operations. Only one database is open at a time: LevelDB compacts in the background, and
+that work must not run into the other side's figures. The ratio is taken within each round, and its
+median over the rounds: two figures taken one after the other share more of the machine's mood than two
+medians do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import final
+
+from workloads import measure
+from workloads.leveldb import benchmarks
+from workloads.leveldb.configuration import Configuration
+from workloads.leveldb.contents import Entries
+from workloads.leveldb.database import temporary_database
+from workloads.measure import Figures
+from workloads.progress import ProgressBar
+
+SEED = 1000
+
+
+@final
+@dataclass(frozen=True)
+class Round:
+    """What one round measured."""
+
+    order: tuple[int, ...]
+    """Which directory came first, second: 0 is the one under test, 1 the one it is compared with."""
+    figures: tuple[tuple[Figures, ...], ...]
+    """For each directory (not in the order of the round) the figures of each benchmark."""
+
+
+@final
+@dataclass(frozen=True)
+class Medians:
+    """Over all rounds, for one benchmark on one directory, each figure's own median."""
+
+    operations: float
+    operations_per_second: float
+    microseconds_per_operation: float
+    mebibytes_per_second: float | None
+    p50_microseconds: float
+    p99_microseconds: float
+    found: float | None
+
+
+@final
+@dataclass(frozen=True)
+class Ratio:
+    """Operations per second of the directory under test over those of the other: above 1 is faster."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+@final
+@dataclass(frozen=True)
+class Summary:
+    """One benchmark over all rounds."""
+
+    benchmark: str
+    medians: tuple[Medians, ...]
+    """For each directory."""
+    ratio: Ratio | None
+    """None without a second directory, or where nothing was there to measure."""
+
+
+@final
+@dataclass(frozen=True)
+class Results:
+    """Everything that a run found out."""
+
+    configuration: Configuration
+    rounds: tuple[Round, ...]
+    clock_microseconds: float
+    """What reading the clock adds to each call's latency."""
+
+    def summaries(self) -> list[Summary]:
+        """One for each benchmark, in the order in which they ran."""
+        return [self._summary(place, name) for place, name in enumerate(self.configuration.benchmarks)]
+
+    def _summary(self, place: int, benchmark: str) -> Summary:
+        columns = [
+            [each.figures[side][place] for each in self.rounds] for side in range(len(self.configuration.directories))
+        ]
+        return Summary(benchmark, tuple(map(_medians, columns)), _ratio(*columns) if len(columns) > 1 else None)
+
+
+def run(configuration: Configuration) -> Results:
+    """Runs everything. Raises WorkloadError at the first failure; removes the databases in every case."""
+    entries = Entries(configuration.num, configuration.value_size)
+    sides = range(len(configuration.directories))
+    steps = sum(_planned(configuration, name) for name in configuration.benchmarks)
+    done = []
+    with ProgressBar(steps * len(sides) * configuration.rounds) as progress:
+        for number in range(configuration.rounds):
+            order = tuple(sides if number % 2 == 0 else reversed(sides))
+            figures = {side: _run_side(configuration, number, side, entries, progress) for side in order}
+            done.append(Round(order, tuple(figures[side] for side in sides)))
+    return Results(configuration, tuple(done), measure.clock_cost())
+
+
+def _run_side(
+    configuration: Configuration, number: int, side: int, entries: Entries, progress: ProgressBar
+) -> tuple[Figures, ...]:
+    directory = configuration.directories[side]
+    where = f"round {number + 1}/{configuration.rounds}  {directory}"
+    figures = []
+    with temporary_database(directory, entries, configuration.compression) as database:
+        if benchmarks.needs_filled_database(configuration.benchmarks[0]):
+            progress.begin(f"{where}  filling")
+            benchmarks.fill(database, lambda _: progress.show(0))
+        for place, name in enumerate(configuration.benchmarks):
+            progress.begin(f"{where}  {name}")
+            seed = (SEED, number, place)
+            figures.append(benchmarks.run(name, database, configuration, seed, progress.show))
+            progress.end(_planned(configuration, name))
+    return tuple(figures)
+
+
+def _planned(configuration: Configuration, benchmark: str) -> int:
+    """Operations of all threads together."""
+    return configuration.operations(benchmark) * (1 if benchmark == "compact" else configuration.threads)
+
+
+def _medians(column: Sequence[Figures]) -> Medians:
+    throughput = [each.mebibytes_per_second for each in column if each.mebibytes_per_second is not None]
+    found = [each.found for each in column if each.found is not None]
+    return Medians(
+        operations=median(each.operations for each in column),
+        operations_per_second=median(each.operations_per_second for each in column),
+        microseconds_per_operation=median(each.microseconds_per_operation for each in column),
+        mebibytes_per_second=median(throughput) if throughput else None,
+        p50_microseconds=median(each.p50_microseconds for each in column),
+        p99_microseconds=median(each.p99_microseconds for each in column),
+        found=median(found) if found else None,
+    )
+
+
+def _ratio(tested: Sequence[Figures], other: Sequence[Figures]) -> Ratio | None:
+    ratios = [
+        a.operations_per_second / b.operations_per_second
+        for a, b in zip(tested, other, strict=True)
+        if a.operations and b.operations
+    ]
+    return Ratio(median(ratios), min(ratios), max(ratios)) if ratios else None

@@ -1,0 +1,168 @@
+"""Threads that time their own calls, and the figures made of those times.
+
+A call is timed between two readings of the monotonic clock that enclose it and nothing else: choosing
+a key, building a value and checking what was read lie outside. So a ratio between two file systems is
+that of the calls, not of the Python loop around them. What the two readings themselves add to every
+figure is measured by :func:`clock_cost`.
+
+With several threads a call that released the interpreter lock waits for it on return, and that wait is part of
+the figure: many short calls measure the interpreter as much as the file system.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import final
+
+import numpy as np
+
+from workloads.failure import Cancelled
+
+POLL_SECONDS = 0.25
+"""How often the waiting thread wakes to show progress: rare enough not to be seen in the figures."""
+
+
+@final
+class Lap:
+    """One thread's share of a measurement, filled by that thread alone.
+
+    Others may read ``operations`` while it runs, to show progress.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        """Set when the thread is to end: at once, with nothing left half done."""
+        self.latencies: array[int] = array("q")
+        """Nanoseconds of each call."""
+        self.operations = 0
+        """Finished so far; more than there are calls where a call carries a batch."""
+        self.payload = 0
+        """Bytes of keys and values moved."""
+        self.found: int | None = None
+        """Of the operations that look for a key, how many found one; None where none looks."""
+
+    def slices(self, order: Sequence[int], length: int) -> Iterator[Sequence[int]]:
+        """Deals ``order`` out in pieces of ``length``, and between two of them looks whether to stop."""
+        for first in range(0, len(order), length):
+            if self.stop.is_set():
+                raise Cancelled
+            piece = order[first : first + length]
+            yield piece
+            self.operations += len(piece)
+
+
+Task = Callable[[Lap], None]
+
+
+@final
+@dataclass(frozen=True)
+class Figures:
+    """What a measurement came to, over all its threads."""
+
+    operations: int
+    """Of all threads together."""
+    operations_per_second: float
+    """The sum of the threads' rates, each over the time it spent in calls."""
+    microseconds_per_operation: float
+    """As one thread sees it."""
+    mebibytes_per_second: float | None
+    """Keys and values, 2**20 bytes; None where nothing is moved."""
+    p50_microseconds: float
+    """Median latency of one call."""
+    p99_microseconds: float
+    wall_seconds: float
+    """From the first call to the last, with everything the loop did between calls."""
+    found: int | None
+    """Keys found, where keys were looked for."""
+
+
+def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], None]) -> Figures:
+    """Runs each task in a thread of its own, all from the same moment, and returns their joint figures.
+
+    ``background`` runs beside them, is not measured, and is told to stop when they are done.
+    ``watch`` is called with the number of operations finished, a few times a second. If a task raises,
+    or ``watch`` does, or the user interrupts, all threads are stopped and the exception is passed on.
+    """
+    stop = threading.Event()
+    laps = [Lap(stop) for _ in tasks]
+    stop_background = threading.Event()
+    runners = [*zip(tasks, laps, strict=True)]
+    if background is not None:
+        runners.append((background, Lap(stop_background)))
+    start = threading.Barrier(len(runners) + 1)
+
+    def work(task: Task, lap: Lap) -> None:
+        start.wait()
+        task(lap)
+
+    with ThreadPoolExecutor(len(runners)) as pool:
+        try:
+            futures = [pool.submit(work, task, lap) for task, lap in runners]
+            start.wait()
+            began = perf_counter_ns()
+            unfinished = set(futures[: len(tasks)])
+            failed = False
+            while unfinished and not failed:
+                finished, unfinished = wait(unfinished, POLL_SECONDS, FIRST_EXCEPTION)
+                # The background task has no end of its own: if it is done, it failed.
+                failed = any(future.exception() for future in finished) or any(
+                    future.done() for future in futures[len(tasks) :]
+                )
+                watch(sum(lap.operations for lap in laps))
+            wall = perf_counter_ns() - began
+        finally:
+            stop.set()
+            stop_background.set()
+            start.abort()
+    failures = [failure for future in futures if (failure := future.exception()) is not None]
+    for failure in failures:
+        if not isinstance(failure, Cancelled):
+            raise failure
+    return _figures(laps, wall / 1e9)
+
+
+def _figures(laps: Sequence[Lap], wall_seconds: float) -> Figures:
+    every = [np.frombuffer(lap.latencies, dtype=np.int64) for lap in laps if lap.latencies]
+    operations = sum(lap.operations for lap in laps)
+    if not every or not operations:
+        return Figures(0, 0.0, 0.0, None, 0.0, 0.0, wall_seconds, _found(laps))
+    # A thread whose every call took less than the clock can tell is given one nanosecond.
+    busy = [max(1, int(latencies.sum())) for latencies in every]
+    done = [lap.operations for lap in laps if lap.latencies]
+    rate = sum(count * 1e9 / spent for count, spent in zip(done, busy, strict=True))
+    payload = sum(lap.payload for lap in laps)
+    p50, p99 = np.percentile(np.concatenate(every), [50, 99]) / 1e3
+    return Figures(
+        operations=operations,
+        operations_per_second=rate,
+        microseconds_per_operation=sum(busy) / operations / 1e3,
+        mebibytes_per_second=payload / operations * rate / 2**20 if payload else None,
+        p50_microseconds=float(p50),
+        p99_microseconds=float(p99),
+        wall_seconds=wall_seconds,
+        found=_found(laps),
+    )
+
+
+def _found(laps: Sequence[Lap]) -> int | None:
+    counts = [lap.found for lap in laps if lap.found is not None]
+    return sum(counts) if counts else None
+
+
+def clock_cost(calls: int = 20_000) -> float:
+    """Microseconds that a timed call which does nothing is recorded with: the floor of every latency."""
+    nothing: dict[bytes, bytes] = {}
+    key = b"0" * 16
+    latencies: array[int] = array("q")
+    record, get, clock = latencies.append, nothing.get, perf_counter_ns
+    for _ in range(calls):
+        began = clock()
+        get(key)
+        ended = clock()
+        record(ended - began)
+    return float(np.median(np.frombuffer(latencies, dtype=np.int64))) / 1e3
