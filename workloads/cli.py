@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from workloads.failure import WorkloadError
 from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Configuration
@@ -16,13 +16,20 @@ from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Confi
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-ROUNDS_COMPARED = 3
-"""Enough for a median that one disturbed round cannot move."""
+ROUNDS_COMPARED = 5
+"""Enough for a median that two disturbed rounds cannot move."""
 
 
 @final
 class _OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line; ``--help`` has the rest."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 (argparse's own)
+        # As a subcommand's parser it would hand unknown arguments up, to be refused without its name.
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help tells more)\n")

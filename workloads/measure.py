@@ -94,16 +94,18 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
     runners = [*zip(tasks, laps, strict=True)]
     if background is not None:
         runners.append((background, Lap(stop_background)))
-    start = threading.Barrier(len(runners) + 1)
+    start = threading.Event()
 
     def work(task: Task, lap: Lap) -> None:
         start.wait()
+        if lap.stop.is_set():
+            raise Cancelled
         task(lap)
 
     with ThreadPoolExecutor(len(runners)) as pool:
         try:
             futures = [pool.submit(work, task, lap) for task, lap in runners]
-            start.wait()
+            start.set()
             began = perf_counter_ns()
             unfinished = set(futures[: len(tasks)])
             failed = False
@@ -118,7 +120,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
         finally:
             stop.set()
             stop_background.set()
-            start.abort()
+            start.set()
     failures = [failure for future in futures if (failure := future.exception()) is not None]
     for failure in failures:
         if not isinstance(failure, Cancelled):
