@@ -100,11 +100,11 @@ impl Topology {
 
     /// The node for a thread on `cpu`. Where several share that CPU, `turn` chooses among them; a
     /// CPU that appeared later gets any node.
-    pub fn node_of(&self, cpu: Cpu, turn: usize) -> usize {
+    pub fn node_of(&self, cpu: Cpu, turn: impl FnOnce() -> usize) -> usize {
         match self.nodes_of_cpu.get(cpu.0).map(Vec::as_slice) {
             None | Some([]) => cpu.0 % self.nodes.len(),
             Some([only]) => *only,
-            Some(several) => several[turn % several.len()],
+            Some(several) => several[turn() % several.len()],
         }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
         let used: std::collections::BTreeSet<usize> = cpus
             .iter()
             .flat_map(|&cpu| (0..3).map(move |turn| (cpu, turn)))
-            .map(|(cpu, turn)| topology.node_of(cpu, turn))
+            .map(|(cpu, turn)| topology.node_of(cpu, || turn))
             .collect();
         assert_eq!(used.len(), cpus.len() * 3);
     }
@@ -184,7 +184,7 @@ mod tests {
     fn no_nodes_is_an_error_and_the_machine_has_some() {
         assert_eq!(Topology::emulated(0).unwrap_err(), TopologyError::NoNodes);
         let machine = Topology::machine().unwrap();
-        assert!(machine.node_of(current_cpu(), 0) < machine.nodes().len());
-        assert!(machine.node_of(Cpu(1 << 20), 0) < machine.nodes().len());
+        assert!(machine.node_of(current_cpu(), || 0) < machine.nodes().len());
+        assert!(machine.node_of(Cpu(1 << 20), || 0) < machine.nodes().len());
     }
 }

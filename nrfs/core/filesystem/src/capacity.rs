@@ -1,0 +1,168 @@
+//! How much is left: pages of file content, and inodes.
+//!
+//! Space is granted before an operation enters the log and the operation carries its grant, so that
+//! running out is decided once and every replica agrees. A grant is the most that an operation could
+//! need; what it did not take comes back when it has run. So one that is refused while others are still
+//! running tries again: see [`Grant::might_grow`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use machines::types::Errno;
+use memory::PAGE_SIZE;
+
+use crate::filesystem::Limits;
+
+pub(crate) struct Ledger {
+    limits: Limits,
+    /// Pages in files, and pages granted.
+    pages: AtomicU64,
+    /// Pages granted to operations that are still running.
+    granted: AtomicU64,
+    /// How often an operation gave back a part of its grant.
+    returns: AtomicU64,
+    inodes: AtomicU64,
+}
+
+/// What statvfs(3) tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Bytes in a block; space is used in whole blocks.
+    pub block_size: u64,
+    /// Blocks in all.
+    pub blocks: u64,
+    /// Blocks that are free.
+    pub blocks_free: u64,
+    /// Inodes in all.
+    pub inodes: u64,
+    /// Inodes that can still be made.
+    pub inodes_free: u64,
+}
+
+/// Pages that an operation may take.
+pub(crate) struct Grant<'a> {
+    ledger: &'a Ledger,
+    pages: u64,
+    /// The number of returns seen before it was asked for.
+    returns: u64,
+}
+
+impl Ledger {
+    /// Nothing used but the root's inode.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            pages: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
+            returns: AtomicU64::new(0),
+            inodes: AtomicU64::new(1),
+        }
+    }
+
+    /// Grants `wanted` pages, or as many as are left.
+    pub fn grant(&self, wanted: u64) -> Grant<'_> {
+        let returns = self.returns.load(Ordering::SeqCst);
+        self.granted.fetch_add(wanted, Ordering::SeqCst);
+        let left = |used: u64| wanted.min(self.limits.pages - used);
+        let before = self.pages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| Some(used + left(used)));
+        let pages = before.map_or(0, left);
+        self.granted.fetch_sub(wanted - pages, Ordering::SeqCst);
+        Grant { ledger: self, pages, returns }
+    }
+
+    /// Takes back pages that an operation freed.
+    pub fn free_pages(&self, pages: u64) {
+        self.pages.fetch_sub(pages, Ordering::SeqCst);
+    }
+
+    /// Takes one inode.
+    pub fn take_inode(&self) -> Result<(), Errno> {
+        let take = |used| (used < self.limits.inodes).then_some(used + 1);
+        let taken = self.inodes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        taken.map(drop).map_err(|_| Errno::ENOSPC)
+    }
+
+    /// Takes back an inode that was dropped, or not made after all.
+    pub fn return_inode(&self) {
+        self.inodes.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// What is left now.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            block_size: PAGE_SIZE as u64,
+            blocks: self.limits.pages,
+            blocks_free: self.limits.pages - self.pages.load(Ordering::SeqCst),
+            inodes: self.limits.inodes,
+            inodes_free: self.limits.inodes - self.inodes.load(Ordering::SeqCst),
+        }
+    }
+}
+
+impl Grant<'_> {
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Whether the same request might be granted more now, because of what others gave back or still
+    /// may give back. Only then is it worth another try.
+    pub fn might_grow(&self) -> bool {
+        self.ledger.granted.load(Ordering::SeqCst) > self.pages
+            || self.ledger.returns.load(Ordering::SeqCst) != self.returns
+    }
+
+    /// Ends the grant: `taken` of its pages are in files now.
+    pub fn settle(mut self, taken: u64) {
+        self.give_back(self.pages - taken);
+        self.ledger.granted.fetch_sub(taken, Ordering::SeqCst);
+        self.pages = 0;
+    }
+
+    fn give_back(&self, pages: u64) {
+        if pages > 0 {
+            self.ledger.pages.fetch_sub(pages, Ordering::SeqCst);
+            self.ledger.returns.fetch_add(1, Ordering::SeqCst);
+            self.ledger.granted.fetch_sub(pages, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Grant<'_> {
+    fn drop(&mut self) {
+        self.give_back(self.pages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { pages: 10, inodes: 2 };
+
+    #[test]
+    fn a_grant_never_exceeds_what_is_left_and_what_is_not_taken_comes_back() {
+        let ledger = Ledger::new(LIMITS);
+        let first = ledger.grant(8);
+        let second = ledger.grant(8);
+        assert_eq!((first.pages(), second.pages()), (8, 2));
+        assert!(second.might_grow());
+        first.settle(3);
+        assert!(second.might_grow());
+        second.settle(2);
+        assert_eq!(ledger.capacity().blocks_free, 5);
+        let last = ledger.grant(8);
+        assert_eq!(last.pages(), 5);
+        assert!(!last.might_grow());
+        drop(last);
+        ledger.free_pages(5);
+        assert_eq!(ledger.capacity().blocks_free, 10);
+    }
+
+    #[test]
+    fn inodes_run_out_and_come_back() {
+        let ledger = Ledger::new(LIMITS);
+        assert_eq!(ledger.take_inode(), Ok(()));
+        assert_eq!(ledger.take_inode(), Err(Errno::ENOSPC));
+        ledger.return_inode();
+        assert_eq!(ledger.capacity().inodes_free, 1);
+    }
+}

@@ -1,0 +1,115 @@
+//! The operations on the content of files.
+
+use std::thread;
+
+use machines::content::{self, AllocateMode, Change, SIZE_MAX};
+use machines::types::{Errno, Ino, Kind};
+
+use crate::filesystem::Filesystem;
+use crate::tokens::Token;
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    /// SEEK_DATA
+    Data,
+    /// SEEK_HOLE
+    Hole,
+}
+
+impl Filesystem {
+    /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
+    pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8], token: &Token) -> Result<usize, Errno> {
+        let _pin = self.pin(ino, token);
+        self.check_file(ino, token)?;
+        Ok(self.read_content(ino, |content| content.read(ino, offset, buffer), token))
+    }
+
+    /// Copies into a file, beginning at `offset`. Returns the bytes copied: fewer than given where
+    /// space ran out behind them, and ENOSPC where not one had room.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], token: &Token) -> Result<usize, Errno> {
+        let _pin = self.pin(ino, token);
+        self.check_file(ino, token)?;
+        let room = SIZE_MAX.saturating_sub(offset);
+        if room == 0 && !data.is_empty() {
+            return Err(Errno::EFBIG);
+        }
+        let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        let mut written = 0;
+        while written < data.len() {
+            let offset = offset + written as u64;
+            let rest = &data[written..];
+            let wanted = content::pages_touched(&(offset..offset + rest.len() as u64));
+            let grant = self.ledger.grant(wanted);
+            let change = Change::Write { offset, data: rest.into(), grant: grant.pages() };
+            let done = self.change_content(ino, change, token)?;
+            let more = done.written == rest.len() || grant.might_grow();
+            grant.settle(done.taken);
+            written += done.written;
+            if !more {
+                break;
+            }
+            if written < data.len() {
+                thread::yield_now();
+            }
+        }
+        if written == 0 && !data.is_empty() { Err(Errno::ENOSPC) } else { Ok(written) }
+    }
+
+    /// fallocate(2): all of it, or nothing and an error.
+    pub fn allocate(
+        &self,
+        ino: Ino,
+        offset: u64,
+        length: u64,
+        mode: AllocateMode,
+        keep_size: bool,
+        token: &Token,
+    ) -> Result<(), Errno> {
+        let _pin = self.pin(ino, token);
+        self.check_file(ino, token)?;
+        if length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let end = offset.checked_add(length).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
+        let range = offset..end;
+        loop {
+            let wanted = match mode {
+                AllocateMode::PunchHole => 0,
+                _ => self.read_content(ino, |content| content.missing(ino, &range), token),
+            };
+            let grant = self.ledger.grant(wanted);
+            let change = Change::Allocate { range: range.clone(), mode, keep_size, grant: grant.pages() };
+            match self.change_content(ino, change, token) {
+                Ok(done) => {
+                    grant.settle(done.taken);
+                    self.ledger.free_pages(done.freed);
+                    return Ok(());
+                }
+                // Somebody else made holes meanwhile, or may give back what is missing.
+                Err(Errno::ENOSPC) if grant.pages() == wanted || grant.might_grow() => thread::yield_now(),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// The first offset from `offset` on where there is data, or a hole.
+    pub fn seek(&self, ino: Ino, offset: u64, whence: Whence, token: &Token) -> Result<u64, Errno> {
+        let _pin = self.pin(ino, token);
+        self.check_file(ino, token)?;
+        let find = |content: &content::Content| match whence {
+            Whence::Data => content.next_data(ino, offset),
+            Whence::Hole => content.next_hole(ino, offset),
+        };
+        self.read_content(ino, find, token)
+    }
+
+    /// Whether the inode is a file, without which it has no content.
+    fn check_file(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
+        match self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind {
+            Kind::File => Ok(()),
+            Kind::Directory => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}

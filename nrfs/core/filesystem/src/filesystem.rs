@@ -1,0 +1,217 @@
+//! The service itself: what it is made of, and what its operations share.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use machines::content::{self, Content};
+use machines::namespace::{self, Namespace};
+use machines::types::{Errno, Ino, Kind, Owner, Permissions};
+use memory::{Arena, PAGE_SIZE, Topology};
+use nr::{LogId, LogMapper, NodeId, NodeReplicated, OneLog};
+
+use crate::attributes::Attributes;
+use crate::capacity::{Capacity, Ledger};
+use crate::clock;
+use crate::holds::Holds;
+use crate::size::{Size, machine_memory};
+use crate::tokens::{Token, Tokens};
+
+/// How a file system is to be.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The nodes to replicate on.
+    pub topology: Topology,
+    /// Parallel logs for the content of files, at least 1.
+    pub logs: usize,
+    /// File content at the most.
+    pub size: Size,
+    /// Inodes at the most; `None`: as many as half the machine's memory has pages.
+    pub inodes: Option<u64>,
+    /// Permissions of the root directory.
+    pub permissions: Permissions,
+    /// The owner of the root directory.
+    pub owner: Owner,
+}
+
+/// There can be no such file system: not enough of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigurationError {
+    /// At least one log is needed.
+    Logs,
+    /// Room for at least one page is needed.
+    Size,
+    /// At least the root's inode is needed.
+    Inodes,
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Logs => "at least one log is needed",
+            Self::Size => "a size of at least 4096 bytes is needed",
+            Self::Inodes => "at least one inode is needed",
+        })
+    }
+}
+
+impl std::error::Error for ConfigurationError {}
+
+/// The most that there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub pages: u64,
+    pub inodes: u64,
+}
+
+/// Spreads the content of files over the logs by inode number.
+pub(crate) struct ByInode;
+
+impl ByInode {
+    fn log_of(ino: Ino, logs: usize) -> LogId {
+        LogId((ino.0 % logs as u64) as usize)
+    }
+}
+
+impl LogMapper<content::WriteOperation> for ByInode {
+    fn log(&self, operation: &content::WriteOperation, logs: usize) -> LogId {
+        Self::log_of(operation.ino, logs)
+    }
+}
+
+/// A file system in memory, replicated on every node.
+pub struct Filesystem {
+    pub(crate) topology: Topology,
+    pub(crate) namespace: Arc<NodeReplicated<Namespace>>,
+    pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
+    pub(crate) ledger: Ledger,
+    holds: Holds,
+    tokens: Tokens,
+}
+
+/// Keeps an inode alive while an operation on it runs.
+pub(crate) struct Pin<'a> {
+    filesystem: &'a Filesystem,
+    ino: Ino,
+    token: &'a Token,
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.filesystem.forget(self.ino, 1, self.token);
+    }
+}
+
+impl Filesystem {
+    /// A file system of nothing but its root.
+    pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
+        let Configuration { topology, logs, size, inodes, permissions, owner } = configuration;
+        let limits = Limits {
+            pages: content::pages_in(size.bytes()),
+            inodes: inodes.unwrap_or_else(|| machine_memory() / 2 / PAGE_SIZE as u64),
+        };
+        match (logs, limits) {
+            (0, _) => return Err(ConfigurationError::Logs),
+            (_, Limits { pages: 0, .. }) => return Err(ConfigurationError::Size),
+            (_, Limits { inodes: 0, .. }) => return Err(ConfigurationError::Inodes),
+            _ => {}
+        }
+        let nodes = topology.nodes().len();
+        let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
+        let one_log = nr::Configuration { nodes, ..nr::Configuration::default() };
+        let many_logs = nr::Configuration { logs, ..one_log };
+        let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
+        let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
+            Content::new(Arena::new(topology.nodes()[node.0].physical))
+        });
+        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Tokens::new(nodes));
+        Ok(Self { topology, namespace, content, ledger, holds, tokens })
+    }
+
+    /// A place at the replica of `node`, for a thread that keeps it.
+    pub fn register(&self, node: NodeId) -> Token {
+        Token { namespace: self.namespace.register(node), content: self.content.register(node) }
+    }
+
+    /// Calls with a place at the replica of the node that the calling thread runs on.
+    pub fn with_token<R>(&self, call: impl FnOnce(&Token) -> R) -> R {
+        let node = self.tokens.nearest_node(&self.topology);
+        let token = self.tokens.take(node).unwrap_or_else(|| self.register(node));
+        let result = call(&token);
+        self.tokens.give_back(token);
+        result
+    }
+
+    /// How much there is and how much is left.
+    pub fn capacity(&self) -> Capacity {
+        self.ledger.capacity()
+    }
+
+    /// The attributes of an inode.
+    pub fn attributes(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
+        let tree = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?;
+        Ok(self.join(tree, token))
+    }
+
+    /// Keeps an inode alive though it loses its last name.
+    pub fn hold(&self, ino: Ino, count: u64, token: &Token) -> Result<(), Errno> {
+        self.holds.add(ino, count);
+        let there = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace);
+        there.map(drop).inspect_err(|_| self.forget(ino, count, token))
+    }
+
+    /// Gives up `count` holds; an inode without names and holds is dropped with its content.
+    pub fn forget(&self, ino: Ino, count: u64, token: &Token) {
+        if self.holds.remove(ino, count) {
+            self.drop_inode(ino, token);
+        }
+    }
+
+    pub(crate) fn pin<'a>(&'a self, ino: Ino, token: &'a Token) -> Pin<'a> {
+        self.holds.add(ino, 1);
+        Pin { filesystem: self, ino, token }
+    }
+
+    /// Adds what the content knows to what the tree knows.
+    pub(crate) fn join(&self, tree: namespace::Attributes, token: &Token) -> Attributes {
+        let content = match tree.kind {
+            Kind::File => self.read_content(tree.ino, |content| content.attributes(tree.ino), token),
+            _ => None,
+        };
+        Attributes::join(tree, content)
+    }
+
+    /// Reads the content of one file.
+    pub(crate) fn read_content<R>(&self, ino: Ino, read: impl FnOnce(&Content) -> R, token: &Token) -> R {
+        self.content.execute_on(ByInode::log_of(ino, self.content.logs()), read, &token.content)
+    }
+
+    /// Changes the content of one file.
+    pub(crate) fn change_content(&self, ino: Ino, change: content::Change, token: &Token) -> content::Response {
+        let operation = content::WriteOperation { ino, time: clock::now(), change };
+        self.content.execute_mut(operation, &token.content)
+    }
+
+    /// Changes the tree; an inode that lost its last name goes once nobody holds it.
+    pub(crate) fn change_tree(&self, change: namespace::Change, token: &Token) -> namespace::Response {
+        let operation = namespace::WriteOperation { time: clock::now(), change };
+        let changed = self.namespace.execute_mut(operation, &token.namespace)?;
+        if let Some(orphan) = changed.orphan {
+            if self.holds.orphan(orphan) {
+                self.drop_inode(orphan, token);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The end of an inode: first in the tree, then its content.
+    fn drop_inode(&self, ino: Ino, token: &Token) {
+        let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) else { return };
+        if dropped.attributes.kind == Kind::File {
+            if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
+                self.ledger.free_pages(changed.freed);
+            }
+        }
+        self.ledger.return_inode();
+    }
+}

@@ -1,0 +1,39 @@
+//! The file system service: the tree and the content of files, each replicated on every node, joined
+//! into one.
+//!
+//! The tree has a log of its own; the content of files is spread over parallel logs by inode number.
+//! What spans both is two operations in a fixed order, tree first, each complete in itself. What is not
+//! replicated, because it belongs to the use of the files and not to the files, lives here beside them:
+//!
+//! - [`capacity`](Capacity): the bytes and inodes that are left, granted before the log;
+//! - `holds`: who still uses an inode that has lost its last name;
+//! - `clock`: the time, stamped on an operation once;
+//! - `tokens`: for each thread a place at the replica of its node.
+//!
+//! [`Filesystem`] is the service; `tree` and `files` hold its operations, [`status`] what can be asked of
+//! it as a whole.
+
+#![forbid(unsafe_code)]
+
+mod attributes;
+mod capacity;
+mod clock;
+mod files;
+mod filesystem;
+mod holds;
+mod size;
+pub mod status;
+mod tokens;
+mod tree;
+
+pub use attributes::{Attributes, NewAttributes};
+pub use capacity::Capacity;
+pub use files::Whence;
+pub use filesystem::{Configuration, ConfigurationError, Filesystem};
+pub use machines::content::AllocateMode;
+pub use machines::namespace::{Cookie, NewNode, RenameMode, XattrMode};
+pub use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+pub use memory::{Topology, TopologyError};
+pub use size::{ParseSizeError, Size};
+pub use tokens::Token;
+pub use tree::Entry;

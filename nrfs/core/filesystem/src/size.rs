@@ -1,0 +1,82 @@
+//! How much file content a user wants to allow.
+
+use std::fmt;
+use std::fs;
+use std::str::FromStr;
+
+/// An amount of memory, as people write it: `4096`, `8G`, `50%` of the machine's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the machine's memory.
+    Percent(u64),
+}
+
+/// The text is not an amount of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseSizeError(String);
+
+impl fmt::Display for ParseSizeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "bad size '{}': give bytes, with k, m, g or t behind it, or a percentage of memory", self.0)
+    }
+}
+
+impl std::error::Error for ParseSizeError {}
+
+impl FromStr for Size {
+    type Err = ParseSizeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSizeError> {
+        let bad = || ParseSizeError(text.into());
+        let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+        let number: u64 = digits.parse().map_err(|_| bad())?;
+        let shift = match &text[digits.len()..] {
+            "" => 0,
+            "k" | "K" => 10,
+            "m" | "M" => 20,
+            "g" | "G" => 30,
+            "t" | "T" => 40,
+            "%" => return Ok(Self::Percent(number)),
+            _ => return Err(bad()),
+        };
+        number.checked_mul(1 << shift).map(Self::Bytes).ok_or_else(bad)
+    }
+}
+
+impl Size {
+    /// The bytes that it stands for on this machine.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => (u128::from(machine_memory()) * u128::from(percent) / 100) as u64,
+        }
+    }
+}
+
+/// Bytes of memory of this machine.
+pub(crate) fn machine_memory() -> u64 {
+    let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = table.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_mount_options_write_them() {
+        let cases = [("4096", 4096), ("1k", 1024), ("8G", 8 << 30), ("3m", 3 << 20), ("1T", 1 << 40)];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse(), Ok(Size::Bytes(bytes)), "{text}");
+        }
+        assert_eq!("50%".parse(), Ok(Size::Percent(50)));
+        assert_eq!(Size::Percent(100).bytes(), machine_memory());
+        for bad in ["", "G", "-1", "1.5G", "1GB", "12 k", "99999999999T", "0x10"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What can be asked of the service as a whole.
+
+use machines::digest::Digest;
+use memory::Cpu;
+use nr::{LogId, LogPosition, Statistics};
+
+use crate::capacity::Capacity;
+use crate::filesystem::Filesystem;
+use crate::tokens::Token;
+
+/// What there is to know now.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The CPUs of each node.
+    pub nodes: Vec<Vec<Cpu>>,
+    /// What is used and what is left.
+    pub capacity: Capacity,
+    /// The log of the tree, and what each replica has done with it.
+    pub namespace: Statistics,
+    /// The logs of the content, and what each replica has done with them.
+    pub content: Statistics,
+}
+
+/// The digests of all replicas at one position of one log.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// `namespace`, or `content` and the log's number.
+    pub log: String,
+    /// Where they were taken.
+    pub position: LogPosition,
+    /// By node.
+    pub digests: Vec<Digest>,
+}
+
+impl Filesystem {
+    /// What there is to know now. Waits for nobody.
+    pub fn status(&self) -> Status {
+        Status {
+            nodes: self.topology.nodes().iter().map(|node| node.cpus.clone()).collect(),
+            capacity: self.capacity(),
+            namespace: self.namespace.statistics(),
+            content: self.content.statistics(),
+        }
+    }
+
+    /// Brings all replicas to the same position of each log, and takes their digests there.
+    pub fn verify(&self, token: &Token) -> Vec<Verification> {
+        let observed =
+            self.namespace.observe(LogId(0), |_, position, namespace| (position, namespace.digest()), &token.namespace);
+        let mut all = vec![Verification::new("namespace".into(), observed)];
+        for log in 0..self.content.logs() {
+            let observed =
+                self.content.observe(LogId(log), |_, position, content| (position, content.digest()), &token.content);
+            all.push(Verification::new(format!("content {log}"), observed));
+        }
+        all
+    }
+}
+
+impl Verification {
+    fn new(log: String, observed: Vec<(LogPosition, Digest)>) -> Self {
+        let position = observed[0].0;
+        Self { log, position, digests: observed.into_iter().map(|(_, digest)| digest).collect() }
+    }
+
+    /// Whether all replicas agree.
+    pub fn agrees(&self) -> bool {
+        self.digests.windows(2).all(|pair| pair[0] == pair[1])
+    }
+}

@@ -1,0 +1,147 @@
+//! The operations on names and on what the tree knows of an inode.
+
+use std::ops::ControlFlow;
+
+use machines::namespace::{Change, Cookie, NewNode, RenameMode, XattrMode};
+use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions};
+use machines::{content, namespace};
+
+use crate::attributes::{Attributes, NewAttributes};
+use crate::filesystem::Filesystem;
+use crate::tokens::Token;
+
+/// One name in a directory listing.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// As the kernel has it: any bytes.
+    pub name: Box<[u8]>,
+    /// Where the listing goes on behind this entry.
+    pub cookie: Cookie,
+    /// Of the inode.
+    pub attributes: Attributes,
+}
+
+impl Filesystem {
+    /// What `name` in directory `parent` stands for.
+    pub fn lookup(&self, parent: Ino, name: &Name, token: &Token) -> Result<Attributes, Errno> {
+        let tree = self.namespace.execute(|tree| tree.lookup(parent, name), &token.namespace)?;
+        Ok(self.join(tree, token))
+    }
+
+    /// Makes an inode under a new name.
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: Name,
+        node: NewNode,
+        permissions: Permissions,
+        owner: Owner,
+        token: &Token,
+    ) -> Result<Attributes, Errno> {
+        self.ledger.take_inode()?;
+        let changed = self.change_tree(Change::Create { parent, name, node, permissions, owner }, token);
+        let changed = changed.inspect_err(|_| self.ledger.return_inode())?;
+        Ok(self.join(changed.attributes, token))
+    }
+
+    /// Gives an inode one more name.
+    pub fn link(&self, ino: Ino, parent: Ino, name: Name, token: &Token) -> Result<Attributes, Errno> {
+        let changed = self.change_tree(Change::Link { ino, parent, name }, token)?;
+        Ok(self.join(changed.attributes, token))
+    }
+
+    /// Removes a name of anything but a directory.
+    pub fn unlink(&self, parent: Ino, name: Name, token: &Token) -> Result<(), Errno> {
+        self.change_tree(Change::Unlink { parent, name }, token).map(drop)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&self, parent: Ino, name: Name, token: &Token) -> Result<(), Errno> {
+        self.change_tree(Change::RemoveDirectory { parent, name }, token).map(drop)
+    }
+
+    /// Moves a name.
+    pub fn rename(&self, from: (Ino, Name), to: (Ino, Name), mode: RenameMode, token: &Token) -> Result<(), Errno> {
+        let change = Change::Rename { parent: from.0, name: from.1, new_parent: to.0, new_name: to.1, mode };
+        if !matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout) {
+            return self.change_tree(change, token).map(drop);
+        }
+        self.ledger.take_inode()?;
+        self.change_tree(change, token).map(drop).inspect_err(|_| self.ledger.return_inode())
+    }
+
+    /// Where a symlink leads.
+    pub fn target(&self, ino: Ino, token: &Token) -> Result<Box<[u8]>, Errno> {
+        self.namespace.execute(|tree| tree.target(ino).map(Into::into), &token.namespace)
+    }
+
+    /// At most `limit` entries of a directory behind `cookie`, `.` and `..` first.
+    pub fn list(&self, ino: Ino, cookie: Cookie, limit: usize, token: &Token) -> Result<Vec<Entry>, Errno> {
+        let mut found: Vec<(Cookie, Box<[u8]>, namespace::Attributes)> = Vec::new();
+        let collect = |cookie, name: &[u8], attributes| {
+            if found.len() == limit {
+                return ControlFlow::Break(());
+            }
+            found.push((cookie, name.into(), attributes));
+            ControlFlow::Continue(())
+        };
+        self.namespace.execute(|tree| tree.list(ino, cookie, collect), &token.namespace)?;
+        let join = |(cookie, name, tree)| Entry { name, cookie, attributes: self.join(tree, token) };
+        Ok(found.into_iter().map(join).collect())
+    }
+
+    /// Sets what is given and leaves the rest. A file's size and times are its content's, all else
+    /// the tree's: where both are set it is two changes, the tree's first.
+    pub fn set_attributes(&self, ino: Ino, new: NewAttributes, token: &Token) -> Result<Attributes, Errno> {
+        let _pin = self.pin(ino, token);
+        let kind = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind;
+        let NewAttributes { permissions, uid, gid, size, accessed, modified, changed } = new;
+        match (size, kind) {
+            (Some(_), Kind::Directory) => return Err(Errno::EISDIR),
+            (Some(size), Kind::File) if size > content::SIZE_MAX => return Err(Errno::EFBIG),
+            (None, _) | (_, Kind::File) => {}
+            (Some(_), _) => return Err(Errno::EINVAL),
+        }
+        let is_file = kind == Kind::File;
+        let about_content = is_file && (size.is_some() || modified.is_some() || changed.is_some());
+        let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();
+        if about_tree || !about_content {
+            let modified = modified.filter(|_| !is_file);
+            let attributes = namespace::NewAttributes { permissions, uid, gid, accessed, modified, changed };
+            self.change_tree(Change::SetAttributes { ino, attributes }, token)?;
+        }
+        if about_content {
+            let done = self.change_content(ino, content::Change::SetAttributes { size, modified, changed }, token)?;
+            self.ledger.free_pages(done.freed);
+        }
+        self.attributes(ino, token)
+    }
+
+    /// The value of an extended attribute.
+    pub fn xattr(&self, ino: Ino, name: &[u8], token: &Token) -> Result<Box<[u8]>, Errno> {
+        self.namespace.execute(|tree| tree.xattr(ino, name).map(Into::into), &token.namespace)
+    }
+
+    /// The names of an inode's extended attributes.
+    pub fn xattr_names(&self, ino: Ino, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
+        let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino)?.map(Into::into).collect());
+        self.namespace.execute(names, &token.namespace)
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_xattr(
+        &self,
+        ino: Ino,
+        name: Box<[u8]>,
+        value: Box<[u8]>,
+        mode: XattrMode,
+        token: &Token,
+    ) -> Result<(), Errno> {
+        self.change_tree(Change::SetXattr { ino, name, value, mode }, token).map(drop)
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_xattr(&self, ino: Ino, name: Box<[u8]>, token: &Token) -> Result<(), Errno> {
+        self.change_tree(Change::RemoveXattr { ino, name }, token).map(drop)
+    }
+}

@@ -1,0 +1,290 @@
+//! The content of files: size, bytes, holes, and the times that change with them.
+//!
+//! Of the tree it knows nothing: a file is an inode number, and one it has not seen is empty. From the
+//! bottom up:
+//!
+//! - `file`: the bytes of one file;
+//! - this file: what can be done to all of them, as data, for the log.
+//!
+//! Space was granted before the log: an operation says how many pages it may take, and answers how many
+//! it took, so that running out is decided once for all replicas.
+
+mod file;
+
+use std::ops::Range;
+
+use memory::{Arena, PAGE_SIZE};
+use nr::Dispatch;
+
+use crate::digest::{Digest, Digester};
+use crate::table::Table;
+use crate::types::{Errno, Ino, Time};
+use file::File;
+
+/// The largest size of a file, as for the kernel.
+pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// The content of many files.
+pub struct Content {
+    files: Table<File>,
+    arena: Arena,
+}
+
+/// A change to one file's content, and the time it happened: stamped once, before the log.
+#[derive(Debug)]
+pub struct WriteOperation {
+    /// The file.
+    pub ino: Ino,
+    /// Now.
+    pub time: Time,
+    /// What to do.
+    pub change: Change,
+}
+
+/// One change to a file's content.
+#[derive(Debug)]
+pub enum Change {
+    /// Copies data into the file; it is cut short where the grant ends.
+    Write {
+        /// Where the data goes.
+        offset: u64,
+        /// What to write.
+        data: Box<[u8]>,
+        /// Pages it may take.
+        grant: u64,
+    },
+    /// Sets what is given and leaves the rest. A size changes both times, unless they are given.
+    SetAttributes {
+        /// Where the file ends from now on.
+        size: Option<u64>,
+        /// The time of modification.
+        modified: Option<Time>,
+        /// The time of change.
+        changed: Option<Time>,
+    },
+    /// fallocate(2): all or nothing.
+    Allocate {
+        /// The bytes it is about.
+        range: Range<u64>,
+        /// What to do with them.
+        mode: AllocateMode,
+        /// Whether the file keeps its size though the range goes further.
+        keep_size: bool,
+        /// Pages it may take.
+        grant: u64,
+    },
+    /// Forgets the file.
+    Drop,
+}
+
+/// What fallocate(2) does with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocateMode {
+    /// Gives it pages; what is there stays.
+    Reserve,
+    /// Makes a hole.
+    PunchHole,
+    /// Gives it pages of zeros.
+    ZeroRange,
+}
+
+/// What a change answers.
+pub type Response = Result<Changed, Errno>;
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Bytes written.
+    pub written: usize,
+    /// Pages taken from the grant.
+    pub taken: u64,
+    /// Pages that are free now.
+    pub freed: u64,
+}
+
+/// What the content knows of a file's attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Bytes.
+    pub size: u64,
+    /// Pages in use.
+    pub pages: u64,
+    /// When the content was last modified.
+    pub modified: Time,
+    /// When that was noted.
+    pub changed: Time,
+}
+
+impl Dispatch for Content {
+    type WriteOperation = WriteOperation;
+    type Response = Response;
+
+    fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
+        let WriteOperation { ino, time, change } = operation;
+        match change {
+            Change::Write { offset, data, grant } => self.write(*ino, *offset, data, *grant, *time),
+            Change::SetAttributes { size, modified, changed } => {
+                self.set_attributes(*ino, *size, *modified, *changed, *time)
+            }
+            Change::Allocate { range, mode, keep_size, grant } => {
+                self.allocate(*ino, range, *mode, *keep_size, *grant, *time)
+            }
+            Change::Drop => Ok(self.drop_file(*ino)),
+        }
+    }
+
+    fn payload_bytes(operation: &WriteOperation) -> usize {
+        match &operation.change {
+            Change::Write { data, .. } => data.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Reading.
+impl Content {
+    /// No files yet; their pages will come from `arena`.
+    pub fn new(arena: Arena) -> Self {
+        Self { files: Table::new(), arena }
+    }
+
+    /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
+    pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> usize {
+        self.files.get(ino).map_or(0, |file| file.read(&self.arena, offset, buffer))
+    }
+
+    /// The attributes of a file, or `None` if nothing was ever done to its content.
+    pub fn attributes(&self, ino: Ino) -> Option<Attributes> {
+        let file = self.files.get(ino)?;
+        Some(Attributes { size: file.size, pages: file.pages(), modified: file.modified, changed: file.changed })
+    }
+
+    /// How many pages a file lacks to fill a range.
+    pub fn missing(&self, ino: Ino, range: &Range<u64>) -> u64 {
+        match self.files.get(ino) {
+            Some(file) => file.missing(range),
+            None => pages_touched(range),
+        }
+    }
+
+    /// The first offset from `offset` on where there is data.
+    pub fn next_data(&self, ino: Ino, offset: u64) -> Result<u64, Errno> {
+        self.files.get(ino).and_then(|file| file.next_data(offset)).ok_or(Errno::ENXIO)
+    }
+
+    /// The first offset from `offset` on where there is a hole; every file ends in one.
+    pub fn next_hole(&self, ino: Ino, offset: u64) -> Result<u64, Errno> {
+        self.files.get(ino).and_then(|file| file.next_hole(offset)).ok_or(Errno::ENXIO)
+    }
+
+    /// How many files there are, never touched ones left out.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether no file was ever touched.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The digest of all content.
+    pub fn digest(&self) -> Digest {
+        let mut digester = Digester::default();
+        for (ino, file) in self.files.sorted() {
+            digester.ino(ino);
+            file.feed(&self.arena, &mut digester);
+        }
+        digester.finish()
+    }
+}
+
+/// Changing. Every check comes before the first change.
+impl Content {
+    fn write(&mut self, ino: Ino, offset: u64, data: &[u8], grant: u64, time: Time) -> Response {
+        if offset > SIZE_MAX || data.len() as u64 > SIZE_MAX - offset {
+            return Err(Errno::EFBIG);
+        }
+        let file = self.files.get_or_insert_with(ino, || File::new(time));
+        let (written, taken) = file.write(&mut self.arena, offset, data, grant);
+        if written > 0 {
+            file.modified = time;
+            file.changed = time;
+        }
+        Ok(Changed { written, taken, freed: 0 })
+    }
+
+    fn set_attributes(
+        &mut self,
+        ino: Ino,
+        size: Option<u64>,
+        modified: Option<Time>,
+        changed: Option<Time>,
+        time: Time,
+    ) -> Response {
+        if size.is_some_and(|size| size > SIZE_MAX) {
+            return Err(Errno::EFBIG);
+        }
+        let file = self.files.get_or_insert_with(ino, || File::new(time));
+        let mut freed = 0;
+        if let Some(size) = size {
+            freed = file.truncate(&mut self.arena, size);
+            file.modified = time;
+            file.changed = time;
+        }
+        file.modified = modified.unwrap_or(file.modified);
+        file.changed = changed.unwrap_or(file.changed);
+        Ok(Changed { freed, ..Changed::default() })
+    }
+
+    fn allocate(
+        &mut self,
+        ino: Ino,
+        range: &Range<u64>,
+        mode: AllocateMode,
+        keep_size: bool,
+        grant: u64,
+        time: Time,
+    ) -> Response {
+        if range.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        if range.end > SIZE_MAX {
+            return Err(Errno::EFBIG);
+        }
+        if mode != AllocateMode::PunchHole && self.missing(ino, range) > grant {
+            return Err(Errno::ENOSPC);
+        }
+        let file = self.files.get_or_insert_with(ino, || File::new(time));
+        let mut done = Changed::default();
+        match mode {
+            AllocateMode::Reserve => done.taken = file.reserve(&mut self.arena, range),
+            AllocateMode::PunchHole => done.freed = file.punch(&mut self.arena, range.clone()),
+            AllocateMode::ZeroRange => {
+                file.zero(&mut self.arena, range.clone());
+                done.taken = file.reserve(&mut self.arena, range);
+            }
+        }
+        if !keep_size {
+            file.size = file.size.max(range.end);
+        }
+        file.modified = time;
+        file.changed = time;
+        Ok(done)
+    }
+
+    fn drop_file(&mut self, ino: Ino) -> Changed {
+        let freed = self.files.remove(ino).map_or(0, |file| file.clear(&mut self.arena));
+        Changed { freed, ..Changed::default() }
+    }
+}
+
+/// How many pages a range of bytes touches: what a write of it takes at the most.
+pub fn pages_touched(range: &Range<u64>) -> u64 {
+    let pages = file::pages_touched(range);
+    pages.end - pages.start
+}
+
+/// Pages that hold `bytes`, rounded down: what a limit in bytes allows.
+pub fn pages_in(bytes: u64) -> u64 {
+    bytes / PAGE_SIZE as u64
+}

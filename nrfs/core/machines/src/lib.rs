@@ -1,0 +1,21 @@
+//! The sequential structures that nrfs replicates.
+//!
+//! Each is plain data with plain functions: no locks, no threads, no clocks, no randomness, no I/O.
+//! The same operations in the same order give the same state and the same responses, so an
+//! operation carries what it depends on: the time, the caller's ids, the pages it may take. Nothing
+//! here fails by panic; an error is a response, with the errno that tmpfs would give.
+//!
+//! From the bottom up:
+//!
+//! - [`types`]: inode numbers, names, times, errnos;
+//! - [`digest`]: one number for a whole state, to compare replicas by;
+//! - [`namespace`]: the tree, and all about an inode but its content;
+//! - [`content`]: the bytes of each file.
+
+#![forbid(unsafe_code)]
+
+pub mod content;
+pub mod digest;
+pub mod namespace;
+mod table;
+pub mod types;

@@ -1,0 +1,322 @@
+//! The tree: names, types, permissions, owners, links, extended attributes, symlink targets, times.
+//!
+//! Of a file's content it knows nothing. From the bottom up:
+//!
+//! - `directory`: the entries of one directory, and cookies that stay true while it changes;
+//! - `inode`: one inode and its attributes;
+//! - `operation`: what can be changed, as data, for the log;
+//! - this file: reading the tree; making, linking and removing;
+//! - `rename`: moving;
+//! - `xattr`: extended attributes.
+//!
+//! Permissions are not checked here: the kernel has done it before it asks.
+
+mod directory;
+mod inode;
+mod operation;
+mod rename;
+mod xattr;
+
+pub use directory::Cookie;
+pub use inode::Attributes;
+pub use operation::{Change, Changed, NewAttributes, NewNode, RenameMode, Response, WriteOperation, XattrMode};
+
+use std::ops::ControlFlow;
+
+use foldhash::fast::FixedState;
+use nr::Dispatch;
+
+use crate::digest::{Digest, Digester};
+use crate::table::Table;
+use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+use directory::Directory;
+use inode::{Inode, Node};
+
+/// The longest target of a symlink: PATH_MAX, less the NUL.
+const TARGET_MAX: usize = 4095;
+
+/// The tree of one file system.
+pub struct Namespace {
+    inodes: Table<Inode>,
+    /// The number of the next inode to be made.
+    next: Ino,
+    /// Of the directories' indexes; no response depends on it.
+    hasher: FixedState,
+}
+
+impl Dispatch for Namespace {
+    type WriteOperation = WriteOperation;
+    type Response = Response;
+
+    fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
+        let time = operation.time;
+        match &operation.change {
+            Change::Create { parent, name, node, permissions, owner } => {
+                self.create(*parent, name, node, *permissions, *owner, time)
+            }
+            Change::Link { ino, parent, name } => self.link(*ino, *parent, name, time),
+            Change::Unlink { parent, name } => self.unlink(*parent, name, time),
+            Change::RemoveDirectory { parent, name } => self.remove_directory(*parent, name, time),
+            Change::Rename { parent, name, new_parent, new_name, mode } => {
+                self.rename((*parent, name), (*new_parent, new_name), *mode, time)
+            }
+            Change::SetAttributes { ino, attributes } => self.set_attributes(*ino, attributes, time),
+            Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode, time),
+            Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name, time),
+            Change::Drop { ino } => self.drop_inode(*ino),
+        }
+    }
+
+    fn payload_bytes(operation: &WriteOperation) -> usize {
+        match &operation.change {
+            Change::Create { name, node: NewNode::Symlink(target), .. } => name.as_bytes().len() + target.len(),
+            Change::Create { name, .. }
+            | Change::Link { name, .. }
+            | Change::Unlink { name, .. }
+            | Change::RemoveDirectory { name, .. } => name.as_bytes().len(),
+            Change::Rename { name, new_name, .. } => name.as_bytes().len() + new_name.as_bytes().len(),
+            Change::SetXattr { name, value, .. } => name.len() + value.len(),
+            Change::RemoveXattr { name, .. } => name.len(),
+            Change::SetAttributes { .. } | Change::Drop { .. } => 0,
+        }
+    }
+}
+
+/// Reading the tree.
+impl Namespace {
+    /// A tree of nothing but its root. `seed` keeps names from being chosen to collide in the
+    /// directories' indexes; it is the same for all replicas.
+    pub fn new(root: Permissions, owner: Owner, time: Time, seed: u64) -> Self {
+        let hasher = FixedState::with_seed(seed);
+        let mut inodes = Table::new();
+        let directory = Node::Directory(Box::new(Directory::new(Ino::ROOT, hasher.clone())));
+        inodes.insert(Ino::ROOT, Inode::new(directory, root, owner, time));
+        Self { inodes, next: Ino(Ino::ROOT.0 + 1), hasher }
+    }
+
+    /// What `name` in directory `parent` stands for.
+    pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Attributes, Errno> {
+        let ino = self.directory(parent)?.get(name).ok_or(Errno::ENOENT)?;
+        self.attributes(ino)
+    }
+
+    /// The attributes of an inode.
+    pub fn attributes(&self, ino: Ino) -> Result<Attributes, Errno> {
+        Ok(self.inode(ino)?.attributes(ino))
+    }
+
+    /// Where a symlink leads.
+    pub fn target(&self, ino: Ino) -> Result<&[u8], Errno> {
+        match &self.inode(ino)?.node {
+            Node::Symlink(target) => Ok(target),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Shows `visit` the entries of a directory behind `cookie`, `.` and `..` first, each with the
+    /// cookie that lies behind it, until it breaks or there are no more.
+    pub fn list(
+        &self,
+        ino: Ino,
+        cookie: Cookie,
+        mut visit: impl FnMut(Cookie, &[u8], Attributes) -> ControlFlow<()>,
+    ) -> Result<(), Errno> {
+        let directory = self.directory(ino)?;
+        let itself = [(Cookie::BEHIND_SELF, &b"."[..], ino), (Cookie::BEHIND_PARENT, b"..", directory.parent)];
+        let itself = itself.into_iter().filter(|&(behind, ..)| behind > cookie);
+        let entries = directory.entries_behind(cookie);
+        let entries = entries.map(|(behind, entry)| (behind, entry.name.as_bytes(), entry.ino));
+        for (behind, name, ino) in itself.chain(entries) {
+            if visit(behind, name, self.attributes(ino)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many inodes there are, unlinked ones included.
+    pub fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// A root is always there.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The digest of the whole tree.
+    pub fn digest(&self) -> Digest {
+        let mut digester = Digester::default();
+        digester.ino(self.next);
+        for (ino, inode) in self.inodes.sorted() {
+            inode.feed(ino, &mut digester);
+        }
+        digester.finish()
+    }
+
+    fn inode(&self, ino: Ino) -> Result<&Inode, Errno> {
+        self.inodes.get(ino).ok_or(Errno::ENOENT)
+    }
+
+    fn inode_mut(&mut self, ino: Ino) -> Result<&mut Inode, Errno> {
+        self.inodes.get_mut(ino).ok_or(Errno::ENOENT)
+    }
+
+    fn directory(&self, ino: Ino) -> Result<&Directory, Errno> {
+        match &self.inode(ino)?.node {
+            Node::Directory(directory) => Ok(directory),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// A directory that entries can be added to: one that has not been removed.
+    fn live_directory(&self, ino: Ino) -> Result<&Inode, Errno> {
+        self.directory(ino)?;
+        let inode = self.inode(ino)?;
+        if inode.links == 0 { Err(Errno::ENOENT) } else { Ok(inode) }
+    }
+
+    /// What a change answers when it is done.
+    fn changed(&self, ino: Ino, orphan: Option<Ino>) -> Response {
+        Ok(Changed { attributes: self.attributes(ino)?, orphan })
+    }
+}
+
+/// Making, linking, removing. Every check comes before the first change.
+impl Namespace {
+    fn create(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        node: &NewNode,
+        permissions: Permissions,
+        owner: Owner,
+        time: Time,
+    ) -> Response {
+        let directory = self.live_directory(parent)?;
+        let inherits_group = directory.permissions.has_set_group_id();
+        let group = directory.owner.gid;
+        if self.directory(parent)?.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if let NewNode::Symlink(target) = node {
+            match target.len() {
+                0 => return Err(Errno::ENOENT),
+                length if length > TARGET_MAX => return Err(Errno::ENAMETOOLONG),
+                _ => {}
+            }
+        }
+        let ino = self.next;
+        self.next = Ino(ino.0 + 1);
+        let node = match node {
+            NewNode::File => Node::File,
+            NewNode::Directory => Node::Directory(Box::new(Directory::new(parent, self.hasher.clone()))),
+            NewNode::Symlink(target) => Node::Symlink(target.clone()),
+            NewNode::Fifo => Node::Fifo,
+            NewNode::Socket => Node::Socket,
+            NewNode::CharacterDevice(device) => Node::CharacterDevice(*device),
+            NewNode::BlockDevice(device) => Node::BlockDevice(*device),
+        };
+        let kind = node.kind();
+        let owner = if inherits_group { Owner { gid: group, ..owner } } else { owner };
+        let permissions =
+            if inherits_group && kind == Kind::Directory { permissions.with_set_group_id() } else { permissions };
+        self.inodes.insert(ino, Inode::new(node, permissions, owner, time));
+        self.add_entry(parent, name, ino, kind, time);
+        self.changed(ino, None)
+    }
+
+    fn link(&mut self, ino: Ino, parent: Ino, name: &Name, time: Time) -> Response {
+        self.live_directory(parent)?;
+        let inode = self.inode(ino)?;
+        match (inode.node.kind(), inode.links) {
+            (Kind::Directory, _) => return Err(Errno::EPERM),
+            (_, 0) => return Err(Errno::ENOENT),
+            (_, u32::MAX) => return Err(Errno::EMLINK),
+            _ => {}
+        }
+        let kind = inode.node.kind();
+        if self.directory(parent)?.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let inode = self.inode_mut(ino)?;
+        inode.links += 1;
+        inode.changed = time;
+        self.add_entry(parent, name, ino, kind, time);
+        self.changed(ino, None)
+    }
+
+    fn unlink(&mut self, parent: Ino, name: &Name, time: Time) -> Response {
+        let attributes = self.lookup(parent, name)?;
+        if attributes.kind == Kind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        self.remove_entry(parent, name, attributes.kind, time);
+        let orphan = self.take_name(attributes.ino, time);
+        self.changed(attributes.ino, orphan)
+    }
+
+    fn remove_directory(&mut self, parent: Ino, name: &Name, time: Time) -> Response {
+        let ino = self.lookup(parent, name)?.ino;
+        if !self.directory(ino)?.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        self.remove_entry(parent, name, Kind::Directory, time);
+        let orphan = self.take_name(ino, time);
+        self.changed(ino, orphan)
+    }
+
+    fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
+        let inode = self.inode_mut(ino)?;
+        inode.permissions = new.permissions.unwrap_or(inode.permissions);
+        inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
+        inode.owner.gid = new.gid.unwrap_or(inode.owner.gid);
+        inode.accessed = new.accessed.unwrap_or(inode.accessed);
+        inode.modified = new.modified.unwrap_or(inode.modified);
+        inode.changed = new.changed.unwrap_or(time);
+        self.changed(ino, None)
+    }
+
+    fn drop_inode(&mut self, ino: Ino) -> Response {
+        let attributes = self.attributes(ino)?;
+        if !attributes.is_orphan() {
+            return Err(Errno::EBUSY);
+        }
+        self.inodes.remove(ino);
+        Ok(Changed { attributes, orphan: None })
+    }
+
+    /// Adds an entry to a directory, which must not have that name.
+    fn add_entry(&mut self, parent: Ino, name: &Name, ino: Ino, kind: Kind, time: Time) {
+        self.change_directory(parent, time, |directory, links| {
+            directory.insert(name.clone(), ino);
+            *links += u32::from(kind == Kind::Directory);
+        });
+    }
+
+    /// Removes an entry of a directory.
+    fn remove_entry(&mut self, parent: Ino, name: &Name, kind: Kind, time: Time) {
+        self.change_directory(parent, time, |directory, links| {
+            directory.remove(name);
+            *links -= u32::from(kind == Kind::Directory);
+        });
+    }
+
+    /// Changes a directory's entries and its link count, and stamps it.
+    fn change_directory(&mut self, ino: Ino, time: Time, change: impl FnOnce(&mut Directory, &mut u32)) {
+        if let Some(Inode { node: Node::Directory(directory), links, modified, changed, .. }) = self.inodes.get_mut(ino)
+        {
+            change(directory, links);
+            *modified = time;
+            *changed = time;
+        }
+    }
+
+    /// Takes away one name of an inode, a directory's only one; returns the inode if it was the last.
+    fn take_name(&mut self, ino: Ino, time: Time) -> Option<Ino> {
+        let inode = self.inodes.get_mut(ino)?;
+        inode.links = if inode.node.kind() == Kind::Directory { 0 } else { inode.links - 1 };
+        inode.changed = time;
+        (inode.links == 0).then_some(ino)
+    }
+}

@@ -1,0 +1,162 @@
+//! What can be done to the tree, and what it answers.
+
+use super::Attributes;
+use crate::types::{Errno, Ino, Name, Owner, Permissions, Time};
+
+/// A change to the tree, and the time it happened: stamped once, before the log.
+#[derive(Debug)]
+pub struct WriteOperation {
+    /// Now.
+    pub time: Time,
+    /// What to do.
+    pub change: Change,
+}
+
+/// One change to the tree.
+#[derive(Debug)]
+pub enum Change {
+    /// A new inode under a new name. In a directory with set-group-id it takes the directory's
+    /// group, and a directory takes the bit too.
+    Create {
+        /// The directory.
+        parent: Ino,
+        /// Not there yet.
+        name: Name,
+        /// What it is.
+        node: NewNode,
+        /// Of the new inode, the umask taken off.
+        permissions: Permissions,
+        /// The caller.
+        owner: Owner,
+    },
+    /// One more name for an inode that is no directory.
+    Link {
+        /// The inode, with at least one name.
+        ino: Ino,
+        /// The directory of the new name.
+        parent: Ino,
+        /// Not there yet.
+        name: Name,
+    },
+    /// Removes a name of anything but a directory.
+    Unlink {
+        /// The directory.
+        parent: Ino,
+        /// The name.
+        name: Name,
+    },
+    /// Removes an empty directory.
+    RemoveDirectory {
+        /// Where it is.
+        parent: Ino,
+        /// Its name.
+        name: Name,
+    },
+    /// Moves a name, in one step.
+    Rename {
+        /// Where it is.
+        parent: Ino,
+        /// What it is called.
+        name: Name,
+        /// Where it goes.
+        new_parent: Ino,
+        /// What it will be called.
+        new_name: Name,
+        /// What happens to an entry of the new name, and to the old name.
+        mode: RenameMode,
+    },
+    /// Sets what is given and leaves the rest.
+    SetAttributes {
+        /// The inode.
+        ino: Ino,
+        /// What to set.
+        attributes: NewAttributes,
+    },
+    /// Sets an extended attribute.
+    SetXattr {
+        /// The inode.
+        ino: Ino,
+        /// With its prefix: `user.`, `trusted.` or `security.`.
+        name: Box<[u8]>,
+        /// Up to 64 KiB, by the kernel's limit.
+        value: Box<[u8]>,
+        /// Whether it may or must be there already.
+        mode: XattrMode,
+    },
+    /// Removes an extended attribute.
+    RemoveXattr {
+        /// The inode.
+        ino: Ino,
+        /// With its prefix.
+        name: Box<[u8]>,
+    },
+    /// Forgets an inode that no name leads to.
+    Drop {
+        /// The inode.
+        ino: Ino,
+    },
+}
+
+/// An inode to be made.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "inode(7) documents them")]
+pub enum NewNode {
+    File,
+    Directory,
+    Symlink(Box<[u8]>),
+    Fifo,
+    Socket,
+    CharacterDevice(u32),
+    BlockDevice(u32),
+}
+
+/// Attributes to set; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "stat(2) documents them")]
+pub struct NewAttributes {
+    pub permissions: Option<Permissions>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub accessed: Option<Time>,
+    pub modified: Option<Time>,
+    /// Otherwise the time of the operation.
+    pub changed: Option<Time>,
+}
+
+/// How renameat2(2) treats the new name and the old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// An entry of the new name is replaced.
+    Replace,
+    /// An entry of the new name is an error.
+    NoReplace,
+    /// The two entries change places.
+    Exchange,
+    /// As `Replace`, and a whiteout (character device 0:0) stays under the old name.
+    Whiteout,
+    /// As `NoReplace`, and a whiteout stays under the old name.
+    NoReplaceWhiteout,
+}
+
+/// How setxattr(2) treats an attribute of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// It may be there.
+    Set,
+    /// It must not be there.
+    Create,
+    /// It must be there.
+    Replace,
+}
+
+/// What a change answers.
+pub type Response = Result<Changed, Errno>;
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The inode it was about, as it is now.
+    pub attributes: Attributes,
+    /// The inode that lost its last name by it, to be dropped once nobody holds it.
+    pub orphan: Option<Ino>,
+}

@@ -1,0 +1,170 @@
+//! What the service speaks of, as Python objects.
+
+use std::io;
+
+use filesystem::Errno;
+use filesystem::status::{Status, Verification};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+/// The attributes of one inode, as stat(2) has them.
+#[pyclass(frozen, get_all, module = "nrfs")]
+pub struct Attributes {
+    ino: u64,
+    mode: u32,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    rdev: u32,
+    size: u64,
+    blocks: u64,
+    atime_ns: i128,
+    mtime_ns: i128,
+    ctime_ns: i128,
+    btime_ns: i128,
+}
+
+impl From<filesystem::Attributes> for Attributes {
+    fn from(attributes: filesystem::Attributes) -> Self {
+        Self {
+            ino: attributes.ino.0,
+            mode: attributes.mode(),
+            nlink: attributes.links,
+            uid: attributes.owner.uid,
+            gid: attributes.owner.gid,
+            rdev: attributes.device,
+            size: attributes.size,
+            blocks: attributes.blocks,
+            atime_ns: attributes.accessed.nanoseconds_since_epoch(),
+            mtime_ns: attributes.modified.nanoseconds_since_epoch(),
+            ctime_ns: attributes.changed.nanoseconds_since_epoch(),
+            btime_ns: attributes.born.nanoseconds_since_epoch(),
+        }
+    }
+}
+
+#[pymethods]
+impl Attributes {
+    fn __repr__(&self) -> String {
+        let Self { ino, mode, nlink, uid, gid, size, .. } = self;
+        format!("Attributes(ino={ino}, mode={mode:#o}, nlink={nlink}, uid={uid}, gid={gid}, size={size})")
+    }
+}
+
+/// One name in a directory listing.
+#[pyclass(frozen, get_all, module = "nrfs")]
+pub struct DirectoryEntry {
+    name: Py<PyBytes>,
+    cookie: u64,
+    attributes: Py<Attributes>,
+}
+
+impl DirectoryEntry {
+    pub fn new(py: Python<'_>, entry: filesystem::Entry) -> PyResult<Self> {
+        Ok(Self {
+            name: PyBytes::new(py, &entry.name).unbind(),
+            cookie: entry.cookie.0,
+            attributes: Py::new(py, Attributes::from(entry.attributes))?,
+        })
+    }
+}
+
+#[pymethods]
+impl DirectoryEntry {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (name, attributes) = (self.name.bind(py).repr()?, self.attributes.borrow(py));
+        Ok(format!("DirectoryEntry(name={name}, cookie={}, attributes={})", self.cookie, attributes.__repr__()))
+    }
+}
+
+/// What statvfs(3) tells.
+#[pyclass(frozen, get_all, module = "nrfs")]
+pub struct Capacity {
+    block_size: u64,
+    blocks: u64,
+    blocks_free: u64,
+    inodes: u64,
+    inodes_free: u64,
+}
+
+impl From<filesystem::Capacity> for Capacity {
+    fn from(capacity: filesystem::Capacity) -> Self {
+        let filesystem::Capacity { block_size, blocks, blocks_free, inodes, inodes_free } = capacity;
+        Self { block_size, blocks, blocks_free, inodes, inodes_free }
+    }
+}
+
+/// An errno as the `OSError` of that number: Python picks the subclass.
+pub fn os_error(errno: Errno) -> PyErr {
+    let text = io::Error::from_raw_os_error(errno.code()).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+    PyOSError::new_err((errno.code(), text))
+}
+
+/// A status as plain dictionaries, ready for JSON.
+pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    let logs = status.namespace.logs.iter().chain(&status.content.logs);
+    let logs = logs.enumerate().map(|(index, log)| {
+        let dict = PyDict::new(py);
+        dict.set_item("name", log_name(index))?;
+        dict.set_item("tail", log.tail.0)?;
+        dict.set_item("completed_tail", log.completed_tail.0)?;
+        dict.set_item("entries", log.entries)?;
+        dict.set_item("payload_bytes", log.payload_bytes)?;
+        Ok(dict)
+    });
+    let replicas = status.namespace.replicas.iter().zip(&status.content.replicas);
+    let replicas = replicas.map(|(namespace, content)| {
+        let partitions = namespace.partitions.iter().chain(&content.partitions);
+        let partitions = partitions.enumerate().map(|(index, partition)| {
+            let dict = PyDict::new(py);
+            dict.set_item("log", log_name(index))?;
+            dict.set_item("local_tail", partition.local_tail.0)?;
+            dict.set_item("batches", partition.batches)?;
+            dict.set_item("operations", partition.operations)?;
+            dict.set_item("helped", partition.helped)?;
+            dict.set_item("full", partition.full)?;
+            Ok(dict)
+        });
+        let dict = PyDict::new(py);
+        dict.set_item("node", namespace.node.0)?;
+        dict.set_item("cpus", status.nodes[namespace.node.0].iter().map(|cpu| cpu.0).collect::<Vec<_>>())?;
+        dict.set_item("threads", namespace.threads)?;
+        dict.set_item("logs", partitions.collect::<PyResult<Vec<_>>>()?)?;
+        Ok(dict)
+    });
+    let capacity = status.capacity;
+    let space = PyDict::new(py);
+    space.set_item("bytes", capacity.blocks * capacity.block_size)?;
+    space.set_item("bytes_used", (capacity.blocks - capacity.blocks_free) * capacity.block_size)?;
+    space.set_item("inodes", capacity.inodes)?;
+    space.set_item("inodes_used", capacity.inodes - capacity.inodes_free)?;
+    let dict = PyDict::new(py);
+    dict.set_item("capacity", space)?;
+    dict.set_item("logs", logs.collect::<PyResult<Vec<_>>>()?)?;
+    dict.set_item("replicas", replicas.collect::<PyResult<Vec<_>>>()?)?;
+    Ok(dict)
+}
+
+/// Verifications as plain dictionaries, ready for JSON.
+pub fn verifications<'py>(py: Python<'py>, all: &[Verification]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for verification in all {
+        let dict = PyDict::new(py);
+        let digests: Vec<String> = verification.digests.iter().map(|digest| format!("{:032x}", digest.0)).collect();
+        dict.set_item("log", &verification.log)?;
+        dict.set_item("position", verification.position.0)?;
+        dict.set_item("digests", digests)?;
+        list.append(dict)?;
+    }
+    Ok(list)
+}
+
+/// The tree has the first log, the content the others.
+fn log_name(index: usize) -> String {
+    match index {
+        0 => "namespace".into(),
+        log => format!("content {}", log - 1),
+    }
+}

@@ -1,0 +1,343 @@
+//! `nrfs.Filesystem`.
+
+use filesystem::{
+    AllocateMode, Configuration, Cookie, Errno, Ino, Kind, Name, NewAttributes, NewNode, Owner, Permissions,
+    RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
+};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use crate::convert::{self, Attributes, Capacity, DirectoryEntry, os_error};
+
+/// A node-replicated in-memory file system.
+#[pyclass(frozen, module = "nrfs")]
+pub struct Filesystem {
+    service: ::filesystem::Filesystem,
+}
+
+/// `"auto"` or a number.
+#[derive(FromPyObject)]
+enum Nodes {
+    Count(usize),
+    Named(String),
+}
+
+/// Bytes, or a text such as `"8G"` or `"50%"`.
+#[derive(FromPyObject)]
+enum Amount {
+    Bytes(u64),
+    Text(String),
+}
+
+impl Filesystem {
+    /// Calls the service without the GIL, at the replica nearest to this thread.
+    fn call<R: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&::filesystem::Filesystem, &Token) -> Result<R, Errno> + Send,
+    ) -> PyResult<R> {
+        py.detach(|| self.service.with_token(|token| call(&self.service, token))).map_err(os_error)
+    }
+
+    fn create(
+        &self,
+        py: Python<'_>,
+        parent: u64,
+        name: &[u8],
+        node: NewNode,
+        mode: u32,
+        owner: Owner,
+    ) -> PyResult<Attributes> {
+        let permissions = Permissions::from_mode(mode);
+        self.call(py, |service, token| {
+            service.create(Ino(parent), Name::new(name)?, node, permissions, owner, token).map(Attributes::from)
+        })
+    }
+}
+
+#[pymethods]
+impl Filesystem {
+    #[new]
+    #[pyo3(signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, size = Amount::Text("50%".into()),
+                        inodes = None, mode = 0o755, uid = None, gid = None))]
+    fn new(
+        nodes: Nodes,
+        logs: usize,
+        size: Amount,
+        inodes: Option<u64>,
+        mode: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> PyResult<Self> {
+        let topology = match nodes {
+            Nodes::Count(count) => Topology::emulated(count),
+            Nodes::Named(name) if name == "auto" => Topology::machine(),
+            Nodes::Named(name) => {
+                return Err(PyValueError::new_err(format!("bad number of nodes '{name}': give a number, or 'auto'")));
+            }
+        };
+        let size = match size {
+            Amount::Bytes(bytes) => Ok(Size::Bytes(bytes)),
+            Amount::Text(text) => text.parse(),
+        };
+        let configuration = Configuration {
+            topology: topology.map_err(value_error)?,
+            logs,
+            size: size.map_err(value_error)?,
+            inodes,
+            permissions: Permissions::from_mode(mode),
+            owner: owner(uid, gid),
+        };
+        let service = ::filesystem::Filesystem::new(configuration).map_err(value_error)?;
+        Ok(Self { service })
+    }
+
+    fn lookup(&self, py: Python<'_>, parent: u64, name: &[u8]) -> PyResult<Attributes> {
+        self.call(py, |service, token| service.lookup(Ino(parent), &Name::new(name)?, token).map(Attributes::from))
+    }
+
+    #[pyo3(signature = (parent, name, mode, *, rdev = 0, uid = None, gid = None))]
+    #[allow(clippy::too_many_arguments, reason = "as many as mknod(2) and its caller have")]
+    fn mknod(
+        &self,
+        py: Python<'_>,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        rdev: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> PyResult<Attributes> {
+        // As for mknod(2), no type means a regular file.
+        let typed = if Permissions::from_mode(mode).bits() == mode { mode | Kind::File.mode_bits() } else { mode };
+        let node = match Kind::from_mode(typed) {
+            Some(Kind::File) => NewNode::File,
+            Some(Kind::Fifo) => NewNode::Fifo,
+            Some(Kind::Socket) => NewNode::Socket,
+            Some(Kind::CharacterDevice) => NewNode::CharacterDevice(rdev),
+            Some(Kind::BlockDevice) => NewNode::BlockDevice(rdev),
+            Some(Kind::Directory) => return Err(os_error(Errno::EPERM)),
+            Some(Kind::Symlink) | None => return Err(os_error(Errno::EINVAL)),
+        };
+        self.create(py, parent, name, node, mode, owner(uid, gid))
+    }
+
+    #[pyo3(signature = (parent, name, mode, *, uid = None, gid = None))]
+    fn mkdir(
+        &self,
+        py: Python<'_>,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> PyResult<Attributes> {
+        self.create(py, parent, name, NewNode::Directory, mode, owner(uid, gid))
+    }
+
+    #[pyo3(signature = (parent, name, target, *, uid = None, gid = None))]
+    fn symlink(
+        &self,
+        py: Python<'_>,
+        parent: u64,
+        name: &[u8],
+        target: &[u8],
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> PyResult<Attributes> {
+        self.create(py, parent, name, NewNode::Symlink(target.into()), 0o777, owner(uid, gid))
+    }
+
+    fn link(&self, py: Python<'_>, ino: u64, parent: u64, name: &[u8]) -> PyResult<Attributes> {
+        self.call(py, |service, token| {
+            service.link(Ino(ino), Ino(parent), Name::new(name)?, token).map(Attributes::from)
+        })
+    }
+
+    fn unlink(&self, py: Python<'_>, parent: u64, name: &[u8]) -> PyResult<()> {
+        self.call(py, |service, token| service.unlink(Ino(parent), Name::new(name)?, token))
+    }
+
+    fn rmdir(&self, py: Python<'_>, parent: u64, name: &[u8]) -> PyResult<()> {
+        self.call(py, |service, token| service.remove_directory(Ino(parent), Name::new(name)?, token))
+    }
+
+    #[pyo3(signature = (parent, name, new_parent, new_name, flags = 0))]
+    fn rename(
+        &self,
+        py: Python<'_>,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        flags: u32,
+    ) -> PyResult<()> {
+        let mode = match flags {
+            0 => RenameMode::Replace,
+            1 => RenameMode::NoReplace,
+            2 => RenameMode::Exchange,
+            4 => RenameMode::Whiteout,
+            5 => RenameMode::NoReplaceWhiteout,
+            _ => return Err(os_error(Errno::EINVAL)),
+        };
+        self.call(py, |service, token| {
+            let (from, to) = ((Ino(parent), Name::new(name)?), (Ino(new_parent), Name::new(new_name)?));
+            service.rename(from, to, mode, token)
+        })
+    }
+
+    fn readlink<'py>(&self, py: Python<'py>, ino: u64) -> PyResult<Bound<'py, PyBytes>> {
+        let target = self.call(py, |service, token| service.target(Ino(ino), token))?;
+        Ok(PyBytes::new(py, &target))
+    }
+
+    #[pyo3(signature = (ino, cookie = 0, limit = 1024))]
+    fn readdir(&self, py: Python<'_>, ino: u64, cookie: u64, limit: usize) -> PyResult<Vec<DirectoryEntry>> {
+        let entries = self.call(py, |service, token| service.list(Ino(ino), Cookie(cookie), limit, token))?;
+        entries.into_iter().map(|entry| DirectoryEntry::new(py, entry)).collect()
+    }
+
+    fn attributes(&self, py: Python<'_>, ino: u64) -> PyResult<Attributes> {
+        self.call(py, |service, token| service.attributes(Ino(ino), token).map(Attributes::from))
+    }
+
+    #[pyo3(signature = (ino, *, mode = None, uid = None, gid = None, size = None,
+                        atime_ns = None, mtime_ns = None, ctime_ns = None))]
+    #[allow(clippy::too_many_arguments, reason = "as many as there are attributes to set")]
+    fn set_attributes(
+        &self,
+        py: Python<'_>,
+        ino: u64,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime_ns: Option<i128>,
+        mtime_ns: Option<i128>,
+        ctime_ns: Option<i128>,
+    ) -> PyResult<Attributes> {
+        let new = NewAttributes {
+            permissions: mode.map(Permissions::from_mode),
+            uid,
+            gid,
+            size,
+            accessed: atime_ns.map(Time::from_nanoseconds),
+            modified: mtime_ns.map(Time::from_nanoseconds),
+            changed: ctime_ns.map(Time::from_nanoseconds),
+        };
+        self.call(py, |service, token| service.set_attributes(Ino(ino), new, token).map(Attributes::from))
+    }
+
+    fn getxattr<'py>(&self, py: Python<'py>, ino: u64, name: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let value = self.call(py, |service, token| service.xattr(Ino(ino), name, token))?;
+        Ok(PyBytes::new(py, &value))
+    }
+
+    #[pyo3(signature = (ino, name, value, flags = 0))]
+    fn setxattr(&self, py: Python<'_>, ino: u64, name: &[u8], value: &[u8], flags: u32) -> PyResult<()> {
+        let mode = match flags {
+            0 => XattrMode::Set,
+            1 => XattrMode::Create,
+            2 => XattrMode::Replace,
+            _ => return Err(os_error(Errno::EINVAL)),
+        };
+        self.call(py, |service, token| service.set_xattr(Ino(ino), name.into(), value.into(), mode, token))
+    }
+
+    fn listxattr<'py>(&self, py: Python<'py>, ino: u64) -> PyResult<Bound<'py, PyList>> {
+        let names = self.call(py, |service, token| service.xattr_names(Ino(ino), token))?;
+        PyList::new(py, names.iter().map(|name| PyBytes::new(py, name)))
+    }
+
+    fn removexattr(&self, py: Python<'_>, ino: u64, name: &[u8]) -> PyResult<()> {
+        self.call(py, |service, token| service.remove_xattr(Ino(ino), name.into(), token))
+    }
+
+    fn read<'py>(&self, py: Python<'py>, ino: u64, offset: u64, size: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let end = self.call(py, |service, token| service.attributes(Ino(ino), token))?.size;
+        let size = size.min(usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX));
+        let mut copied = 0;
+        let bytes = PyBytes::new_with(py, size, |buffer| {
+            copied = self.call(py, |service, token| service.read(Ino(ino), offset, buffer, token))?;
+            Ok(())
+        })?;
+        // The file may have been cut short in between.
+        if copied < size { Ok(PyBytes::new(py, &bytes.as_bytes()[..copied])) } else { Ok(bytes) }
+    }
+
+    fn write(&self, py: Python<'_>, ino: u64, offset: u64, data: &Bound<'_, PyAny>) -> PyResult<usize> {
+        if let Ok(data) = data.cast::<PyBytes>() {
+            let data = data.as_bytes();
+            return self.call(py, |service, token| service.write(Ino(ino), offset, data, token));
+        }
+        // Somebody may change a buffer while the GIL is free: a copy is safe.
+        let data = PyBuffer::<u8>::get(data)?.to_vec(py)?;
+        self.call(py, |service, token| service.write(Ino(ino), offset, &data, token))
+    }
+
+    #[pyo3(signature = (ino, offset, length, mode = 0))]
+    fn fallocate(&self, py: Python<'_>, ino: u64, offset: u64, length: u64, mode: u32) -> PyResult<()> {
+        const KEEP_SIZE: u32 = 1;
+        const PUNCH_HOLE: u32 = 2;
+        const ZERO_RANGE: u32 = 16;
+        let keep_size = mode & KEEP_SIZE != 0;
+        let mode = match mode & !KEEP_SIZE {
+            0 => AllocateMode::Reserve,
+            PUNCH_HOLE if keep_size => AllocateMode::PunchHole,
+            ZERO_RANGE => AllocateMode::ZeroRange,
+            _ => return Err(os_error(Errno::EOPNOTSUPP)),
+        };
+        self.call(py, |service, token| service.allocate(Ino(ino), offset, length, mode, keep_size, token))
+    }
+
+    fn seek(&self, py: Python<'_>, ino: u64, offset: u64, whence: u32) -> PyResult<u64> {
+        const SEEK_DATA: u32 = 3;
+        const SEEK_HOLE: u32 = 4;
+        let whence = match whence {
+            SEEK_DATA => Whence::Data,
+            SEEK_HOLE => Whence::Hole,
+            _ => return Err(os_error(Errno::EINVAL)),
+        };
+        self.call(py, |service, token| service.seek(Ino(ino), offset, whence, token))
+    }
+
+    #[pyo3(signature = (ino, count = 1))]
+    fn hold(&self, py: Python<'_>, ino: u64, count: u64) -> PyResult<()> {
+        self.call(py, |service, token| service.hold(Ino(ino), count, token))
+    }
+
+    #[pyo3(signature = (ino, count = 1))]
+    fn forget(&self, py: Python<'_>, ino: u64, count: u64) -> PyResult<()> {
+        self.call(py, |service, token| {
+            service.forget(Ino(ino), count, token);
+            Ok(())
+        })
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.service.capacity().into()
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        convert::status(py, &self.service.status())
+    }
+
+    fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let all = self.call(py, |service, token| Ok(service.verify(token)))?;
+        convert::verifications(py, &all)
+    }
+}
+
+/// The given ids, or the caller's own.
+fn owner(uid: Option<u32>, gid: Option<u32>) -> Owner {
+    Owner {
+        uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        gid: gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
+    }
+}
+
+fn value_error(error: impl std::error::Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}

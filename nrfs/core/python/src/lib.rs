@@ -1,0 +1,17 @@
+//! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
+
+#![forbid(unsafe_code)]
+
+mod convert;
+mod filesystem;
+
+#[pyo3::pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::convert::{Attributes, Capacity, DirectoryEntry};
+    #[pymodule_export]
+    use super::filesystem::Filesystem;
+
+    #[pymodule_export]
+    const ROOT: u64 = ::filesystem::Ino::ROOT.0;
+}
