@@ -171,6 +171,8 @@ def test_the_json_holds_configuration_rounds_and_their_medians(tmp_path: Path, m
                 assert value == (None if None in every else statistics.median(every)), key
         ratios = [one["operations_per_second"] / other["operations_per_second"] for one, other in pairs]
         assert summary["ratio"] == {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+        ratios = [other["p50_microseconds"] / one["p50_microseconds"] for one, other in pairs]
+        assert summary["p50_ratio"]["median"] == statistics.median(ratios)
         for measured in (measured for pair in pairs for measured in pair):
             assert measured["p50_microseconds"] <= measured["p99_microseconds"]
             assert measured["operations_per_second"] * measured["microseconds_per_operation"] == pytest.approx(1e6)

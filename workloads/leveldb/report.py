@@ -14,7 +14,7 @@ from rich.table import Table
 
 from workloads.failure import WorkloadError
 from workloads.leveldb.configuration import Configuration
-from workloads.leveldb.rounds import Medians, Ratio, Results
+from workloads.leveldb.rounds import Medians, Results, Summary
 
 PLAIN_WIDTH = 200
 """Columns where there is no terminal to ask: a table in a file or a pipe is not to be folded."""
@@ -31,12 +31,12 @@ def show(results: Results) -> None:
     table.add_column("benchmark", no_wrap=True)
     table.add_column("directory", overflow="fold")
     columns = ["op/s", "us/op", "MiB/s", "p50 us", "p99 us"]
-    for heading in [*columns, "ratio", "(lowest to highest)"] if compared else columns:
+    for heading in [*columns, "ratio", "(lowest to highest)", "p50 ratio"] if compared else columns:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("found", no_wrap=True)
     for summary in results.summaries():
         for side, medians in enumerate(summary.medians):
-            ratio = _ratio_cells(summary.ratio if side == 0 else None) if compared else []
+            ratio = _ratio_cells(summary if side == 0 else None) if compared else []
             name = summary.benchmark if side == 0 else ""
             directory = str(configuration.directories[side])
             table.add_row(name, directory, *_cells(medians), *ratio, _found(medians))
@@ -96,7 +96,8 @@ def _footer(results: Results) -> str:
         lines.append(f"p50 and p99 are of one call: writes carry up to {configuration.batch_size} entries.")
     if configuration.against is not None:
         lines.append(
-            f"Ratio: op/s of {configuration.directory} over {configuration.against}, within each round; the median."
+            f"Ratio: op/s of {configuration.directory} over {configuration.against}, within each round; the median. "
+            "p50 ratio: the same of the median latencies. Above 1 is faster."
         )
     return "\n".join(lines)
 
@@ -116,10 +117,11 @@ def _cells(medians: Medians) -> list[str]:
     ]
 
 
-def _ratio_cells(ratio: Ratio | None) -> list[str]:
-    if ratio is None:
-        return ["", ""]
-    return [f"{ratio.median:.3f}", f"({ratio.lowest:.3f} to {ratio.highest:.3f})"]
+def _ratio_cells(summary: Summary | None) -> list[str]:
+    if summary is None or summary.ratio is None or summary.p50_ratio is None:
+        return ["", "", ""]
+    ratio = summary.ratio
+    return [f"{ratio.median:.3f}", f"({ratio.lowest:.3f} to {ratio.highest:.3f})", f"{summary.p50_ratio.median:.3f}"]
 
 
 def _found(medians: Medians) -> str:

@@ -54,7 +54,7 @@ class Medians:
 @final
 @dataclass(frozen=True)
 class Ratio:
-    """Operations per second of the directory under test over those of the other: above 1 is faster."""
+    """How many times faster the directory under test is than the other, in each round: above 1 is faster."""
 
     median: float
     lowest: float
@@ -70,7 +70,11 @@ class Summary:
     medians: tuple[Medians, ...]
     """For each directory."""
     ratio: Ratio | None
-    """None without a second directory, or where nothing was there to measure."""
+    """Of operations per second: everything counts, also the rare call that waits long. None without a second
+    directory, or where nothing was there to measure."""
+    p50_ratio: Ratio | None
+    """Of the median latencies (the other's over the tested one's). Other work on the machine hardly moves it,
+    so it tells two file systems apart where the ratio of rates is lost in noise."""
 
 
 @final
@@ -88,10 +92,17 @@ class Results:
         return [self._summary(place, name) for place, name in enumerate(self.configuration.benchmarks)]
 
     def _summary(self, place: int, benchmark: str) -> Summary:
-        columns = [
-            [each.figures[side][place] for each in self.rounds] for side in range(len(self.configuration.directories))
-        ]
-        return Summary(benchmark, tuple(map(_medians, columns)), _ratio(*columns) if len(columns) > 1 else None)
+        sides = range(len(self.configuration.directories))
+        columns = [[each.figures[side][place] for each in self.rounds] for side in sides]
+        pairs = (
+            [(a, b) for a, b in zip(*columns, strict=True) if a.operations and b.operations] if len(sides) > 1 else []
+        )
+        return Summary(
+            benchmark,
+            tuple(map(_medians, columns)),
+            _ratio([a.operations_per_second / b.operations_per_second for a, b in pairs]),
+            _ratio([b.p50_microseconds / a.p50_microseconds for a, b in pairs]),
+        )
 
 
 def run(configuration: Configuration) -> Results:
@@ -145,10 +156,5 @@ def _medians(column: Sequence[Figures]) -> Medians:
     )
 
 
-def _ratio(tested: Sequence[Figures], other: Sequence[Figures]) -> Ratio | None:
-    ratios = [
-        a.operations_per_second / b.operations_per_second
-        for a, b in zip(tested, other, strict=True)
-        if a.operations and b.operations
-    ]
+def _ratio(ratios: Sequence[float]) -> Ratio | None:
     return Ratio(median(ratios), min(ratios), max(ratios)) if ratios else None
