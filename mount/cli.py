@@ -1,0 +1,122 @@
+"""``nrfs mount``, ``nrfs umount`` and ``nrfs status``: the command lines of the daemon.
+
+Only what every command needs is imported up here: the time until a mount can be used counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mount.failure import MountError
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(subparsers: Subcommands) -> None:
+    """Adds the commands of this package."""
+    _add_mount(subparsers)
+    _add_umount(subparsers)
+    _add_status(subparsers)
+
+
+def _add_mount(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "mount",
+        help="mount a new, empty file system",
+        description="Mounts a new, empty file system at MOUNTPOINT and returns when it can be used. "
+        "Its content lives in memory and ends with the mount.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
+    parser.add_argument("--nodes", metavar="auto|N", help="NUMA nodes to replicate on; N emulates so many (auto)")
+    parser.add_argument("--logs", metavar="K", help="parallel logs for the content of files (4)")
+    parser.add_argument("--size", metavar="8G|50%", help="content at the most; each node holds a copy (50%%)")
+    parser.add_argument("--inodes", metavar="N", help="inodes at the most (by the machine's memory)")
+    parser.add_argument(
+        "--cache", metavar="writeback|none", help="what the kernel may keep: all it can, or nothing (writeback)"
+    )
+    parser.add_argument("--allow-other", action="store_true", help="let other users in, each by the files' modes")
+    parser.add_argument("--foreground", action="store_true", help="serve in this process until the mount's end")
+    parser.add_argument("--log", metavar="FILE", help="append the daemon's messages to FILE")
+    parser.add_argument(
+        "-o",
+        dest="options",
+        metavar="OPT,...",
+        action="append",
+        default=[],
+        help="as in fstab: ro, suid, dev, noexec, sync, dirsync, allow_other, and the above as size=8G",
+    )
+    parser.set_defaults(run=_reporting("mount", run_mount))
+
+
+def _add_umount(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "umount",
+        help="unmount a file system and end its daemon",
+        description="Unmounts the file system at MOUNTPOINT, with all its content, and waits for the daemon's end.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("-l", "--lazy", action="store_true", help="though it is in use: who uses it can go on")
+    parser.set_defaults(run=_reporting("umount", run_umount))
+
+
+def _add_status(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "status",
+        help="show replicas, logs, requests and space of mounts",
+        description="Shows the replicas, logs, requests and space of the mount at MOUNTPOINT, or of all mounts "
+        "of this user. The exit status is 1 where a daemon is dead or replicas differ.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--verify", action="store_true", help="bring all replicas to one position and compare them")
+    parser.set_defaults(run=_reporting("status", run_status))
+
+
+def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Makes of what a command raises one line and an exit status."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except MountError as failure:
+            print(f"nrfs {name}: {failure}", file=sys.stderr)
+            return failure.status
+        except KeyboardInterrupt:
+            return 130
+
+    return run
+
+
+def run_mount(arguments: argparse.Namespace) -> int:
+    """Mounts; returns when the mount can be used, or with ``--foreground`` at its end."""
+    from mount import launch, mountinfo, options
+
+    wanted = options.from_arguments(arguments, mountinfo.locate(arguments.mountpoint))
+    if wanted.foreground:
+        launch.run_in_foreground(wanted)
+        return 0
+    try:
+        launch.run_in_background(wanted)
+    except launch.Interrupted as signal:
+        print("nrfs mount: interrupted, nothing is mounted", file=sys.stderr)
+        return 128 + signal.number
+    return 0
+
+
+def run_umount(arguments: argparse.Namespace) -> int:
+    """Unmounts and waits for the daemon's end."""
+    from mount import ending
+
+    ending.end(arguments.mountpoint, lazy=arguments.lazy)
+    return 0
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    """Shows one mount or all."""
+    from mount import status
+
+    return status.show(arguments.mountpoint, as_json=arguments.json, verify=arguments.verify)

@@ -1,0 +1,164 @@
+"""The daemon: one file system, its mount, its channel and its control socket, from start to end.
+
+It ends when it is told to by SIGTERM, SIGINT or SIGHUP, or when its mount is taken away; either way
+nothing of it is left. Whatever fails after the mount was made is logged and ends the mount too.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import pyfuse3
+import trio
+
+from mount import control, mounting
+from mount.failure import MountError
+from mount.launch import ENDING_SIGNALS
+from mount.operations import Operations
+from mount.options import MountOptions
+from nrfs import Filesystem
+
+_log = logging.getLogger("nrfs")
+
+
+def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
+    """Mounts, serves, and returns when the mount has come to its end.
+
+    The ending signals must be blocked by the caller: one that comes early ends the daemon once it can.
+
+    Args:
+        options: what to mount.
+        on_ready: called when the mount can be used, with the path for the daemon's own log. An
+            ``OSError`` of it means that nobody wants the mount any more.
+
+    Raises:
+        MountError: the mount could not be made, or serving it failed. Nothing is left behind.
+
+    """
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    filesystem = _filesystem(options)
+    if signal.sigpending() & ENDING_SIGNALS:
+        return
+    mount = mounting.attach(options)
+    daemon = _Daemon(options, filesystem, mount)
+    try:
+        with daemon.session(on_ready), control.listening(daemon.files.socket) as listener:
+            # What is alive now stays so: the collector need not look at it again during requests.
+            gc.collect()
+            gc.freeze()
+            trio.run(daemon.serve, listener)
+    except MountError:
+        raise
+    except Exception as fault:
+        _log.exception("serving the mount failed")
+        raise MountError(f"{options.mountpoint}: serving the mount failed: {_innermost(fault)}") from fault
+    finally:
+        if not daemon.taken_away:
+            mount.detach()
+        daemon.files.remove_empty_log()
+
+
+def _filesystem(options: MountOptions) -> Filesystem:
+    try:
+        return Filesystem(
+            nodes=options.nodes,
+            logs=options.logs,
+            size=options.size,
+            inodes=options.inodes,
+            uid=os.geteuid(),
+            gid=os.getegid(),
+        )
+    except (ValueError, OverflowError) as reason:
+        raise MountError(str(reason)) from None
+    except (MemoryError, OSError) as reason:
+        raise MountError(f"no memory for the file system: {reason}") from None
+
+
+def _innermost(fault: BaseException) -> BaseException:
+    while isinstance(fault, BaseExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault
+
+
+@final
+class _Daemon:
+    """A mount that is served by pyfuse3 in this process."""
+
+    def __init__(self, options: MountOptions, filesystem: Filesystem, mount: mounting.Mount) -> None:
+        self.files = control.files_of(mount.entry.device)
+        self.taken_away = False
+        """Whether the kernel ended the connection: then there is no mount of ours to detach."""
+        self._options = options
+        self._filesystem = filesystem
+        self._mount = mount
+        self._told_to_end = False
+        self._started = time.time()
+
+    @contextmanager
+    def session(self, on_ready: Callable[[Path], None]) -> Iterator[None]:
+        """pyfuse3's session at the mount's descriptor, which is closed in the end."""
+
+        def announce() -> None:
+            try:
+                on_ready(self.files.log)
+            except OSError:
+                self._end()
+
+        self._operations = Operations(self._filesystem, self._options.cache, announce)
+        try:
+            # libfuse takes this form for a descriptor that is mounted already.
+            pyfuse3.init(self._operations, f"/dev/fd/{self._mount.descriptor}", set())
+        except BaseException:
+            os.close(self._mount.descriptor)
+            raise
+        try:
+            yield
+        finally:
+            pyfuse3.close(unmount=False)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Answers requests and clients until the mount's end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_on_signal)
+            nursery.start_soon(control.serve, listener, self._answer)
+            # One task: a handler never waits, so more of them would only take turns.
+            await pyfuse3.main(min_tasks=1, max_tasks=1)
+            self.taken_away = not self._told_to_end
+            nursery.cancel_scope.cancel()
+
+    async def _end_on_signal(self) -> None:
+        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+            async for _ in signals:
+                self._end()
+
+    def _end(self) -> None:
+        self._told_to_end = True
+        pyfuse3.terminate()
+
+    async def _answer(self, command: str) -> dict[str, Any]:
+        match command:
+            case "status":
+                return self._status()
+            case "verify":
+                verify = self._filesystem.verify  # It may take long, and waits for nobody's Python.
+                return {"logs": await trio.to_thread.run_sync(verify, abandon_on_cancel=True)}
+        raise ValueError(f"no such command: {command}")
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "cache": str(self._options.cache),
+            "started": self._started,
+            "requests": self._operations.requests,
+            **self._filesystem.status(),
+        }

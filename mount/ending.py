@@ -1,0 +1,57 @@
+"""``nrfs umount``: takes a mount away and waits until its daemon has ended."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from mount import control, mountinfo, mounting
+from mount.failure import MountError
+
+_PATIENCE_SECONDS = 30.0
+
+
+def end(path: str, *, lazy: bool) -> None:
+    """Ends the mount at ``path``, be its daemon alive or dead.
+
+    A lazy end takes the mount out of the tree though it is in use; the daemon goes on for those who
+    use it, and is not waited for.
+
+    Raises:
+        MountError: why the mount is still there.
+
+    """
+    mountpoint = mountinfo.locate(path)
+    entry = mountinfo.topmost_at(mountpoint)
+    if entry is None:
+        raise MountError(f"{path}: not mounted")
+    if not entry.is_ours:
+        raise MountError(f"{path}: not an nrfs mount but {entry.filesystem_type}")
+    daemon = _open_process(entry)
+    try:
+        mounting.unmount(entry, lazy=lazy)
+        if daemon is not None and not lazy and not _is_mounted(entry.device) and not _ended(daemon):
+            raise MountError(f"{path}: unmounted, but its daemon has not ended")
+    finally:
+        if daemon is not None:
+            os.close(daemon)
+    control.clear_stale(entry.owner)
+
+
+def _open_process(entry: mountinfo.MountEntry) -> int | None:
+    """A descriptor of the mount's daemon, ready for reading when it has ended; None where it is dead."""
+    try:
+        return os.pidfd_open(control.daemon_of(entry))
+    except (control.DaemonUnreachableError, MountError, ProcessLookupError):
+        return None
+
+
+def _is_mounted(device: str) -> bool:
+    """Whether the file system is mounted anywhere still, say by mount --bind."""
+    return any(entry.device == device for entry in mountinfo.entries())
+
+
+def _ended(daemon: int) -> bool:
+    ending = select.poll()
+    ending.register(daemon, select.POLLIN)
+    return bool(ending.poll(_PATIENCE_SECONDS * 1000))

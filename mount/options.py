@@ -1,0 +1,145 @@
+"""What ``nrfs mount`` was asked for, as one value.
+
+The same settings can come as long options (``--size 8G``) and, so that an fstab line works, as mount
+options (``-o size=8G,ro``). Both go through the one table of converters here; where both name a
+setting, the long option holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from mount.failure import UsageError
+
+
+class Cache(StrEnum):
+    """What the kernel may keep."""
+
+    WRITEBACK = "writeback"
+    """Names, attributes and pages for ever; it collects writes."""
+    NONE = "none"
+    """Nothing: every operation of an application reaches the replicas."""
+
+
+@dataclass(frozen=True)
+class MountOptions:
+    """Everything that decides what a mount is; every field but ``mountpoint`` has its default here."""
+
+    mountpoint: str
+    nodes: int | Literal["auto"] = "auto"
+    logs: int = 4
+    size: int | str = "50%"
+    inodes: int | None = None
+    cache: Cache = Cache.WRITEBACK
+    allow_other: bool = False
+    flags: frozenset[str] = frozenset({"nosuid", "nodev", "noatime"})
+    """Mount flags by their names in mount(8), those that are on."""
+    foreground: bool = False
+    log: Path | None = None
+    """Where the daemon's messages go instead of into a file beside its control socket."""
+
+
+def _nodes(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _count(text)
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError("a positive whole number is wanted")
+    return number
+
+
+def _cache(text: str) -> Cache:
+    try:
+        return Cache(text)
+    except ValueError:
+        raise ValueError(f"it is one of {', '.join(Cache)}") from None
+
+
+def _size(text: str) -> str:
+    if not text:
+        raise ValueError("a size like 8G or 50% is wanted")
+    return text  # The file system itself knows what a size looks like.
+
+
+_SETTINGS: dict[str, Callable[[str], object]] = {
+    "nodes": _nodes,
+    "logs": _count,
+    "size": _size,
+    "inodes": _count,
+    "cache": _cache,
+    "log": lambda text: Path(text).absolute(),
+}
+
+_FLAGS = {
+    "ro": ("ro", True),
+    "rw": ("ro", False),
+    "nosuid": ("nosuid", True),
+    "suid": ("nosuid", False),
+    "nodev": ("nodev", True),
+    "dev": ("nodev", False),
+    "noexec": ("noexec", True),
+    "exec": ("noexec", False),
+    "noatime": ("noatime", True),
+    "sync": ("sync", True),
+    "async": ("sync", False),
+    "dirsync": ("dirsync", True),
+}
+"""What each mount option switches on or off. Reading never changes atime, so there is no ``atime``."""
+
+_ALWAYS_OR_FOR_OTHERS = frozenset({"defaults", "default_permissions", "auto", "noauto", "nofail", "_netdev"})
+"""Options that hold anyway, or that fstab's other readers look at; so is every one that begins with "x-"."""
+
+
+def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptions:
+    """Puts long options and ``-o`` together.
+
+    Raises:
+        UsageError: an unknown option or a value that cannot be.
+
+    """
+    settings: dict[str, Any] = {}
+    flags = set(MountOptions.flags)
+    allow_other = arguments.allow_other
+    for option in _split(arguments.options):
+        name, equals, value = option.partition("=")
+        if equals and name in _SETTINGS:
+            settings[name] = _convert(name, value, f"-o {option}")
+        elif option in _FLAGS:
+            flag, on = _FLAGS[option]
+            (flags.add if on else flags.discard)(flag)
+        elif option == "allow_other":
+            allow_other = True
+        elif option not in _ALWAYS_OR_FOR_OTHERS and not option.startswith("x-"):
+            raise UsageError(f"-o {option}: unknown option")
+    for name in _SETTINGS:
+        text = getattr(arguments, name)
+        if text is not None:
+            settings[name] = _convert(name, text, f"--{name} {text}")
+    return MountOptions(
+        mountpoint=mountpoint,
+        allow_other=allow_other,
+        flags=frozenset(flags),
+        foreground=arguments.foreground,
+        **settings,
+    )
+
+
+def _split(lists: list[str]) -> list[str]:
+    return [option for text in lists for option in text.split(",") if option]
+
+
+def _convert(name: str, text: str, shown: str) -> object:
+    try:
+        return _SETTINGS[name](text)
+    except ValueError as reason:
+        raise UsageError(f"{shown}: {reason}") from None

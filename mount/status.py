@@ -1,0 +1,192 @@
+"""``nrfs status``: what the daemons tell about themselves, for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from mount import control, mountinfo
+from mount.failure import MountError
+
+_KIBI = 1024.0
+
+
+@final
+@dataclass(frozen=True)
+class MountStatus:
+    """One mount, as far as it could be asked."""
+
+    mountpoint: str
+    daemon: dict[str, Any] | None
+    """What the daemon said; None where it is dead."""
+    verification: list[dict[str, Any]] | None
+    """Each log's digests, where they were asked for."""
+    problem: str | None = None
+    """Why there is nothing, or not all, to show."""
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.problem is None and all(_agree(log) for log in self.verification or ())
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """The shape of ``--json``: what the daemon said, with the mount's own fields added."""
+        shape: dict[str, Any] = {"mountpoint": self.mountpoint, "alive": self.daemon is not None}
+        if self.problem is not None:
+            shape["problem"] = self.problem
+        shape.update(self.daemon or {})
+        if self.verification is not None:
+            shape["verification"] = [{**log, "agree": _agree(log)} for log in self.verification]
+        return shape
+
+
+def show(path: str | None, *, as_json: bool, verify: bool) -> int:
+    """Prints the status of the mount at ``path``, or of all that this user may ask about.
+
+    Returns:
+        1 where a daemon is dead or its replicas differ, else 0.
+
+    Raises:
+        MountError: there is no such mount, or no right to ask.
+
+    """
+    control.clear_stale(os.geteuid())
+    statuses = [_ask(entry, verify=verify) for entry in _entries(path)]
+    if as_json:
+        shapes = [status.as_dictionary() for status in statuses]
+        print(json.dumps(shapes if path is None else shapes[0], indent=2))
+    elif not statuses:
+        print("nothing is mounted")
+    else:
+        print("\n\n".join("\n".join(_lines(status)) for status in statuses))
+    return 0 if all(status.is_healthy for status in statuses) else 1
+
+
+def _agree(log: dict[str, Any]) -> bool:
+    return len(set(log["digests"])) == 1
+
+
+def _entries(path: str | None) -> Sequence[mountinfo.MountEntry]:
+    if path is not None:
+        entry = mountinfo.topmost_at(mountinfo.locate(path))
+        if entry is None or not entry.is_ours:
+            raise MountError(f"{path}: no nrfs is mounted here")
+        return [entry]
+    user = os.geteuid()
+    by_device = {
+        entry.device: entry for entry in reversed(mountinfo.entries()) if entry.is_ours and (user in (0, entry.owner))
+    }
+    return sorted(by_device.values(), key=lambda entry: entry.mountpoint)
+
+
+def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
+    try:
+        daemon = control.ask(entry, "status")
+        # Digests of everything that is stored take their time.
+        verification = control.ask(entry, "verify", timeout=None)["logs"] if verify else None
+    except control.DaemonUnreachableError:
+        log = control.log_of(entry)
+        last_words = f"; its last words are in {log}" if log is not None else ""
+        problem = f"the daemon is dead (nrfs umount {entry.mountpoint} takes the mount away{last_words})"
+        return MountStatus(entry.mountpoint, None, None, problem)
+    return MountStatus(entry.mountpoint, daemon, verification)
+
+
+# For people
+
+
+def _lines(status: MountStatus) -> Iterable[str]:
+    yield status.mountpoint
+    if status.problem is not None:
+        yield f"  {status.problem}"
+    if status.daemon is None:
+        return
+    daemon = status.daemon
+    capacity = daemon["capacity"]
+    space = f"{_bytes(capacity['bytes_used'])} of {_bytes(capacity['bytes'])}"
+    inodes = f"{capacity['inodes_used']:,} of {capacity['inodes']:,} inodes"
+    age = _duration(time.time() - daemon["started"])
+    yield f"  daemon    process {daemon['pid']}, up {age}, cache {daemon['cache']}"
+    yield f"  used      {space}, {inodes}"
+    yield f"  requests  {_requests(daemon['requests'])}"
+    yield ""
+    yield from _table(_positions(daemon))
+    yield ""
+    yield from _table(_combining(daemon))
+    if status.verification is not None:
+        yield ""
+        yield from _table(_digests(status.verification))
+
+
+def _requests(requests: dict[str, int]) -> str:
+    frequent = sorted(((count, kind) for kind, count in requests.items() if count), reverse=True)
+    return ", ".join(f"{kind} {count:,}" for count, kind in frequent) or "none yet"
+
+
+def _positions(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:
+    """How far each replica has come in each log."""
+    replicas = daemon["replicas"]
+    yield "log", "tail", *(f"node {replica['node']}" for replica in replicas)
+    for number, log in enumerate(daemon["logs"]):
+        yield log["name"], f"{log['tail']:,}", *(f"{replica['logs'][number]['local_tail']:,}" for replica in replicas)
+
+
+def _combining(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:
+    """What each node's combiners have done, all logs together."""
+    yield "node", "operations", "batches", "per batch", "helped", "log full", "CPUs"
+    for replica in daemon["replicas"]:
+        total = {key: sum(log[key] for log in replica["logs"]) for key in ("operations", "batches", "helped", "full")}
+        per_batch = f"{total['operations'] / total['batches']:.2f}" if total["batches"] else "-"
+        cpus = _ranges(replica["cpus"])
+        counts = (f"{total[key]:,}" for key in ("operations", "batches"))
+        rare = (f"{total[key]:,}" for key in ("helped", "full"))
+        yield str(replica["node"]), *counts, per_batch, *rare, cpus
+
+
+def _digests(verification: list[dict[str, Any]]) -> Iterable[Sequence[str]]:
+    yield "log", "position", "replicas", "digest"
+    for log in verification:
+        if _agree(log):
+            yield log["log"], f"{log['position']:,}", "agree", log["digests"][0]
+        else:
+            yield log["log"], f"{log['position']:,}", "DIFFER", " ".join(log["digests"])
+
+
+def _table(rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """Aligns columns: the first to the left, all others to the right."""
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *others in cells:
+        aligned = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  " + "  ".join([first.ljust(widths[0]), *aligned])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """The way cpuset(7) writes lists: "0-3,8"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < _KIBI or unit == "TiB":
+            break
+        size /= _KIBI
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
