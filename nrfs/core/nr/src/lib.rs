@@ -14,12 +14,12 @@
 //!
 //! The layers, bottom to top:
 //!
-//! - [`sync`]: the atomics, and how a thread waits;
-//! - [`log`]: the bounded circular buffer of operations;
-//! - [`rwlock`]: the distributed readers-writer lock around a replica's structure;
-//! - [`slot`]: where a thread hands its operation to a combiner and finds the response;
-//! - [`replica`]: the structure with its lock, its combiner and its place in the log;
-//! - [`replicated`]: the replicas joined, and the tokens of the threads that use them.
+//! - `sync`: the atomics, and how a thread waits;
+//! - `log`: the bounded circular buffer of operations;
+//! - `rwlock`: the distributed readers-writer lock around a replica's structure;
+//! - `slot`: where a thread hands its operation to a combiner and finds the response;
+//! - `replica`: the structure with its lock, its combiner and its place in the log;
+//! - `replicated`: the replicas joined, and the tokens of the threads that use them.
 //!
 //! # A replicated hash map
 //!

@@ -43,7 +43,7 @@ pub(crate) struct Log<T> {
     tail: CachePadded<AtomicU64>,
     /// Every entry before it has been applied by some replica: what a read must have seen.
     completed_tail: CachePadded<AtomicU64>,
-    /// Held to append. If an appender last found no room, its node goes next: otherwise small
+    /// Held to append. If a node found no room for a payload, that one goes next: otherwise small
     /// payloads could keep out a large one for ever.
     appending: CachePadded<Mutex<Option<NodeId>>>,
     /// Bytes ever appended; stored under `appending`.
@@ -78,16 +78,19 @@ impl<T> Log<T> {
     /// Moves entries from the front of `batch` into the log, in order, until there is no more room.
     /// The caller who finds some left over helps other replicas, and comes back.
     pub(crate) fn append(&self, appender: NodeId, batch: &mut VecDeque<Entry<T>>) {
-        let mut next_appender = lock(&self.appending);
-        if next_appender.is_some_and(|next| next != appender) {
-            return;
-        }
+        let mut next_payload = lock(&self.appending);
+        let others_turn = next_payload.is_some_and(|next| next != appender);
         let start = self.tail.load(Ordering::Relaxed);
         let mut tail = start;
+        let mut refused = false;
         while let Some(entry) = batch.front() {
             let place = self.place(tail);
             // Acquire: the last replica's use of the former entry comes before ours.
-            if place.remaining.load(Ordering::Acquire) != 0 || !self.admits(entry.payload_bytes) {
+            if place.remaining.load(Ordering::Acquire) != 0 {
+                break;
+            }
+            refused = entry.payload_bytes != 0 && (others_turn || !self.admits(entry.payload_bytes));
+            if refused {
                 break;
             }
             let entry = batch.pop_front();
@@ -100,14 +103,15 @@ impl<T> Log<T> {
         if tail != start {
             self.tail.store(tail, Ordering::Release);
         }
-        *next_appender = (!batch.is_empty()).then_some(appender);
+        if batch.is_empty() && !others_turn {
+            *next_payload = None;
+        } else if refused && !others_turn {
+            *next_payload = Some(appender);
+        }
     }
 
     /// Whether the payload has room; if so it is counted. A payload above the bound goes alone.
     fn admits(&self, bytes: usize) -> bool {
-        if bytes == 0 {
-            return true;
-        }
         // Relaxed: mere counting. An old value of what was dropped errs on the side of waiting.
         let appended = self.payload_appended.load(Ordering::Relaxed);
         let in_flight = appended - self.payload_dropped.load(Ordering::Relaxed);
@@ -152,8 +156,7 @@ impl<T> Log<T> {
         });
         // If this replica is the only one left, nobody else writes `remaining`, and with a single
         // replica that is always so: no read-modify-write then.
-        let last = place.remaining.load(Ordering::Acquire) == 2
-            || place.remaining.fetch_sub(1, Ordering::AcqRel) == 2;
+        let last = place.remaining.load(Ordering::Acquire) == 2 || place.remaining.fetch_sub(1, Ordering::AcqRel) == 2;
         if last {
             // SAFETY: all other replicas have counted themselves off, after their last use of the
             // entry; appenders stay away until `remaining` is 0.

@@ -3,7 +3,8 @@
 //! # What the combiner lock guarantees
 //!
 //! The combiner lock of a partition is its readers-writer lock held for update. Whenever it is free,
-//! every entry that this partition appended has been applied here, and answered. Therefore:
+//! every entry that this partition appended has been applied here, and answered; and nobody sleeps
+//! while holding it, except to wait for readers. Therefore:
 //!
 //! - whoever holds the lock without having appended (a read that catches up, or another node's
 //!   combiner that helps) only ever applies entries that need no answer here;
@@ -19,10 +20,10 @@
 //!
 //! # Helping
 //!
-//! A combiner that finds the log full first applies all of it here, and then on every replica that
-//! is behind and whose combiner lock is free. It never *waits* for a second combiner lock, so two
-//! combiners cannot wait for each other; and a replica whose lock is taken has a combiner that
-//! brings it up to date.
+//! A combiner that finds the log full leaves the rest of its batch to the next combiner of the
+//! partition, lets go of the lock, and brings up to date every replica that is behind and whose lock
+//! is free. A replica whose lock is taken has somebody who brings it up to date. Nobody ever holds
+//! two combiner locks, so nobody waits in a circle.
 
 use std::{
     collections::VecDeque,
@@ -81,15 +82,15 @@ pub(crate) struct Partition<D: Dispatch> {
     counters: CachePadded<Counters>,
 }
 
-/// What a combiner works with. Empty whenever the lock is free, except for `slots`.
+/// What a combiner works with, and hands on to the next.
 struct Combiner<D: Dispatch> {
     /// Of all threads registered with the partition.
     slots: Vec<Arc<ThreadSlot<D>>>,
-    /// What is to be appended.
+    /// What is to be appended; empty when the lock is free, unless the log is full.
     batch: VecDeque<Entry<Logged<D>>>,
-    /// Whose requests those are and were, by index into `slots`, in order; the answered ones are out.
+    /// Who waits for an answer, by index into `slots`, in the order of the log and the batch.
     unanswered: VecDeque<usize>,
-    /// Answers to the first of `unanswered`, in order.
+    /// Answers to the first of `unanswered`; empty when the lock is free.
     answers: VecDeque<Answer<D>>,
 }
 
@@ -168,8 +169,12 @@ impl<D: Dispatch> Partition<D> {
 
     fn leave(&self, seat: &Seat<D>) {
         let mut update = self.lock.update();
-        update.state().slots.retain(|slot| !Arc::ptr_eq(slot, &seat.slot));
         update.unregister(&seat.reader);
+        let Combiner { slots, unanswered, .. } = update.state();
+        if let Some(left) = slots.iter().position(|slot| Arc::ptr_eq(slot, &seat.slot)) {
+            slots.remove(left);
+            unanswered.iter_mut().filter(|index| **index > left).for_each(|index| *index -= 1);
+        }
     }
 
     /// Runs `f` on the structure as it is here. For a linearizable read, catch up with the log's
@@ -194,7 +199,7 @@ impl<D: Dispatch> Partition<D> {
     }
 
     /// Has a request combined, by this thread or another, and returns its answer. `help` is called
-    /// when the log is full, and helps other replicas.
+    /// when the log is full, and helps all replicas.
     ///
     /// # Safety
     ///
@@ -209,41 +214,42 @@ impl<D: Dispatch> Partition<D> {
         let slot = &seat.slot;
         // SAFETY: `&mut Seat` makes this thread the slot's owner, and the answer is taken below.
         unsafe { slot.post(Entry { origin: self.node, payload_bytes, operation: logged }) };
-        if let Some(mut update) = self.lock.update_unless(|| slot.is_answered()) {
-            self.combine(&mut update, help);
+        let mut backoff = Backoff::default();
+        while let Some(mut update) = self.lock.update_unless(|| slot.is_answered()) {
+            self.combine(&mut update);
+            drop(update);
+            if slot.is_answered() {
+                break;
+            }
+            help();
+            backoff.wait();
         }
-        // SAFETY: as above; and either another combiner has answered, or `combine` has.
+        // SAFETY: as above; and the loop ends when it is answered.
         unsafe { slot.take_answer() }
     }
 
-    fn combine(&self, update: &mut Update<'_, Combiner<D>, D>, help: impl Fn()) {
-        let combiner = update.state();
-        for (index, slot) in combiner.slots.iter().enumerate() {
-            // SAFETY: holding the lock for update is being the combiner; every request is answered
-            // before this function returns.
+    /// Appends what is requested, as far as the log has room; applies and answers all that is
+    /// appended.
+    fn combine(&self, update: &mut Update<'_, Combiner<D>, D>) {
+        let Combiner { slots, batch, unanswered, .. } = update.state();
+        for (index, slot) in slots.iter().enumerate() {
+            // SAFETY: holding the lock for update is being the combiner, and what is taken goes into
+            // the batch, whose every entry is appended, and answered, before its thread can leave.
             if let Some(entry) = unsafe { slot.take_request() } {
-                combiner.batch.push_back(entry);
-                combiner.unanswered.push_back(index);
+                batch.push_back(entry);
+                unanswered.push_back(index);
             }
         }
-        add(&self.counters.batches, 1);
-        add(&self.counters.operations, combiner.batch.len() as u64);
-        let mut backoff = Backoff::default();
-        loop {
-            let left = update.state().batch.len();
-            self.log.append(self.node, &mut update.state().batch);
-            self.apply(update);
-            match update.state().batch.len() {
-                0 => break,
-                fewer if fewer < left => backoff = Backoff::default(),
-                _ => backoff.wait(),
-            }
-            add(&self.counters.full, 1);
-            help();
-        }
+        let before = batch.len();
+        self.log.append(self.node, batch);
+        let left = batch.len();
+        add(&self.counters.batches, u64::from(left != before));
+        add(&self.counters.operations, (before - left) as u64);
+        add(&self.counters.full, u64::from(left != 0));
+        self.apply(update);
     }
 
-    /// Applies everything up to the tail if this replica is behind and nobody is at it already.
+    /// Applies everything up to the tail if this replica is behind and its lock is free.
     pub(crate) fn help(&self) {
         if self.local_tail.load(Ordering::Relaxed) < self.log.tail() {
             if let Some(mut update) = self.lock.try_update() {

@@ -61,22 +61,18 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     /// # Panics
     ///
     /// If a number in `configuration` is below its minimum.
-    pub fn new(
-        configuration: Configuration,
-        mapper: M,
-        mut make: impl FnMut(NodeId, LogId) -> D,
-    ) -> Arc<Self> {
+    pub fn new(configuration: Configuration, mapper: M, mut make: impl FnMut(NodeId, LogId) -> D) -> Arc<Self> {
         let Configuration { nodes, logs, log_entries, log_payload_bytes } = configuration;
         assert!(nodes > 0, "an instance has at least one node");
         assert!(logs > 0, "an instance has at least one log");
         assert!(log_entries > 0, "a log has at least one entry");
         let entries = log_entries.next_power_of_two();
-        let logs: Vec<_> =
-            (0..logs).map(|_| Arc::new(Log::new(nodes, entries, log_payload_bytes))).collect();
+        let logs: Vec<_> = (0..logs).map(|_| Arc::new(Log::new(nodes, entries, log_payload_bytes))).collect();
         let replica = |node| {
-            let partitions = logs.iter().enumerate().map(|(log, shared)| {
-                Partition::new(node, Arc::clone(shared), make(node, LogId(log)))
-            });
+            let partitions = logs
+                .iter()
+                .enumerate()
+                .map(|(log, shared)| Partition::new(node, Arc::clone(shared), make(node, LogId(log))));
             Replica::new(node, partitions)
         };
         let replicas = (0..nodes).map(NodeId).map(replica).collect();
@@ -101,12 +97,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     /// # Panics
     ///
     /// If there is no such log, or the token is of another instance or in use.
-    pub fn execute_on<R>(
-        &self,
-        log: LogId,
-        read: impl FnOnce(&D) -> R,
-        token: &Token<D, M>,
-    ) -> R {
+    pub fn execute_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
         let mut seats = self.seats(token);
         let partition = self.partition(token.node, log);
         // A single replica has applied all that has completed.
@@ -131,8 +122,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         f: impl Fn(NodeId, LogPosition, &D) -> T + Send + Sync + 'static,
         token: &Token<D, M>,
     ) -> Vec<T> {
-        let seen: Arc<Mutex<Vec<Option<T>>>> =
-            Arc::new(Mutex::new((0..self.nodes()).map(|_| None).collect()));
+        let seen: Arc<Mutex<Vec<Option<T>>>> = Arc::new(Mutex::new((0..self.nodes()).map(|_| None).collect()));
         let observation: Observation<D> = Box::new({
             let seen = Arc::clone(&seen);
             move |node, position, structure| {
@@ -180,23 +170,12 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         self.replicas[0].partitions.len()
     }
 
-    fn submit(
-        &self,
-        log: LogId,
-        logged: Logged<D>,
-        payload_bytes: usize,
-        token: &Token<D, M>,
-    ) -> Answer<D> {
+    fn submit(&self, log: LogId, logged: Logged<D>, payload_bytes: usize, token: &Token<D, M>) -> Answer<D> {
         let mut seats = self.seats(token);
         let partition = self.partition(token.node, log);
-        let help_others = || {
-            // This thread holds its own replica's lock, so that one is passed over.
-            for replica in &self.replicas {
-                replica.partitions[log.0].help();
-            }
-        };
+        let help_all = || self.replicas.iter().for_each(|replica| replica.partitions[log.0].help());
         // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.submit(&mut seats[log.0], logged, payload_bytes, help_others) }
+        unsafe { partition.submit(&mut seats[log.0], logged, payload_bytes, help_all) }
     }
 
     fn partition(&self, node: NodeId, log: LogId) -> &Partition<D> {

@@ -12,10 +12,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{
-    AtomicBool, Backoff, Mutex, MutexGuard, Ordering, UnsafeCell, announce, lock, spin_until,
-    try_lock,
-};
+use crate::sync::{AtomicBool, Backoff, Mutex, MutexGuard, Ordering, UnsafeCell, announce, lock, spin_until, try_lock};
 
 /// Protects `T` as a readers-writer lock, and `S` for whoever holds the lock for update.
 pub(crate) struct RwLock<S, T> {

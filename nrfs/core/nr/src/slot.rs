@@ -23,10 +23,7 @@ unsafe impl<Request: Send, Answer: Send> Sync for Slot<Request, Answer> {}
 
 impl<Request, Answer> Slot<Request, Answer> {
     pub(crate) fn new() -> Self {
-        Self {
-            posted: AtomicBool::new(false),
-            content: UnsafeCell::new(Content::Empty),
-        }
+        Self { posted: AtomicBool::new(false), content: UnsafeCell::new(Content::Empty) }
     }
 
     /// Hands a request to whoever combines next.
@@ -59,11 +56,12 @@ impl<Request, Answer> Slot<Request, Answer> {
         }
     }
 
-    /// Takes what is posted, if anything is; the slot then waits for its answer.
+    /// Takes what is posted, unless nothing is or it was taken before. The slot then waits for its
+    /// answer.
     ///
     /// # Safety
     ///
-    /// Only the combiner calls this, and answers before another can be the combiner.
+    /// Only the combiner calls this.
     pub(crate) unsafe fn take_request(&self) -> Option<Request> {
         if !self.posted.load(Ordering::Acquire) {
             return None;
@@ -71,7 +69,8 @@ impl<Request, Answer> Slot<Request, Answer> {
         // SAFETY: it is posted, so the content is the combiner's.
         match unsafe { self.take_content() } {
             Content::Request(request) => Some(request),
-            _ => unreachable!("a posted slot holds a request until the combiner takes it"),
+            Content::Empty => None,
+            Content::Answer(_) => unreachable!("answering gives a slot back to its thread"),
         }
     }
 

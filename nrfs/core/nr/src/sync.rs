@@ -96,7 +96,7 @@ fn pause() {
 }
 
 /// Waiting for threads that nobody can be woken by: first spin, then give the CPU away, then sleep
-/// for ever longer, up to a millisecond.
+/// for ever longer, up to a quarter of a millisecond.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     #[cfg(not(loom))]
@@ -117,7 +117,7 @@ impl Backoff {
             waits @ 0..SPINNING => (0..1 << waits).for_each(|_| pause()),
             SPINNING..YIELDING => std::thread::yield_now(),
             waits => {
-                let doublings = (waits - YIELDING).min(5);
+                let doublings = (waits - YIELDING).min(3);
                 std::thread::sleep(std::time::Duration::from_micros(32 << doublings));
             }
         }

@@ -1,0 +1,269 @@
+//! Models for loom, which runs each under every interleaving and every outcome of its weakly ordered
+//! loads, and watches every access to a cell.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p nr --lib`
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use loom::{
+    model::Builder,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use crate::{
+    Configuration, Dispatch, LogId, NodeId, NodeReplicated, Token,
+    log::{Entry, Log},
+    rwlock::RwLock,
+};
+
+/// Explores a model with at most `preemptions` forced switches per run: nearly every known bug needs
+/// two at most, and without a bound the larger models take days.
+fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 100_000;
+    builder.check(f);
+}
+
+/// Counts its drops.
+struct Counted(u64, Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Relaxed);
+    }
+}
+
+/// The history of all operations, which are bits; the response is the history before.
+#[derive(Default)]
+struct History(Vec<u64>);
+
+impl Dispatch for History {
+    type WriteOperation = u64;
+    type Response = Vec<u64>;
+
+    fn dispatch_mut(&mut self, operation: &u64) -> Vec<u64> {
+        let before = self.0.clone();
+        self.0.push(*operation);
+        before
+    }
+}
+
+fn histories(nodes: usize, log_entries: usize) -> Arc<NodeReplicated<History>> {
+    let configuration = Configuration { nodes, log_entries, ..Configuration::default() };
+    NodeReplicated::new(configuration, crate::OneLog, |_, _| History::default())
+}
+
+/// Runs `f` on a thread with a token for `node`; the token comes back when joined.
+fn client(
+    instance: &Arc<NodeReplicated<History>>,
+    node: usize,
+    f: impl FnOnce(&NodeReplicated<History>, &Token<History>) + 'static,
+) -> thread::JoinHandle<Token<History>> {
+    let token = instance.register(NodeId(node));
+    thread::spawn(move || {
+        f(token.instance(), &token);
+        token
+    })
+}
+
+#[test]
+fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
+    model(3, || {
+        const ENTRIES: u64 = 3;
+        let drops = Arc::new(AtomicUsize::new(0));
+        let log = Arc::new(Log::new(2, 2, 0));
+        let follow = |log: &Log<Counted>, from: &mut u64| {
+            while *from < log.tail() {
+                // SAFETY: before the tail; `from` counts the positions one by one.
+                unsafe { log.apply(*from, |entry| assert_eq!(entry.operation.0, *from)) };
+                *from += 1;
+            }
+        };
+        let other = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                let mut applied = 0;
+                while applied < ENTRIES {
+                    follow(&log, &mut applied);
+                    thread::yield_now();
+                }
+            })
+        };
+        let mut batch: VecDeque<_> = (0..ENTRIES)
+            .map(|number| Entry { origin: NodeId(0), payload_bytes: 1, operation: Counted(number, Arc::clone(&drops)) })
+            .collect();
+        let mut applied = 0;
+        while applied < ENTRIES {
+            log.append(NodeId(0), &mut batch);
+            follow(&log, &mut applied);
+            thread::yield_now();
+        }
+        other.join().unwrap();
+        assert_eq!(drops.load(Relaxed) as u64, ENTRIES);
+        assert_eq!(log.statistics().payload_bytes, 0);
+    });
+}
+
+#[test]
+fn readers_never_meet_a_writer() {
+    model(4, || {
+        let lock = Arc::new(RwLock::new((), (0, 0)));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut reader = lock.update().register();
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || {
+                    // SAFETY: registered with this lock.
+                    let (left, right) = unsafe { lock.read(&mut reader, |pair| *pair) };
+                    assert_eq!(left, right);
+                })
+            })
+            .collect();
+        lock.update().write(|(), pair| {
+            pair.0 += 1;
+            pair.1 += 1;
+        });
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn a_reader_gets_its_turn_between_two_writers() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new((), 0));
+        let mut reader = lock.update().register();
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || lock.update().write(|(), count| *count += 1))
+            })
+            .collect();
+        for _ in 0..2 {
+            // SAFETY: registered with this lock.
+            assert!(unsafe { lock.read(&mut reader, |count| *count) } <= 2);
+        }
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        // SAFETY: registered with this lock.
+        assert_eq!(unsafe { lock.read(&mut reader, |count| *count) }, 2);
+    });
+}
+
+/// Every operation of `threads` threads on one node is applied once, and answered once applied.
+fn combine(threads: u64, preemptions: usize) {
+    model(preemptions, move || {
+        let instance = histories(1, 2);
+        let clients: Vec<_> = (1..threads)
+            .map(|number| {
+                client(&instance, 0, move |instance, token| {
+                    let before = instance.execute_mut(number, token);
+                    let after = instance.execute(|history| history.0.clone(), token);
+                    assert!(after.starts_with(&before) && after[before.len()] == number);
+                })
+            })
+            .collect();
+        let token = instance.register(NodeId(0));
+        instance.execute_mut(0, &token);
+        let _tokens: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        let mut all = instance.execute(|history| history.0.clone(), &token);
+        all.sort_unstable();
+        assert_eq!(all, (0..threads).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn two_threads_combine() {
+    combine(2, 6);
+}
+
+#[test]
+fn three_threads_combine() {
+    combine(3, 3);
+}
+
+/// One thread completes a write on node 0; each of `readers` threads on node 1 sees it from then on.
+fn completed_write_is_seen(readers: usize, preemptions: usize) {
+    model(preemptions, move || {
+        let instance = histories(2, 2);
+        let completed = Arc::new(AtomicBool::new(false));
+        let read = {
+            let completed = Arc::clone(&completed);
+            move |instance: &NodeReplicated<History>, token: &Token<History>| {
+                let expected = completed.load(Ordering::Acquire);
+                let seen = instance.execute(|history| !history.0.is_empty(), token);
+                assert!(seen || !expected);
+            }
+        };
+        let mut clients: Vec<_> = (1..readers).map(|_| client(&instance, 1, read.clone())).collect();
+        clients.push(client(&instance, 0, move |instance, token| {
+            instance.execute_mut(1, token);
+            completed.store(true, Ordering::Release);
+        }));
+        let token = instance.register(NodeId(1));
+        read(&instance, &token);
+        let _tokens: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    });
+}
+
+#[test]
+fn a_read_on_another_node_sees_a_completed_write() {
+    completed_write_is_seen(1, 6);
+}
+
+#[test]
+fn a_read_beside_one_that_catches_up_sees_a_completed_write() {
+    completed_write_is_seen(2, 4);
+}
+
+#[test]
+fn what_was_read_on_one_node_is_not_unread_on_another() {
+    model(6, || {
+        let instance = histories(2, 2);
+        let writer = client(&instance, 0, |instance, token| {
+            instance.execute_mut(1, token);
+        });
+        let tokens = [instance.register(NodeId(0)), instance.register(NodeId(1))];
+        let [first, second] = tokens.each_ref().map(|token| instance.execute(|history| history.0.len(), token));
+        assert!(first <= second);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_full_log_is_emptied_for_an_idle_node() {
+    model(5, || {
+        let instance = histories(2, 1);
+        let other = client(&instance, 0, |instance, token| {
+            instance.execute_mut(1, token);
+        });
+        let token = instance.register(NodeId(0));
+        instance.execute_mut(2, &token);
+        let _token = other.join().unwrap();
+        let seen = instance.observe(LogId(0), |_, _, history| history.0.clone(), &token);
+        assert_eq!(seen[0].len(), 2);
+        assert_eq!(seen[0], seen[1]);
+    });
+}
+
+#[test]
+fn two_nodes_fill_a_log_of_one_entry() {
+    model(5, || {
+        let instance = histories(2, 1);
+        let other = client(&instance, 1, |instance, token| {
+            instance.execute_mut(1, token);
+        });
+        let token = instance.register(NodeId(0));
+        instance.execute_mut(2, &token);
+        let _token = other.join().unwrap();
+        let seen = instance.observe(LogId(0), |_, _, history| history.0.clone(), &token);
+        assert_eq!(seen[0].len(), 2);
+        assert_eq!(seen[0], seen[1]);
+    });
+}
