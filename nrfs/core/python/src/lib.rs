@@ -5,6 +5,10 @@
 mod convert;
 mod filesystem;
 
+/// A tree of a million files that is deleted leaves nothing behind in this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]

@@ -112,7 +112,9 @@ impl File {
             }
             written += part.len();
         }
-        self.size = self.size.max(offset + written as u64);
+        if written > 0 {
+            self.size = self.size.max(offset + written as u64);
+        }
         (written, taken)
     }
 

@@ -42,7 +42,7 @@ pub struct WriteOperation {
 }
 
 /// One change to a file's content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// Copies data into the file; it is cut short where the grant ends.
     Write {

@@ -1,0 +1,194 @@
+//! The service under concurrent callers: what is accepted is there, what is refused had no room, what is
+//! deleted comes back, and all replicas agree.
+
+use std::thread;
+
+use filesystem::{
+    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewNode, Owner,
+    Permissions, Size, Time, Token, Topology, Whence,
+};
+
+const PAGE: usize = 4096;
+const OWNER: Owner = Owner { uid: 0, gid: 0 };
+const THREADS: usize = 6;
+
+fn filesystem(nodes: usize, logs: usize, pages: u64, inodes: u64) -> Filesystem {
+    let configuration = Configuration {
+        topology: Topology::emulated(nodes).unwrap(),
+        logs,
+        size: Size::Bytes(pages * PAGE as u64),
+        inodes: Some(inodes),
+        permissions: Permissions::from_mode(0o755),
+        owner: OWNER,
+    };
+    Filesystem::new(configuration).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+fn create(fs: &Filesystem, text: &str, token: &Token) -> Result<Attributes, Errno> {
+    fs.create(Ino::ROOT, name(text), NewNode::File, Permissions::from_mode(0o644), OWNER, token)
+}
+
+/// Runs `work` in several threads, spread over the nodes.
+fn concurrently(fs: &Filesystem, nodes: usize, work: impl Fn(usize, &Token) + Sync) {
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let work = &work;
+            scope.spawn(move || work(number, &fs.register(nr::NodeId(number % nodes))));
+        }
+    });
+}
+
+fn check_replicas(fs: &Filesystem) {
+    fs.with_token(|token| assert!(fs.verify(token).iter().all(|verification| verification.agrees())));
+}
+
+/// As many replicas as the tests run with, and logs.
+const SHAPES: [(usize, usize); 4] = [(1, 1), (2, 1), (2, 4), (4, 4)];
+
+#[test]
+fn a_full_file_system_has_accepted_exactly_its_size() {
+    for (nodes, logs) in SHAPES {
+        let fs = filesystem(nodes, logs, 1000, 100);
+        concurrently(&fs, nodes, |number, token| {
+            let ino = create(&fs, &format!("f{number}"), token).unwrap().ino;
+            let data = [number as u8; 10 * PAGE];
+            let mut size = 0;
+            loop {
+                match fs.write(ino, size, &data, token) {
+                    Ok(written) => size += written as u64,
+                    Err(errno) => break assert_eq!(errno, Errno::ENOSPC),
+                }
+            }
+            assert_eq!(fs.attributes(ino, token).unwrap().size, size);
+            let again = &data[..PAGE.min(size as usize)];
+            assert_eq!(fs.write(ino, 0, again, token), Ok(again.len()), "what is there can be written again");
+        });
+        assert_eq!(fs.capacity().blocks_free, 0);
+        check_replicas(&fs);
+    }
+}
+
+#[test]
+fn a_grant_that_others_do_not_use_is_not_missed() {
+    // Each write touches two pages that are there already: never refused, though all are granted.
+    let fs = filesystem(2, 1, 2, 10);
+    let ino = fs.with_token(|token| {
+        let ino = create(&fs, "f", token).unwrap().ino;
+        assert_eq!(fs.write(ino, 0, &[1; 2 * PAGE], token), Ok(2 * PAGE));
+        ino
+    });
+    concurrently(&fs, 2, |_, token| {
+        for _ in 0..500 {
+            assert_eq!(fs.write(ino, 1, &[2; 2 * PAGE - 1], token), Ok(2 * PAGE - 1));
+            assert_eq!(fs.allocate(ino, 0, 2 * PAGE as u64, AllocateMode::ZeroRange, false, token), Ok(()));
+        }
+    });
+}
+
+#[test]
+fn what_is_deleted_comes_back_whoever_still_used_it() {
+    for (nodes, logs) in SHAPES {
+        let fs = filesystem(nodes, logs, 10_000, 1000);
+        concurrently(&fs, nodes, |number, token| {
+            for round in 0..100 {
+                // All threads meet in the same few names.
+                let text = format!("f{}", (number + round) % 3);
+                if let Ok(created) = create(&fs, &text, token) {
+                    if fs.hold(created.ino, 2, token).is_ok() {
+                        let _ = fs.write(created.ino, 100, &[3; 3 * PAGE], token);
+                        fs.forget(created.ino, 1, token);
+                        fs.forget(created.ino, 1, token);
+                    }
+                }
+                if let Ok(found) = fs.lookup(Ino::ROOT, &name(&text), token) {
+                    let _ = fs.write(found.ino, 0, &[4; 2 * PAGE], token);
+                    let size = Some(PAGE as u64 + 1);
+                    let _ = fs.set_attributes(found.ino, NewAttributes { size, ..NewAttributes::default() }, token);
+                }
+                let _ = fs.unlink(Ino::ROOT, name(&text), token);
+            }
+        });
+        for text in ["f0", "f1", "f2"] {
+            let _ = fs.with_token(|token| fs.unlink(Ino::ROOT, name(text), token));
+        }
+        let capacity = fs.capacity();
+        assert_eq!((capacity.blocks_free, capacity.inodes_free), (10_000, 999));
+        check_replicas(&fs);
+    }
+}
+
+#[test]
+fn an_unlinked_file_lives_while_it_is_held() {
+    let fs = filesystem(2, 4, 100, 10);
+    fs.with_token(|token| {
+        let ino = create(&fs, "f", token).unwrap().ino;
+        fs.hold(ino, 3, token).unwrap();
+        fs.unlink(Ino::ROOT, name("f"), token).unwrap();
+        assert_eq!(fs.write(ino, 0, b"still here", token), Ok(10));
+        fs.forget(ino, 2, token);
+        assert_eq!(fs.attributes(ino, token).unwrap().links, 0);
+        fs.forget(ino, 1, token);
+        assert_eq!(fs.attributes(ino, token), Err(Errno::ENOENT));
+        assert_eq!(fs.hold(ino, 1, token), Err(Errno::ENOENT));
+        assert_eq!(fs.capacity().blocks_free, 100);
+    });
+}
+
+#[test]
+fn inodes_run_out_with_an_errno_and_come_back() {
+    let fs = filesystem(1, 1, 10, 3);
+    fs.with_token(|token| {
+        create(&fs, "a", token).unwrap();
+        assert_eq!(create(&fs, "a", token), Err(Errno::EEXIST));
+        create(&fs, "b", token).unwrap();
+        assert_eq!(create(&fs, "c", token), Err(Errno::ENOSPC));
+        fs.unlink(Ino::ROOT, name("a"), token).unwrap();
+        create(&fs, "c", token).unwrap();
+    });
+}
+
+#[test]
+fn content_operations_are_for_files() {
+    let fs = filesystem(1, 1, 10, 10);
+    fs.with_token(|token| {
+        assert_eq!(fs.read(Ino::ROOT, 0, &mut [0], token), Err(Errno::EISDIR));
+        assert_eq!(fs.write(Ino(77), 0, b"x", token), Err(Errno::ENOENT));
+        let fifo = fs.create(Ino::ROOT, name("p"), NewNode::Fifo, Permissions::from_mode(0o600), OWNER, token).unwrap();
+        assert_eq!(fifo.kind, Kind::Fifo);
+        assert_eq!(fs.write(fifo.ino, 0, b"x", token), Err(Errno::EINVAL));
+        let file = create(&fs, "f", token).unwrap().ino;
+        assert_eq!(fs.write(file, i64::MAX as u64, b"x", token), Err(Errno::EFBIG));
+        assert_eq!(fs.write(file, i64::MAX as u64 - 1, b"xy", token), Ok(1));
+        assert_eq!(fs.seek(file, 0, Whence::Hole, token), Ok(0));
+        assert_eq!(fs.allocate(file, 0, 0, AllocateMode::Reserve, false, token), Err(Errno::EINVAL));
+        assert_eq!(fs.allocate(file, 0, 11 * PAGE as u64, AllocateMode::Reserve, false, token), Err(Errno::ENOSPC));
+    });
+}
+
+#[test]
+fn attributes_join_what_tree_and_content_know() {
+    let fs = filesystem(2, 4, 100, 10);
+    fs.with_token(|token| {
+        let ino = create(&fs, "f", token).unwrap().ino;
+        fs.write(ino, 2 * PAGE as u64, b"x", token).unwrap();
+        let attributes = fs.attributes(ino, token).unwrap();
+        assert_eq!((attributes.size, attributes.blocks), (2 * PAGE as u64 + 1, 8));
+        let time = |seconds| Time { seconds, nanoseconds: 1 };
+        let new = NewAttributes {
+            permissions: Some(Permissions::from_mode(0o600)),
+            size: Some(5),
+            accessed: Some(time(1)),
+            modified: Some(time(2)),
+            changed: Some(time(1 << 40)),
+            ..NewAttributes::default()
+        };
+        let set = fs.set_attributes(ino, new, token).unwrap();
+        assert_eq!((set.mode(), set.size, set.blocks), (0o100600, 5, 0));
+        assert_eq!((set.accessed, set.modified, set.changed), (time(1), time(2), time(1 << 40)));
+        assert_eq!(fs.lookup(Ino::ROOT, &name("f"), token), Ok(set));
+    });
+}

@@ -1,0 +1,314 @@
+//! The tree, as a user of it would describe it.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use machines::namespace::{
+    Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewNode, RenameMode, WriteOperation, XattrMode,
+};
+use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+use nr::Dispatch;
+use proptest::prelude::*;
+
+const OWNER: Owner = Owner { uid: 1000, gid: 100 };
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+/// A tree whose clock ticks with every operation.
+struct Tree {
+    namespace: Namespace,
+    seconds: i64,
+}
+
+impl Tree {
+    fn new(seed: u64) -> Self {
+        let root = Permissions::from_mode(0o755);
+        Self { namespace: Namespace::new(root, OWNER, Time::default(), seed), seconds: 0 }
+    }
+
+    fn change(&mut self, change: Change) -> Result<Changed, Errno> {
+        self.seconds += 1;
+        let time = Time { seconds: self.seconds, nanoseconds: 0 };
+        self.namespace.dispatch_mut(&WriteOperation { time, change })
+    }
+
+    fn make(&mut self, parent: Ino, text: &str, node: NewNode) -> Result<Ino, Errno> {
+        let permissions = Permissions::from_mode(0o750);
+        let change = Change::Create { parent, name: name(text), node, permissions, owner: OWNER };
+        Ok(self.change(change)?.attributes.ino)
+    }
+
+    fn file(&mut self, parent: Ino, text: &str) -> Ino {
+        self.make(parent, text, NewNode::File).unwrap()
+    }
+
+    fn directory(&mut self, parent: Ino, text: &str) -> Ino {
+        self.make(parent, text, NewNode::Directory).unwrap()
+    }
+
+    fn rename(&mut self, from: (Ino, &str), to: (Ino, &str), mode: RenameMode) -> Result<Changed, Errno> {
+        let (name_from, name_to) = (name(from.1), name(to.1));
+        self.change(Change::Rename { parent: from.0, name: name_from, new_parent: to.0, new_name: name_to, mode })
+    }
+
+    fn unlink(&mut self, parent: Ino, text: &str) -> Result<Changed, Errno> {
+        self.change(Change::Unlink { parent, name: name(text) })
+    }
+
+    fn rmdir(&mut self, parent: Ino, text: &str) -> Result<Changed, Errno> {
+        self.change(Change::RemoveDirectory { parent, name: name(text) })
+    }
+
+    fn lookup(&self, parent: Ino, text: &str) -> Result<Attributes, Errno> {
+        self.namespace.lookup(parent, &name(text))
+    }
+
+    fn links(&self, ino: Ino) -> u32 {
+        self.namespace.attributes(ino).unwrap().links
+    }
+
+    fn listing(&self, ino: Ino) -> BTreeMap<Vec<u8>, Ino> {
+        let mut all = BTreeMap::new();
+        let visit = |_, name: &[u8], attributes: Attributes| {
+            all.insert(name.to_vec(), attributes.ino);
+            ControlFlow::Continue(())
+        };
+        self.namespace.list(ino, Cookie::START, visit).unwrap();
+        all
+    }
+}
+
+#[test]
+fn what_is_made_can_be_found_listed_and_removed() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "d");
+    let file = tree.file(directory, "f");
+    assert_eq!(tree.lookup(directory, "f").unwrap().ino, file);
+    assert_eq!(tree.make(directory, "f", NewNode::Directory), Err(Errno::EEXIST));
+    assert_eq!(tree.listing(directory).keys().map(Vec::as_slice).collect::<Vec<_>>(), [&b"."[..], b"..", b"f"]);
+    assert_eq!(tree.listing(directory)[&b".."[..]], Ino::ROOT);
+    assert_eq!((tree.links(Ino::ROOT), tree.links(directory)), (3, 2));
+
+    assert_eq!(tree.rmdir(Ino::ROOT, "d"), Err(Errno::ENOTEMPTY));
+    assert_eq!(tree.rmdir(directory, "f"), Err(Errno::ENOTDIR));
+    assert_eq!(tree.unlink(Ino::ROOT, "d"), Err(Errno::EISDIR));
+    assert_eq!(tree.unlink(directory, "f").unwrap().orphan, Some(file));
+    assert_eq!(tree.unlink(directory, "f"), Err(Errno::ENOENT));
+    assert_eq!(tree.rmdir(Ino::ROOT, "d").unwrap().orphan, Some(directory));
+    assert_eq!(tree.links(Ino::ROOT), 2);
+    assert_eq!(tree.make(directory, "late", NewNode::File), Err(Errno::ENOENT));
+}
+
+#[test]
+fn an_inode_lives_until_its_last_name_is_gone_and_it_is_dropped() {
+    let mut tree = Tree::new(0);
+    let file = tree.file(Ino::ROOT, "a");
+    let link = |parent, text| Change::Link { ino: file, parent, name: name(text) };
+    assert_eq!(tree.change(link(Ino::ROOT, "b")).unwrap().attributes.links, 2);
+    assert_eq!(tree.change(link(Ino::ROOT, "b")), Err(Errno::EEXIST));
+    assert_eq!(tree.unlink(Ino::ROOT, "a").unwrap().orphan, None);
+    assert_eq!(tree.change(Change::Drop { ino: file }), Err(Errno::EBUSY));
+    assert_eq!(tree.unlink(Ino::ROOT, "b").unwrap().orphan, Some(file));
+    assert_eq!(tree.change(link(Ino::ROOT, "c")), Err(Errno::ENOENT));
+    assert!(tree.namespace.attributes(file).unwrap().is_orphan());
+    tree.change(Change::Drop { ino: file }).unwrap();
+    assert_eq!(tree.namespace.attributes(file), Err(Errno::ENOENT));
+    assert!(tree.file(Ino::ROOT, "a") > file, "inode numbers are never used again");
+}
+
+#[test]
+fn a_directory_has_no_second_name() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "d");
+    let change = Change::Link { ino: directory, parent: Ino::ROOT, name: name("e") };
+    assert_eq!(tree.change(change), Err(Errno::EPERM));
+}
+
+#[test]
+fn rename_replaces_only_what_it_may() {
+    use RenameMode::{NoReplace, Replace};
+    let mut tree = Tree::new(0);
+    let (full, empty) = (tree.directory(Ino::ROOT, "full"), tree.directory(Ino::ROOT, "empty"));
+    let inner = tree.file(full, "inner");
+    let file = tree.file(Ino::ROOT, "file");
+    let root = Ino::ROOT;
+    assert_eq!(tree.rename((root, "missing"), (root, "x"), Replace), Err(Errno::ENOENT));
+    assert_eq!(tree.rename((root, "file"), (root, "empty"), Replace), Err(Errno::EISDIR));
+    assert_eq!(tree.rename((root, "empty"), (root, "file"), Replace), Err(Errno::ENOTDIR));
+    assert_eq!(tree.rename((root, "empty"), (root, "full"), Replace), Err(Errno::ENOTEMPTY));
+    assert_eq!(tree.rename((root, "file"), (full, "inner"), NoReplace), Err(Errno::EEXIST));
+    assert_eq!(tree.rename((root, "full"), (full, "x"), Replace), Err(Errno::EINVAL));
+    assert_eq!(tree.rename((full, "inner"), (root, "full"), Replace), Err(Errno::EISDIR));
+
+    assert_eq!(tree.rename((root, "file"), (full, "inner"), Replace).unwrap().orphan, Some(inner));
+    assert_eq!(tree.lookup(full, "inner").unwrap().ino, file);
+    assert_eq!(tree.rename((root, "full"), (root, "empty"), Replace).unwrap().orphan, Some(empty));
+    assert_eq!((tree.lookup(root, "empty").unwrap().ino, tree.links(root)), (full, 3));
+}
+
+#[test]
+fn renaming_to_another_name_of_the_same_inode_changes_nothing() {
+    let mut tree = Tree::new(0);
+    let file = tree.file(Ino::ROOT, "a");
+    tree.change(Change::Link { ino: file, parent: Ino::ROOT, name: name("b") }).unwrap();
+    tree.rename((Ino::ROOT, "a"), (Ino::ROOT, "b"), RenameMode::Replace).unwrap();
+    assert_eq!((tree.lookup(Ino::ROOT, "a").unwrap().ino, tree.links(file)), (file, 2));
+}
+
+#[test]
+fn a_moved_directory_has_a_new_parent() {
+    let mut tree = Tree::new(0);
+    let (a, b) = (tree.directory(Ino::ROOT, "a"), tree.directory(Ino::ROOT, "b"));
+    let moved = tree.directory(a, "moved");
+    tree.rename((a, "moved"), (b, "moved"), RenameMode::Replace).unwrap();
+    assert_eq!(tree.listing(moved)[&b".."[..]], b);
+    assert_eq!((tree.links(a), tree.links(b)), (2, 3));
+}
+
+#[test]
+fn exchange_swaps_two_entries_of_any_kind() {
+    let mut tree = Tree::new(0);
+    let (a, b) = (tree.directory(Ino::ROOT, "a"), tree.directory(Ino::ROOT, "b"));
+    let (file, directory) = (tree.file(a, "x"), tree.directory(b, "y"));
+    let (x, y) = ((a, "x"), (b, "y"));
+    assert_eq!(tree.rename(x, (b, "missing"), RenameMode::Exchange), Err(Errno::ENOENT));
+    assert_eq!(tree.rename((Ino::ROOT, "b"), y, RenameMode::Exchange), Err(Errno::EINVAL));
+    assert_eq!(tree.rename(y, (Ino::ROOT, "b"), RenameMode::Exchange), Err(Errno::EINVAL));
+    tree.rename(x, y, RenameMode::Exchange).unwrap();
+    assert_eq!((tree.lookup(a, "x").unwrap().ino, tree.lookup(b, "y").unwrap().ino), (directory, file));
+    assert_eq!((tree.links(a), tree.links(b)), (3, 2));
+    assert_eq!(tree.listing(directory)[&b".."[..]], a);
+}
+
+#[test]
+fn a_whiteout_stays_where_the_entry_was() {
+    let mut tree = Tree::new(0);
+    let file = tree.file(Ino::ROOT, "a");
+    tree.rename((Ino::ROOT, "a"), (Ino::ROOT, "b"), RenameMode::Whiteout).unwrap();
+    let whiteout = tree.lookup(Ino::ROOT, "a").unwrap();
+    assert_eq!((whiteout.kind, whiteout.device), (Kind::CharacterDevice, 0));
+    assert_eq!(tree.lookup(Ino::ROOT, "b").unwrap().ino, file);
+}
+
+#[test]
+fn a_set_group_id_directory_hands_on_its_group() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "d");
+    let (permissions, gid) = (Some(Permissions::from_mode(0o2775)), Some(7));
+    let attributes = NewAttributes { permissions, gid, ..NewAttributes::default() };
+    tree.change(Change::SetAttributes { ino: directory, attributes }).unwrap();
+    let (file, inner) = (tree.file(directory, "f"), tree.directory(directory, "e"));
+    let attributes = |ino| tree.namespace.attributes(ino).unwrap();
+    assert_eq!((attributes(file).owner.gid, attributes(file).permissions.bits()), (7, 0o750));
+    assert_eq!((attributes(inner).owner.gid, attributes(inner).permissions.bits()), (7, 0o2750));
+}
+
+#[test]
+fn extended_attributes_answer_as_those_of_tmpfs() {
+    let mut tree = Tree::new(0);
+    let ino = tree.file(Ino::ROOT, "f");
+    let set = |text: &str, mode| Change::SetXattr { ino, name: text.as_bytes().into(), value: b"v"[..].into(), mode };
+    let remove = |text: &str| Change::RemoveXattr { ino, name: text.as_bytes().into() };
+    assert_eq!(tree.change(set("user.a", XattrMode::Replace)), Err(Errno::ENODATA));
+    tree.change(set("user.a", XattrMode::Create)).unwrap();
+    assert_eq!(tree.change(set("user.a", XattrMode::Create)), Err(Errno::EEXIST));
+    assert_eq!(tree.change(set("other.a", XattrMode::Set)), Err(Errno::EOPNOTSUPP));
+    assert_eq!(tree.change(set("user.", XattrMode::Set)), Err(Errno::EINVAL));
+    assert_eq!(tree.namespace.xattr(ino, b"user.a"), Ok(&b"v"[..]));
+    assert_eq!(tree.namespace.xattr_names(ino).unwrap().collect::<Vec<_>>(), [b"user.a"]);
+    tree.change(remove("user.a")).unwrap();
+    assert_eq!(tree.change(remove("user.a")), Err(Errno::ENODATA));
+    assert_eq!(tree.namespace.xattr(ino, b"user.a"), Err(Errno::ENODATA));
+}
+
+#[test]
+fn times_and_sizes_follow_the_changes() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "d");
+    let before = tree.namespace.attributes(directory).unwrap();
+    let file = tree.file(directory, "f");
+    let after = tree.namespace.attributes(directory).unwrap();
+    assert_eq!((before.size, after.size), (40, 60));
+    assert!(after.modified > before.modified && after.changed > before.changed);
+    let modified = Some(Time { seconds: -5, nanoseconds: 3 });
+    let attributes = NewAttributes { modified, ..NewAttributes::default() };
+    let set = tree.change(Change::SetAttributes { ino: file, attributes }).unwrap().attributes;
+    assert_eq!(Some(set.modified), modified);
+    assert_eq!(set.changed, Time { seconds: tree.seconds, nanoseconds: 0 });
+}
+
+/// A change drawn from few inodes and names, so that sequences meet.
+fn any_change() -> impl Strategy<Value = Change> {
+    let ino = || (1_u64..12).prop_map(Ino);
+    let name = || (0..4_u8).prop_map(|letter| Name::new(&[b'a' + letter]).unwrap());
+    let node = prop_oneof![
+        3 => Just(NewNode::Directory),
+        2 => Just(NewNode::File),
+        1 => Just(NewNode::Symlink(b"target"[..].into())),
+        1 => Just(NewNode::BlockDevice(3)),
+    ];
+    let mode = prop_oneof![
+        4 => Just(RenameMode::Replace),
+        1 => Just(RenameMode::NoReplace),
+        2 => Just(RenameMode::Exchange),
+        1 => Just(RenameMode::Whiteout),
+    ];
+    let permissions = Permissions::from_mode(0o2755);
+    prop_oneof![
+        4 => (ino(), name(), node)
+            .prop_map(move |(parent, name, node)| Change::Create { parent, name, node, permissions, owner: OWNER }),
+        2 => (ino(), ino(), name()).prop_map(|(ino, parent, name)| Change::Link { ino, parent, name }),
+        2 => (ino(), name()).prop_map(|(parent, name)| Change::Unlink { parent, name }),
+        2 => (ino(), name()).prop_map(|(parent, name)| Change::RemoveDirectory { parent, name }),
+        4 => (ino(), name(), ino(), name(), mode)
+            .prop_map(|(parent, name, new_parent, new_name, mode)| Change::Rename { parent, name, new_parent, new_name, mode }),
+        1 => ino().prop_map(|ino| Change::Drop { ino }),
+    ]
+}
+
+/// Every directory reached from the root once, its links counted from what it holds.
+fn check_tree(tree: &Tree) {
+    let mut names: BTreeMap<Ino, u32> = BTreeMap::new();
+    let mut pending = vec![(Ino::ROOT, Ino::ROOT)];
+    while let Some((directory, parent)) = pending.pop() {
+        let mut entries = tree.listing(directory);
+        assert_eq!(entries.remove(&b"."[..]), Some(directory));
+        assert_eq!(entries.remove(&b".."[..]), Some(parent));
+        assert_eq!(tree.namespace.attributes(directory).unwrap().size, 40 + 20 * entries.len() as u64);
+        let mut subdirectories = 0;
+        for (_, ino) in entries {
+            *names.entry(ino).or_default() += 1;
+            if tree.namespace.attributes(ino).unwrap().kind == Kind::Directory {
+                subdirectories += 1;
+                pending.push((ino, directory));
+            }
+        }
+        assert_eq!(tree.links(directory), 2 + subdirectories);
+    }
+    for (ino, count) in names {
+        if tree.namespace.attributes(ino).unwrap().kind != Kind::Directory {
+            assert_eq!(tree.links(ino), count);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_changes_leave_a_sound_tree_and_equal_replicas(changes in prop::collection::vec(any_change(), 1..60)) {
+        let (mut tree, mut replica) = (Tree::new(1), Tree::new(2));
+        for change in changes {
+            let time = Time { seconds: 1, nanoseconds: 0 };
+            let operation = WriteOperation { time, change };
+            prop_assert_eq!(tree.namespace.dispatch_mut(&operation), replica.namespace.dispatch_mut(&operation));
+        }
+        check_tree(&tree);
+        prop_assert_eq!(tree.namespace.digest(), replica.namespace.digest());
+        let before = tree.namespace.digest();
+        tree.file(Ino::ROOT, "one more");
+        prop_assert_ne!(tree.namespace.digest(), before);
+    }
+}
