@@ -26,6 +26,9 @@ pub(crate) struct Entry<T> {
     pub(crate) operation: T,
 }
 
+/// No node, where an atomic holds one.
+const NOBODY: u64 = u64::MAX;
+
 /// One place in the circular buffer.
 struct Place<T> {
     /// 0 when free. Otherwise one more than the number of replicas that have still to apply the
@@ -43,17 +46,19 @@ pub(crate) struct Log<T> {
     tail: CachePadded<AtomicU64>,
     /// Every entry before it has been applied by some replica: what a read must have seen.
     completed_tail: CachePadded<AtomicU64>,
-    /// Held to append. If a node found no room for a payload, that one goes next: otherwise small
-    /// payloads could keep out a large one for ever.
-    appending: CachePadded<Mutex<Option<NodeId>>>,
+    /// Held to append, unless there is only one replica.
+    appending: CachePadded<Mutex<()>>,
+    /// The node that found no room for a payload; that one goes next, or else small payloads could
+    /// keep out a large one for ever. [`NOBODY`] if there is none. Used under `appending`.
+    next_payload: AtomicU64,
     /// Bytes ever appended; stored under `appending`.
     payload_appended: AtomicU64,
     /// Bytes ever dropped.
     payload_dropped: CachePadded<AtomicU64>,
 }
 
-// SAFETY: entries are moved in by one thread, read by several, and dropped by any. `appending` admits
-// one appender; `append` writes only where `remaining` is 0, and `apply` says who may read and drop.
+// SAFETY: entries are moved in by one thread, read by several, and dropped by any. There is one
+// appender at a time; it writes only where `remaining` is 0, and `apply` says who may read and drop.
 unsafe impl<T: Send + Sync> Sync for Log<T> {}
 // SAFETY: owning the log is owning its entries.
 unsafe impl<T: Send> Send for Log<T> {}
@@ -69,7 +74,8 @@ impl<T> Log<T> {
             payload_bound: payload_bound as u64,
             tail: CachePadded::new(AtomicU64::new(0)),
             completed_tail: CachePadded::new(AtomicU64::new(0)),
-            appending: CachePadded::new(Mutex::new(None)),
+            appending: CachePadded::new(Mutex::new(())),
+            next_payload: AtomicU64::new(NOBODY),
             payload_appended: AtomicU64::new(0),
             payload_dropped: CachePadded::new(AtomicU64::new(0)),
         }
@@ -77,9 +83,15 @@ impl<T> Log<T> {
 
     /// Moves entries from the front of `batch` into the log, in order, until there is no more room.
     /// The caller who finds some left over helps other replicas, and comes back.
-    pub(crate) fn append(&self, appender: NodeId, batch: &mut VecDeque<Entry<T>>) {
-        let mut next_payload = lock(&self.appending);
-        let others_turn = next_payload.is_some_and(|next| next != appender);
+    ///
+    /// # Safety
+    ///
+    /// One thread at a time calls this for the same `appender`, which is one of the replicas.
+    pub(crate) unsafe fn append(&self, appender: NodeId, batch: &mut VecDeque<Entry<T>>) {
+        let _appending = (self.replicas > 1).then(|| lock(&self.appending));
+        let node = appender.0 as u64;
+        let next = self.next_payload.load(Ordering::Relaxed);
+        let others_turn = next != NOBODY && next != node;
         let start = self.tail.load(Ordering::Relaxed);
         let mut tail = start;
         let mut refused = false;
@@ -95,7 +107,8 @@ impl<T> Log<T> {
             }
             let entry = batch.pop_front();
             // SAFETY: `remaining` is 0 and the place is at or after the tail, so no replica looks
-            // at it until the tail is stored below; and there is one appender.
+            // at it until the tail is stored below. There is one appender: `appending` sees to that,
+            // or with a single replica the caller.
             place.entry.with_mut(|cell| unsafe { *cell = entry });
             place.remaining.store(self.replicas + 1, Ordering::Relaxed);
             tail += 1;
@@ -103,10 +116,10 @@ impl<T> Log<T> {
         if tail != start {
             self.tail.store(tail, Ordering::Release);
         }
-        if batch.is_empty() && !others_turn {
-            *next_payload = None;
-        } else if refused && !others_turn {
-            *next_payload = Some(appender);
+        if refused && next == NOBODY {
+            self.next_payload.store(node, Ordering::Relaxed);
+        } else if batch.is_empty() && next == node {
+            self.next_payload.store(NOBODY, Ordering::Relaxed);
         }
     }
 
@@ -132,9 +145,12 @@ impl<T> Log<T> {
         self.completed_tail.load(Ordering::Acquire)
     }
 
-    /// Records that some replica has applied everything before `position`.
+    /// Records that some replica has applied everything before `position`. Each replica calls this
+    /// from one thread at a time, with ever higher positions.
     pub(crate) fn complete(&self, position: u64) {
-        if self.completed_tail.load(Ordering::Relaxed) < position {
+        if self.replicas == 1 {
+            self.completed_tail.store(position, Ordering::Release);
+        } else if self.completed_tail.load(Ordering::Relaxed) < position {
             self.completed_tail.fetch_max(position, Ordering::AcqRel);
         }
     }

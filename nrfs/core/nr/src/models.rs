@@ -102,7 +102,8 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
             .collect();
         let mut applied = 0;
         while applied < ENTRIES {
-            log.append(NodeId(0), &mut batch);
+            // SAFETY: this is the only thread that appends.
+            unsafe { log.append(NodeId(0), &mut batch) };
             follow(&log, &mut applied);
             thread::yield_now();
         }
@@ -188,23 +189,27 @@ fn three_threads_combine() {
     combine(3, 3);
 }
 
-/// One thread completes a write on node 0; each of `readers` threads on node 1 sees it from then on.
-fn completed_write_is_seen(readers: usize, preemptions: usize) {
+/// Each of `writers` threads completes a write on node 0, be it as the combiner or served by another;
+/// each of `readers` threads on node 1 sees it from then on.
+fn completed_write_is_seen(writers: u64, readers: usize, preemptions: usize) {
     model(preemptions, move || {
         let instance = histories(2, 2);
-        let completed = Arc::new(AtomicBool::new(false));
+        let completed: Arc<[_]> = (0..writers).map(|_| AtomicBool::new(false)).collect();
         let read = {
             let completed = Arc::clone(&completed);
             move |instance: &NodeReplicated<History>, token: &Token<History>| {
-                let expected = completed.load(Ordering::Acquire);
-                let seen = instance.execute(|history| !history.0.is_empty(), token);
-                assert!(seen || !expected);
+                let expected: Vec<_> = completed.iter().map(|write| write.load(Ordering::Acquire)).collect();
+                let seen = instance.execute(|history| history.0.clone(), token);
+                assert!((0..writers).all(|write| seen.contains(&write) || !expected[write as usize]));
             }
         };
         let mut clients: Vec<_> = (1..readers).map(|_| client(&instance, 1, read.clone())).collect();
-        clients.push(client(&instance, 0, move |instance, token| {
-            instance.execute_mut(1, token);
-            completed.store(true, Ordering::Release);
+        clients.extend((0..writers).map(|write| {
+            let completed = Arc::clone(&completed);
+            client(&instance, 0, move |instance, token| {
+                instance.execute_mut(write, token);
+                completed[write as usize].store(true, Ordering::Release);
+            })
         }));
         let token = instance.register(NodeId(1));
         read(&instance, &token);
@@ -214,12 +219,17 @@ fn completed_write_is_seen(readers: usize, preemptions: usize) {
 
 #[test]
 fn a_read_on_another_node_sees_a_completed_write() {
-    completed_write_is_seen(1, 6);
+    completed_write_is_seen(1, 1, 6);
+}
+
+#[test]
+fn a_read_sees_a_write_that_another_thread_combined() {
+    completed_write_is_seen(2, 1, 4);
 }
 
 #[test]
 fn a_read_beside_one_that_catches_up_sees_a_completed_write() {
-    completed_write_is_seen(2, 4);
+    completed_write_is_seen(1, 2, 4);
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     }
 
     /// Registers a thread with the replica of `node`. Any number of threads may be registered; an
-    /// idle one costs writers of its node a look at its cache line.
+    /// idle one costs writers of its node a look at its cache lines. Those are allocated here, so best
+    /// on a thread that runs on the node.
     ///
     /// # Panics
     ///
