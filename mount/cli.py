@@ -6,6 +6,8 @@ Only what every command needs is imported up here: the time until a mount can be
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -81,12 +83,17 @@ def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Calla
 
     def run(arguments: argparse.Namespace) -> int:
         try:
-            return command(arguments)
+            status = command(arguments)
+            sys.stdout.flush()
         except MountError as failure:
             print(f"nrfs {name}: {failure}", file=sys.stderr)
             return failure.status
         except KeyboardInterrupt:
-            return 130
+            return 128 + signal.SIGINT
+        except BrokenPipeError:  # Who reads along has had enough; nothing more can be said there.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        return status
 
     return run
 
@@ -101,9 +108,9 @@ def run_mount(arguments: argparse.Namespace) -> int:
         return 0
     try:
         launch.run_in_background(wanted)
-    except launch.Interrupted as signal:
+    except launch.Interrupted as interrupted:
         print("nrfs mount: interrupted, nothing is mounted", file=sys.stderr)
-        return 128 + signal.number
+        return 128 + interrupted.number
     return 0
 
 

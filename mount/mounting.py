@@ -126,10 +126,7 @@ def _open_directory(mountpoint: str) -> int:
 
 
 def _mount_as_root(options: MountOptions) -> int:
-    try:
-        descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise MountError(_device_failure(error)) from None
+    descriptor = _open_device()
     settings = f"fd={descriptor},rootmode={stat.S_IFDIR:o},user_id={os.geteuid()},group_id={os.getegid()}"
     settings += ",default_permissions" + (",allow_other" if options.allow_other else "")
     flags = sum(_MS_FLAGS[flag] for flag in options.flags)
@@ -142,12 +139,24 @@ def _mount_as_root(options: MountOptions) -> int:
     return descriptor
 
 
+def _open_device() -> int:
+    try:
+        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            advice = f"the kernel needs FUSE (modprobe fuse; in a container: --device {DEVICE})"
+            raise MountError(f"{DEVICE} is missing: {advice}") from None
+        if error.errno == errno.EACCES:
+            raise MountError(f"{DEVICE}: no right to open it (root can allow it to all: chmod 666 {DEVICE})") from None
+        raise MountError(f"{DEVICE}: {_reason(error)}") from None
+
+
 def _mount_by_fusermount(options: MountOptions) -> int:
     for flag in ("nosuid", "nodev"):
         if flag not in options.flags:
             raise MountError(f"-o {flag.removeprefix('no')}: only root may")
-    if not DEVICE.exists():
-        raise MountError(_device_failure(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))))
+    # fusermount3 opens the device with the user's own rights, so what fails here fails there.
+    os.close(_open_device())
     settings = ["fsname=nrfs", "subtype=nrfs", "default_permissions", *sorted(options.flags)]
     if options.allow_other:
         settings.append("allow_other")
@@ -185,17 +194,11 @@ def _libc() -> ctypes.CDLL:
 
 def _last_words(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("fusermount3: ").strip() if lines else "fusermount3 failed without a word"
+    return lines[-1].split("fusermount3: ", 1)[-1].strip() if lines else "fusermount3 failed without a word"
 
 
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
-
-
-def _device_failure(error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-        return f"{DEVICE} is missing: the kernel needs FUSE (modprobe fuse; in a container: --device {DEVICE})"
-    return f"{DEVICE}: {_reason(error)}"
 
 
 def _mount_failure(number: int) -> str:

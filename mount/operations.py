@@ -42,6 +42,8 @@ _ENTRIES_AT_A_TIME = 128
 
 _LONGEST_NAME = 255
 
+_SELF_AND_PARENT = frozenset({b".", b".."})
+
 _log = logging.getLogger("nrfs")
 
 
@@ -103,7 +105,10 @@ class Operations(pyfuse3.Operations):
     @_request
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         try:
-            attributes = self._filesystem.lookup(parent_inode, name)
+            if name in _SELF_AND_PARENT:
+                attributes = self._self_or_parent(parent_inode, name)
+            else:
+                attributes = self._filesystem.lookup(parent_inode, name)
         except FileNotFoundError:
             if self._cached:
                 return self._missing
@@ -218,7 +223,7 @@ class Operations(pyfuse3.Operations):
     @_request
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         if flags & os.O_TRUNC:
-            self._filesystem.set_attributes(inode, size=0)
+            self._filesystem.set_attributes(inode, size=0, mode=self._mode_after_change(inode, ctx))
         self._filesystem.hold(inode)
         return self._opened(inode)
 
@@ -282,7 +287,22 @@ class Operations(pyfuse3.Operations):
             except Exception as fault:
                 self._report("forget", fault)
 
-    # Replies
+    # What more than one kind of request needs
+
+    def _self_or_parent(self, inode: int, name: bytes) -> Attributes:
+        """Answers the lookups by which the kernel finds a directory again from a file handle (exportfs)."""
+        if name == b".":
+            return self._filesystem.attributes(inode)
+        return self._filesystem.readdir(inode, 0, 2)[1].attributes
+
+    def _mode_after_change(self, inode: int, ctx: RequestContext) -> int | None:
+        """The mode of a file that ``ctx`` truncates by opening it; None where it stays.
+
+        Who may not keep them takes the set-user-id bits away. The kernel does it itself elsewhere.
+        """
+        mode = self._filesystem.attributes(inode).mode
+        kept = mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+        return None if ctx.uid == 0 or kept == mode else stat.S_IMODE(kept)
 
     def _entry(self, attributes: Attributes) -> EntryAttributes:
         reply = EntryAttributes()
@@ -309,7 +329,7 @@ class Operations(pyfuse3.Operations):
 
     def _list(self, token: ReaddirToken, name: bytes, attributes: Attributes, cookie: int) -> bool:
         """Adds an entry to a listing; False where there is no room for it."""
-        if name in (b".", b".."):  # The kernel does not count these as looked up.
+        if name in _SELF_AND_PARENT:  # The kernel does not count these as looked up.
             return readdir_reply(token, name, self._entry(attributes), cookie)
         try:
             reply = self._held_entry(attributes)
