@@ -292,9 +292,10 @@ impl<D: Dispatch> Partition<D> {
             self.log.complete(tail);
         });
         let Combiner { slots, unanswered, answers, .. } = update.state();
-        let answered = unanswered.drain(..answers.len());
-        for (answer, index) in answers.drain(..).zip(answered) {
-            // SAFETY: this combiner has taken the request from that slot, and answers it once.
+        while let Some(answer) = answers.pop_front() {
+            let index = unanswered.pop_front().expect("every answer has a request");
+            // SAFETY: this combiner, or one before it, has taken the request from that slot, and it
+            // is answered once.
             unsafe { slots[index].answer(answer) };
         }
         tail - start
