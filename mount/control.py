@@ -29,7 +29,7 @@ Answer = Callable[[str], Awaitable[dict[str, Any]]]
 
 _LONGEST_SOCKET_PATH = 107
 _LONGEST_REQUEST = 4096
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 5.0
 _LONGEST_NAME = len("1048575-1048575.sock")
 _PEER_CREDENTIALS = Struct("3i")
 

@@ -185,7 +185,7 @@ def _fuse_can_be_used() -> None:
 
 @pytest.fixture
 def mount_nrfs(_fuse_can_be_used: None) -> Iterator[Mounts]:
-    """Mounts on demand, as in ``path = mount_nrfs(nodes=2, cache="none")``."""
+    """Makes mounts on demand: ``mount_nrfs(nodes=2, cache="none")`` is the path of one."""
     mounts = Mounts()
     try:
         yield mounts

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -433,13 +434,18 @@ def test_a_signal_while_mounting_leaves_nothing_or_a_mount(
         if process.returncode == 0:
             (path / "file").touch()
         elif number == signal.SIGKILL:
-            wait_until(lambda at=path: entry_at(at) is None or daemon_of_or_none(at), "the daemon's decision")
+            wait_until(partial(is_settled, path), "the daemon's decision")
         elif process.returncode == 128 + number:
             assert said == "nrfs mount: interrupted, nothing is mounted\n" or "KeyboardInterrupt" in said
             assert entry_at(path) is None
         else:  # It came before the command knew about signals.
             assert process.returncode in (-number, 1)
             assert entry_at(path) is None
+
+
+def is_settled(path: Path) -> bool:
+    """Whether no mount is there, or one that is served."""
+    return entry_at(path) is None or daemon_of_or_none(path) is not None
 
 
 # Users other than root
@@ -462,9 +468,9 @@ def user(mount_nrfs: Mounts) -> Iterator[User]:
     os.chown(home, NOBODY, NOBODY)
     # The interpreter may lie where only root can read: that right alone is kept.
     capability = "-all,+dac_read_search"
-    before = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    before += (f"--inh-caps={capability}", f"--ambient-caps={capability}")
-    before += ("env", "-u", "XDG_RUNTIME_DIR")
+    identity = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    rights = (f"--inh-caps={capability}", f"--ambient-caps={capability}")
+    before = (*identity, *rights, "env", "-u", "XDG_RUNTIME_DIR")
     device.chmod(0o666)
     try:
         yield User(before, home)
