@@ -1,0 +1,1 @@
+"""What the behaviour tests share: operations and their comparison, the plain model, shell scripts, worker processes."""

@@ -1,0 +1,97 @@
+"""Runs one program of operations on two file systems and tells the first difference."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from .differences import ALL, Abilities
+from .operations import Nothing, Operation, Result, World
+from .syscalls import acting_as
+from .tree import differences, snapshot
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation, who does it (0 is root with all capabilities), and under which umask."""
+
+    operation: Operation
+    user: int = 0
+    umask: int = 0o022
+
+    def __repr__(self) -> str:
+        user = f", user={self.user}" if self.user else ""
+        umask = f", umask={self.umask:#o}" if self.umask != 0o022 else ""
+        return f"Step({self.operation!r}{user}{umask})"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The result of an operation that ended in an error."""
+
+    errno: str
+
+
+Program = Sequence[Step]
+
+_directories = count()
+
+
+def perform(step: Step, world: World, root: Path) -> Result:
+    """Runs one step with ``root`` as the working directory; an ``OSError`` is a result like any other."""
+    os.chdir(root)
+    needed = step.operation.needs()
+    try:
+        if needed and not getattr(world.abilities, needed):
+            return "not compared"
+        with acting_as(step.user, step.umask):
+            return step.operation.run(world)
+    except OSError as error:
+        return Failed(errno.errorcode.get(error.errno or 0, str(error)))
+    finally:
+        os.chdir("/")
+
+
+def compare(program: Program, reference: Path, subject: Path, abilities: Abilities = ALL) -> None:
+    """Asserts that ``program`` does the same in a fresh directory on each of two file systems.
+
+    Operations that need other than these ``abilities`` are left out on both.
+
+    Every step's result is compared as it comes, and the two trees at the end, before the files that are
+    still open are closed and once more behind that.
+    """
+    program = [step for step in program if not isinstance(step.operation, Nothing)]
+    name = f"program-{os.getpid()}-{next(_directories)}"
+    roots = [top / name / "root" for top in (reference, subject)]
+    try:
+        with closing(World(abilities=abilities)) as expected_world, closing(World(abilities=abilities)) as actual_world:
+            for root in roots:
+                root.mkdir(parents=True)
+                root.chmod(0o777)
+            for number, step in enumerate(program):
+                expected = perform(step, expected_world, roots[0])
+                actual = perform(step, actual_world, roots[1])
+                assert expected == actual, _report(
+                    program[: number + 1], [f"the last step gives {expected!r} on the reference, but {actual!r}"]
+                )
+            _compare_trees(program, roots)
+        _compare_trees(program, roots)
+    finally:
+        for root in roots:
+            shutil.rmtree(root.parent)
+
+
+def _compare_trees(program: Program, roots: list[Path]) -> None:
+    found = differences(*(snapshot(root) for root in roots))
+    assert not found, _report(program, ["the trees differ:", *found])
+
+
+def _report(program: Program, problem: list[str]) -> str:
+    steps = "".join(f"    {step!r},\n" for step in program)
+    return "\n".join(["after", f"[\n{steps}]", *problem])

@@ -1,0 +1,50 @@
+"""Everything in which a mount of nrfs is known to differ from tmpfs. What is not listed here must be equal.
+
+Each entry is tested to be exactly what is said: a difference that goes away, or another one, fails a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a file system can do of that which not every mount can."""
+
+    fallocate: bool = True
+    """pyfuse3 has no request for fallocate(2): it fails with EOPNOTSUPP, and changes nothing."""
+
+    hole_seeks: bool = True
+    """Nor for lseek(2) with SEEK_DATA and SEEK_HOLE: the kernel answers that all is data, up to the end."""
+
+    acls: bool = True
+    """Nor does it agree with the kernel on POSIX ACLs: setting one fails with EOPNOTSUPP, and there never are any."""
+
+    xattr_flags_that_exclude_each_other: bool = True
+    """setxattr(2) with XATTR_CREATE and XATTR_REPLACE can only fail; pyfuse3 takes it for XATTR_CREATE."""
+
+    mapped_writes: bool = True
+    """Without the kernel's page cache there is no shared mapping: mmap(2) with MAP_SHARED fails with ENODEV."""
+
+    truncation_in_vain: bool = True
+    """truncate(2) to the size that a file has already stamps its times on tmpfs. Under the writeback cache the kernel
+    keeps the times and does not, whatever the file system says; ftruncate(2) stamps them everywhere.
+    """
+
+
+ALL = Abilities()
+"""What tmpfs can do."""
+
+
+def abilities_of(cache: str) -> Abilities:
+    """What a mount can do with this ``--cache``."""
+    writeback = cache == "writeback"
+    return Abilities(
+        fallocate=False,
+        hole_seeks=False,
+        acls=False,
+        xattr_flags_that_exclude_each_other=False,
+        mapped_writes=writeback,
+        truncation_in_vain=not writeback,
+    )

@@ -1,0 +1,120 @@
+"""A mount of nrfs beside a tmpfs to compare it with, and the configurations that tests go through.
+
+``NRFS_TEST_NODES`` sets the numbers of replicas: ``NRFS_TEST_NODES=1 pytest tests`` runs everything with one replica,
+``NRFS_TEST_NODES=5`` with five, be that more than there are CPUs; ``1,2,8`` goes through all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from conftest import Mounts, run_nrfs
+
+from .differences import Abilities, abilities_of
+
+Option: TypeAlias = str | int | bool | None
+"""The value of an option of ``nrfs mount``."""
+
+_fresh = count()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How nrfs is mounted for a test."""
+
+    nodes: int
+    cache: str = "writeback"
+
+    def __str__(self) -> str:
+        return f"{self.nodes}-{self.cache}"
+
+
+def node_counts(default: Sequence[int]) -> list[int]:
+    """The numbers of replicas to test with, unless ``NRFS_TEST_NODES`` says others."""
+    asked = os.environ.get("NRFS_TEST_NODES")
+    return [int(number) for number in asked.split(",")] if asked else list(default)
+
+
+def more_than_cpus() -> int:
+    return (os.cpu_count() or 1) + 1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same place on two file systems."""
+
+    reference: Path
+    """On a tmpfs of its own."""
+    subject: Path
+    """On nrfs."""
+    configuration: Configuration
+
+    @property
+    def abilities(self) -> Abilities:
+        """What both can do."""
+        return abilities_of(self.configuration.cache)
+
+    def directories(self, name: str) -> tuple[Path, Path]:
+        """A new directory on each, the reference first, of the same name."""
+        made = f"{name} {next(_fresh)}".replace("/", "_")
+        pair = self.reference / made, self.subject / made
+        for directory in pair:
+            directory.mkdir()
+        return pair
+
+
+@contextmanager
+def mounted_nrfs(**options: Option) -> Iterator[Path]:
+    """A mount for as long as the context lasts; at its end all replicas must agree."""
+    mounts = Mounts()
+    try:
+        path = mounts(None, **options)
+        yield path
+        verified = run_nrfs("status", "--verify", path)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        mounts.unmount(path)
+    finally:
+        mounts.clean_up()
+
+
+@contextmanager
+def mounted_tmpfs(mountpoint: Path, *options: str) -> Iterator[Path]:
+    """A tmpfs with the mount flags that nrfs has by default."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts a tmpfs to compare with")
+    mountpoint.mkdir(exist_ok=True)
+    flags = ",".join(["nosuid", "nodev", "noatime", *options])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", flags, "tmpfs", mountpoint], check=True)
+    try:
+        yield mountpoint
+    finally:
+        subprocess.run(["umount", mountpoint], check=True)
+
+
+@contextmanager
+def mounted_pair(directory: Path, configuration: Configuration, **options: Option) -> Iterator[Pair]:
+    """Both for as long as the context lasts.
+
+    Args:
+        directory: where the tmpfs is mounted.
+        configuration: how nrfs is mounted.
+        options: more options of ``nrfs mount``; ``size`` (in bytes) and ``inodes`` hold for the tmpfs too.
+
+    """
+    options = {"size": 1 << 30, **options}
+    limits = [
+        f"{theirs}={options[ours]}" for ours, theirs in (("size", "size"), ("inodes", "nr_inodes")) if ours in options
+    ]
+    with (
+        mounted_tmpfs(directory, "mode=755", *limits) as reference,
+        mounted_nrfs(nodes=configuration.nodes, cache=configuration.cache, **options) as subject,
+    ):
+        yield Pair(reference, subject, configuration)

@@ -1,0 +1,678 @@
+"""The operations that the comparison with tmpfs is made of: one frozen dataclass each.
+
+An operation runs in a ``World``, one file system's side of the comparison: the working directory is the root of
+its tree, and open files stand in a few numbered slots. What ``run`` returns must be the same on every file system
+that behaves alike, so inode and device numbers are left out, listings are sorted, and of times only those that a
+program set are told (see ``shown_time``).
+
+Every operation prints as the Python that makes it, so a failing sequence can be pasted into a test.
+"""
+
+# These are the system calls themselves; pathlib hides which one is made, and what one returns is compared,
+# None like the rest.
+# ruff: noqa: PTH101, PTH102, PTH106, PTH108, PTH115, PTH116, PTH211
+# mypy: disable-error-code="func-returns-value"
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from .differences import ALL, Abilities
+from .syscalls import fallocate, getdents, linkat, renameat2
+
+Result: TypeAlias = object
+Time: TypeAlias = int | Literal["now", "omit"]
+
+HOLES_SEEN_BELOW = (1 << 63) - (1 << 20)
+"""In a file with data in its last page that can be, SEEK_HOLE of tmpfs overflows: no reference there."""
+
+_EXPLICIT_BEFORE = 1_600_000_000_000_000_000
+_EXPLICIT_AFTER = 3_000_000_000_000_000_000
+
+
+def shown_time(time_ns: int) -> int | str:
+    """A time as it is compared: one that a program set to the far past or future as it is, else just "now".
+
+    So a comparison notices an operation that stamps a time which it should leave, and the other way round,
+    and no clock matters.
+    """
+    return "now" if _EXPLICIT_BEFORE < time_ns < _EXPLICIT_AFTER else time_ns
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of a stat is compared."""
+
+    kind: str
+    mode: str
+    links: int
+    owner: tuple[int, int]
+    size: int
+    device: int
+    accessed: int | str
+    modified: int | str
+
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+def shown(status: os.stat_result) -> Shown:
+    return Shown(
+        kind=_KINDS[stat.S_IFMT(status.st_mode)],
+        mode=oct(stat.S_IMODE(status.st_mode)),
+        links=status.st_nlink,
+        owner=(status.st_uid, status.st_gid),
+        size=status.st_size,
+        device=status.st_rdev,
+        accessed=shown_time(status.st_atime_ns),
+        modified=shown_time(status.st_mtime_ns),
+    )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Bytes to write, short to print: they depend on their place, so that a shifted page shows."""
+
+    seed: int
+    length: int
+    _cycle: ClassVar[bytes] = bytes(range(1, 252))
+
+    def bytes(self) -> bytes:
+        start = self.seed % len(self._cycle)
+        cycle = self._cycle[start:] + self._cycle[:start]
+        return (cycle * (self.length // len(cycle) + 1))[: self.length]
+
+
+@dataclass
+class World:
+    """One file system's side: its open files by slot. Close it to close them.
+
+    The abilities are those that both sides have.
+    """
+
+    handles: dict[int, int] = field(default_factory=dict)
+    abilities: Abilities = ALL
+
+    def put(self, slot: int, descriptor: int) -> None:
+        self.drop(slot)
+        self.handles[slot] = descriptor
+
+    def drop(self, slot: int) -> bool:
+        descriptor = self.handles.pop(slot, None)
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
+
+    def close(self) -> None:
+        for slot in list(self.handles):
+            self.drop(slot)
+
+
+class Operation:
+    """One call, or the shortest sequence of calls that shows a thing."""
+
+    def needs(self) -> str | None:
+        """The field of ``Abilities`` without which the operation is left out."""
+        return None
+
+    def run(self, world: World) -> Result:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Nothing(Operation):
+    """What shrinking replaces an operation with that does not matter."""
+
+    def run(self, world: World) -> Result:
+        return None
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Make(Operation):
+    """A regular file by open(O_CREAT | O_EXCL), closed at once."""
+
+    path: bytes
+    mode: int
+
+    def run(self, world: World) -> Result:
+        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NONBLOCK, self.mode))
+        return None
+
+
+@dataclass(frozen=True)
+class Mkdir(Operation):
+    path: bytes
+    mode: int
+
+    def run(self, world: World) -> Result:
+        return os.mkdir(self.path, self.mode)
+
+
+@dataclass(frozen=True)
+class Mknod(Operation):
+    path: bytes
+    mode: int
+    device: int
+
+    def run(self, world: World) -> Result:
+        return os.mknod(self.path, self.mode, self.device)
+
+
+@dataclass(frozen=True)
+class Symlink(Operation):
+    target: bytes
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        return os.symlink(self.target, self.path)
+
+
+@dataclass(frozen=True)
+class Link(Operation):
+    path: bytes
+    new: bytes
+    follow: bool
+
+    def run(self, world: World) -> Result:
+        return linkat(self.path, self.new, follow=self.follow)
+
+
+@dataclass(frozen=True)
+class LinkHandle(Operation):
+    """linkat(2) of an open file, which may have lost its last name."""
+
+    slot: int
+    new: bytes
+
+    def run(self, world: World) -> Result:
+        if self.slot not in world.handles:
+            return "no handle"
+        return linkat(f"/proc/self/fd/{world.handles[self.slot]}".encode(), self.new, follow=True)
+
+
+@dataclass(frozen=True)
+class Unlink(Operation):
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        return os.unlink(self.path)
+
+
+@dataclass(frozen=True)
+class Rmdir(Operation):
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        return os.rmdir(self.path)
+
+
+@dataclass(frozen=True)
+class Rename(Operation):
+    old: bytes
+    new: bytes
+    flags: int
+
+    def run(self, world: World) -> Result:
+        return renameat2(self.old, self.new, self.flags)
+
+
+@dataclass(frozen=True)
+class Readlink(Operation):
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        return os.readlink(self.path)
+
+
+@dataclass(frozen=True)
+class List(Operation):
+    """The names of a directory with the types that the listing itself tells."""
+
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+        try:
+            return _listing(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _listing(descriptor: int) -> list[tuple[bytes, int]]:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    entries = []
+    while part := getdents(descriptor, 512):
+        entries += [(entry.name, entry.kind) for entry in part]
+    return sorted(entries)
+
+
+# -- attributes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stat(Operation):
+    path: bytes
+    follow: bool
+
+    def run(self, world: World) -> Result:
+        return shown(os.stat(self.path, follow_symlinks=self.follow))
+
+
+@dataclass(frozen=True)
+class Access(Operation):
+    path: bytes
+    mode: int
+
+    def run(self, world: World) -> Result:
+        return os.access(self.path, self.mode, effective_ids=True)
+
+
+@dataclass(frozen=True)
+class Chmod(Operation):
+    path: bytes
+    mode: int
+
+    def run(self, world: World) -> Result:
+        return os.chmod(self.path, self.mode)
+
+
+@dataclass(frozen=True)
+class Chown(Operation):
+    path: bytes
+    uid: int
+    gid: int
+    follow: bool
+
+    def run(self, world: World) -> Result:
+        return os.chown(self.path, self.uid, self.gid, follow_symlinks=self.follow)
+
+
+@dataclass(frozen=True)
+class Utimens(Operation):
+    path: bytes
+    accessed: int
+    modified: int
+    follow: bool
+
+    def run(self, world: World) -> Result:
+        return os.utime(self.path, ns=(self.accessed, self.modified), follow_symlinks=self.follow)
+
+
+@dataclass(frozen=True)
+class UtimensNow(Operation):
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        return os.utime(self.path)
+
+
+@dataclass(frozen=True)
+class Truncate(Operation):
+    """Left out where the file has that size already: see ``Abilities.truncation_in_vain``."""
+
+    path: bytes
+    size: int
+
+    def run(self, world: World) -> Result:
+        if not world.abilities.truncation_in_vain and os.stat(self.path).st_size == self.size:
+            return "in vain"
+        return os.truncate(self.path, self.size)
+
+
+@dataclass(frozen=True)
+class Statvfs(Operation):
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        told = os.statvfs(self.path)
+        return told.f_bsize, told.f_frsize, told.f_namemax
+
+
+@dataclass(frozen=True)
+class SetXattr(Operation):
+    path: bytes
+    name: bytes
+    value: bytes
+    flags: int
+    follow: bool
+
+    def needs(self) -> str | None:
+        return _needs_of_xattr(self.name, self.flags)
+
+    def run(self, world: World) -> Result:
+        return os.setxattr(self.path, self.name, self.value, self.flags, follow_symlinks=self.follow)
+
+
+@dataclass(frozen=True)
+class GetXattr(Operation):
+    path: bytes
+    name: bytes
+    follow: bool
+
+    def needs(self) -> str | None:
+        return _needs_of_xattr(self.name)
+
+    def run(self, world: World) -> Result:
+        return os.getxattr(self.path, self.name, follow_symlinks=self.follow)
+
+
+@dataclass(frozen=True)
+class ListXattr(Operation):
+    path: bytes
+    follow: bool
+
+    def run(self, world: World) -> Result:
+        return sorted(os.listxattr(self.path, follow_symlinks=self.follow))
+
+
+@dataclass(frozen=True)
+class RemoveXattr(Operation):
+    path: bytes
+    name: bytes
+    follow: bool
+
+    def needs(self) -> str | None:
+        return _needs_of_xattr(self.name)
+
+    def run(self, world: World) -> Result:
+        return os.removexattr(self.path, self.name, follow_symlinks=self.follow)
+
+
+# -- open files -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Open(Operation):
+    """O_NONBLOCK is added, or a fifo would wait for its other end."""
+
+    slot: int
+    path: bytes
+    flags: int
+    mode: int
+
+    def run(self, world: World) -> Result:
+        world.put(self.slot, os.open(self.path, self.flags | os.O_NONBLOCK, self.mode))
+        return None
+
+
+class OnHandle(Operation):
+    """An operation on an open file; on an empty slot it says so, on both sides alike."""
+
+    slot: int
+
+    def run(self, world: World) -> Result:
+        if self.slot not in world.handles:
+            return "no handle"
+        return self.call(world.handles[self.slot])
+
+    def call(self, descriptor: int) -> Result:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Close(Operation):
+    slot: int
+
+    def run(self, world: World) -> Result:
+        return world.drop(self.slot)
+
+
+@dataclass(frozen=True)
+class Duplicate(Operation):
+    """dup(2): two slots then share one file offset."""
+
+    slot: int
+    to: int
+
+    def run(self, world: World) -> Result:
+        if self.slot not in world.handles:
+            return "no handle"
+        if self.slot != self.to:
+            world.put(self.to, os.dup(world.handles[self.slot]))
+        return None
+
+
+@dataclass(frozen=True)
+class Read(OnHandle):
+    slot: int
+    size: int
+
+    def call(self, descriptor: int) -> Result:
+        return _digest(os.read(descriptor, self.size))
+
+
+@dataclass(frozen=True)
+class Pread(OnHandle):
+    slot: int
+    size: int
+    offset: int
+
+    def call(self, descriptor: int) -> Result:
+        return _digest(os.pread(descriptor, self.size, self.offset))
+
+
+@dataclass(frozen=True)
+class Write(OnHandle):
+    slot: int
+    data: Pattern
+
+    def call(self, descriptor: int) -> Result:
+        return os.write(descriptor, self.data.bytes())
+
+
+@dataclass(frozen=True)
+class Pwrite(OnHandle):
+    slot: int
+    data: Pattern
+    offset: int
+
+    def call(self, descriptor: int) -> Result:
+        return os.pwrite(descriptor, self.data.bytes(), self.offset)
+
+
+@dataclass(frozen=True)
+class MmapWrite(OnHandle):
+    """Writes through a shared mapping, as far as the file reaches."""
+
+    slot: int
+    data: Pattern
+    page: int
+
+    def needs(self) -> str | None:
+        return "mapped_writes"
+
+    def call(self, descriptor: int) -> Result:
+        room = os.fstat(descriptor).st_size - self.page * mmap.PAGESIZE
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or room <= 0:
+            return "nothing to map"
+        data = self.data.bytes()[:room]
+        if not data:
+            return "nothing to write"
+        with mmap.mmap(descriptor, len(data), mmap.MAP_SHARED, offset=self.page * mmap.PAGESIZE) as mapping:
+            mapping[:] = data
+        return len(data)
+
+
+@dataclass(frozen=True)
+class MmapRead(OnHandle):
+    """Reads through a private mapping, as far as the file reaches."""
+
+    slot: int
+    size: int
+    page: int
+
+    def call(self, descriptor: int) -> Result:
+        room = os.fstat(descriptor).st_size - self.page * mmap.PAGESIZE
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or room <= 0:
+            return "nothing to map"
+        length = min(room, self.size)
+        where = self.page * mmap.PAGESIZE
+        with mmap.mmap(descriptor, length, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=where) as mapping:
+            return _digest(mapping[:])
+
+
+@dataclass(frozen=True)
+class Seek(OnHandle):
+    slot: int
+    offset: int
+    whence: int
+
+    def needs(self) -> str | None:
+        return "hole_seeks" if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) else None
+
+    def call(self, descriptor: int) -> Result:
+        if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) and os.fstat(descriptor).st_size > HOLES_SEEN_BELOW:
+            return "too large"
+        return os.lseek(descriptor, self.offset, self.whence)
+
+
+@dataclass(frozen=True)
+class Ftruncate(OnHandle):
+    slot: int
+    size: int
+
+    def call(self, descriptor: int) -> Result:
+        return os.ftruncate(descriptor, self.size)
+
+
+@dataclass(frozen=True)
+class Fallocate(OnHandle):
+    slot: int
+    mode: int
+    offset: int
+    length: int
+
+    def needs(self) -> str | None:
+        return "fallocate"
+
+    def call(self, descriptor: int) -> Result:
+        return fallocate(descriptor, self.mode, self.offset, self.length)
+
+
+@dataclass(frozen=True)
+class Fsync(OnHandle):
+    slot: int
+    data_only: bool
+
+    def call(self, descriptor: int) -> Result:
+        return os.fdatasync(descriptor) if self.data_only else os.fsync(descriptor)
+
+
+@dataclass(frozen=True)
+class Fstat(OnHandle):
+    slot: int
+
+    def call(self, descriptor: int) -> Result:
+        return shown(os.fstat(descriptor))
+
+
+@dataclass(frozen=True)
+class Fchmod(OnHandle):
+    slot: int
+    mode: int
+
+    def call(self, descriptor: int) -> Result:
+        return os.fchmod(descriptor, self.mode)
+
+
+@dataclass(frozen=True)
+class Fchown(OnHandle):
+    slot: int
+    uid: int
+    gid: int
+
+    def call(self, descriptor: int) -> Result:
+        return os.fchown(descriptor, self.uid, self.gid)
+
+
+@dataclass(frozen=True)
+class Futimens(OnHandle):
+    slot: int
+    accessed: int
+    modified: int
+
+    def call(self, descriptor: int) -> Result:
+        return os.utime(descriptor, ns=(self.accessed, self.modified))
+
+
+@dataclass(frozen=True)
+class FsetXattr(OnHandle):
+    slot: int
+    name: bytes
+    value: bytes
+    flags: int
+
+    def needs(self) -> str | None:
+        return _needs_of_xattr(self.name, self.flags)
+
+    def call(self, descriptor: int) -> Result:
+        return os.setxattr(descriptor, self.name, self.value, self.flags)
+
+
+@dataclass(frozen=True)
+class FgetXattr(OnHandle):
+    slot: int
+    name: bytes
+
+    def call(self, descriptor: int) -> Result:
+        return os.getxattr(descriptor, self.name)
+
+
+@dataclass(frozen=True)
+class ListHandle(OnHandle):
+    """The listing of an open directory, which may be removed by now."""
+
+    slot: int
+
+    def call(self, descriptor: int) -> Result:
+        return _listing(descriptor)
+
+
+@dataclass(frozen=True)
+class CopyRange(Operation):
+    """copy_file_range(2) between two open files, at explicit offsets."""
+
+    source: int
+    target: int
+    count: int
+    source_offset: int
+    target_offset: int
+
+    def run(self, world: World) -> Result:
+        if self.source not in world.handles or self.target not in world.handles:
+            return "no handle"
+        return os.copy_file_range(
+            world.handles[self.source], world.handles[self.target], self.count, self.source_offset, self.target_offset
+        )
+
+
+def _needs_of_xattr(name: bytes, flags: int = 0) -> str | None:
+    if name.startswith(b"system.posix_acl"):
+        return "acls"
+    both = os.XATTR_CREATE | os.XATTR_REPLACE
+    return "xattr_flags_that_exclude_each_other" if flags & both == both else None
+
+
+def _digest(data: bytes) -> tuple[int, str]:
+    """What stands for bytes read, in a result that is to be short in a failure's message."""
+    if len(data) <= 16:
+        return len(data), data.hex(" ")
+    zeros = "zeros" if not data.strip(b"\0") else hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return len(data), zeros

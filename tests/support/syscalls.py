@@ -1,0 +1,97 @@
+"""System calls that Python's ``os`` lacks, called through libc, with its manners: an ``OSError`` on failure."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+
+FALLOC_FL_KEEP_SIZE = 1
+FALLOC_FL_PUNCH_HOLE = 2
+FALLOC_FL_COLLAPSE_RANGE = 8
+FALLOC_FL_ZERO_RANGE = 16
+FALLOC_FL_INSERT_RANGE = 32
+
+_AT_FDCWD = -100
+_AT_SYMLINK_FOLLOW = 0x400
+_SYS_GETDENTS64 = {"x86_64": 217}.get(os.uname().machine, 61)
+_SYS_SETFSUID = {"x86_64": 122}.get(os.uname().machine, 151)
+_SYS_SETFSGID = {"x86_64": 123}.get(os.uname().machine, 152)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+_libc.linkat.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.syscall.restype = ctypes.c_long
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def renameat2(old: bytes, new: bytes, flags: int) -> None:
+    """rename(2) with ``RENAME_*`` flags; both paths relative to the working directory."""
+    _checked(_libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, flags))
+
+
+def linkat(path: bytes, new: bytes, *, follow: bool) -> None:
+    """link(2), which follows a symlink only when told; ``os.link`` cannot tell it."""
+    _checked(_libc.linkat(_AT_FDCWD, path, _AT_FDCWD, new, _AT_SYMLINK_FOLLOW if follow else 0))
+
+
+def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """Allocates or punches: ``os.posix_fallocate`` knows no ``FALLOC_FL_*`` flags, and may emulate what is refused."""
+    _checked(_libc.fallocate(descriptor, mode, offset, length))
+
+
+@dataclass(frozen=True)
+class RawEntry:
+    """One record of getdents64(2)."""
+
+    ino: int
+    cookie: int
+    kind: int
+    name: bytes
+
+
+def getdents(descriptor: int, size: int = 1024) -> list[RawEntry]:
+    """The next entries of an open directory that fit into ``size`` bytes; none at its end."""
+    buffer = ctypes.create_string_buffer(size)
+    filled = _checked(_libc.syscall(_SYS_GETDENTS64, ctypes.c_int(descriptor), buffer, ctypes.c_size_t(size)))
+    entries, at = [], 0
+    while at < filled:
+        ino, cookie, length, kind = struct.unpack_from("=QqHB", buffer.raw, at)
+        name = buffer.raw[at + 19 : at + length].split(b"\0", 1)[0]
+        entries.append(RawEntry(ino, cookie, kind, name))
+        at += length
+    return entries
+
+
+@contextmanager
+def acting_as(user: int, umask: int) -> Iterator[None]:
+    """Makes file operations of this thread run as ``user`` (and the group of the same number).
+
+    Only the file system ids change, so that the way back to root stays open. Root's capabilities over
+    files are gone meanwhile: capabilities(7).
+    """
+    before = os.umask(umask)
+    if user:
+        _libc.syscall(_SYS_SETFSGID, ctypes.c_uint(user))
+        _libc.syscall(_SYS_SETFSUID, ctypes.c_uint(user))
+    try:
+        yield
+    finally:
+        if user:
+            _libc.syscall(_SYS_SETFSUID, ctypes.c_uint(0))
+            _libc.syscall(_SYS_SETFSGID, ctypes.c_uint(0))
+        os.umask(before)
