@@ -146,3 +146,25 @@ class Filesystem:
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there:
         one ``{"log": str, "position": int, "digests": [str, ...]}`` a log."""
+
+@final
+class Relay:
+    """Stands between the kernel and pyfuse3: hands on every request and every reply.
+
+    It settles what libfuse leaves out of the handshake, and takes set-user-id bits away where a request
+    says so.
+
+    Args:
+        filesystem: the one that is mounted.
+        device: a descriptor of /dev/fuse on which a mount was made. It is the relay's from then on.
+        caching: whether the kernel may keep the targets of symlinks.
+    """
+
+    def __init__(self, filesystem: Filesystem, device: int, *, caching: bool) -> None: ...
+    @property
+    def descriptor(self) -> int:
+        """For pyfuse3, which closes it: it finds a device there that is mounted already."""
+    def fileno(self) -> int:
+        """A descriptor that is readable once no more requests will come."""
+    def end(self) -> None:
+        """Ends the relay, after pyfuse3 was ended."""

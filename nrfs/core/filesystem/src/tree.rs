@@ -117,6 +117,11 @@ impl Filesystem {
         self.attributes(ino, token)
     }
 
+    /// Takes away what lets a file run with more rights than its caller's, if it has any.
+    pub fn kill_privileges(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
+        self.change_tree(Change::KillPrivileges { ino }, token).map(drop)
+    }
+
     /// The value of an extended attribute.
     pub fn xattr(&self, ino: Ino, name: &[u8], token: &Token) -> Result<Box<[u8]>, Errno> {
         self.namespace.execute(|tree| tree.xattr(ino, name).map(Into::into), &token.namespace)

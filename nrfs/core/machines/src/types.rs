@@ -174,6 +174,13 @@ impl Permissions {
         self.bits() & libc::S_ISGID != 0
     }
 
+    /// The same without set-user-id, and without set-group-id where the group may execute (where it
+    /// may not, the bit means mandatory locking).
+    pub fn without_privileges(self) -> Self {
+        let group = if self.bits() & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+        Self::from_mode(self.bits() & !(libc::S_ISUID | group))
+    }
+
     /// The same with set-group-id.
     pub fn with_set_group_id(self) -> Self {
         Self::from_mode(self.bits() | libc::S_ISGID)

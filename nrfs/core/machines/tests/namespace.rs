@@ -206,6 +206,30 @@ fn a_set_group_id_directory_hands_on_its_group() {
 }
 
 #[test]
+fn privileges_go_with_a_new_owner_or_foreign_content() {
+    let mut tree = Tree::new(0);
+    let ino = tree.file(Ino::ROOT, "f");
+    let set = |permissions: Option<u32>, uid| {
+        let permissions = permissions.map(Permissions::from_mode);
+        Change::SetAttributes { ino, attributes: NewAttributes { permissions, uid, ..NewAttributes::default() } }
+    };
+    let bits = |changed: Result<Changed, Errno>| changed.unwrap().attributes.permissions.bits();
+    let capability: &[u8] = b"security.capability";
+    let (name, value, mode) = (capability.into(), b"v"[..].into(), XattrMode::Set);
+    tree.change(Change::SetXattr { ino, name, value, mode }).unwrap();
+    assert_eq!(bits(tree.change(set(Some(0o6755), None))), 0o6755);
+    assert_eq!(bits(tree.change(set(None, Some(5)))), 0o755);
+    assert_eq!(tree.namespace.xattr(ino, capability), Err(Errno::ENODATA));
+    assert_eq!(bits(tree.change(set(Some(0o6745), Some(6)))), 0o6745, "permissions given with the owner stay");
+    assert_eq!(bits(tree.change(Change::KillPrivileges { ino })), 0o2745, "without group execution it is a lock");
+
+    let directory = tree.directory(Ino::ROOT, "d");
+    let attributes = NewAttributes { permissions: Some(Permissions::from_mode(0o6755)), ..NewAttributes::default() };
+    tree.change(Change::SetAttributes { ino: directory, attributes }).unwrap();
+    assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory })), 0o6755);
+}
+
+#[test]
 fn extended_attributes_answer_as_those_of_tmpfs() {
     let mut tree = Tree::new(0);
     let ino = tree.file(Ino::ROOT, "f");

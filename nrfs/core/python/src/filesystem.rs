@@ -1,5 +1,7 @@
 //! `nrfs.Filesystem`.
 
+use std::sync::Arc;
+
 use filesystem::{
     AllocateMode, Configuration, Cookie, Errno, Ino, Kind, Name, NewAttributes, NewNode, Owner, Permissions,
     RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
@@ -14,7 +16,7 @@ use crate::convert::{self, Attributes, Capacity, DirectoryEntry, os_error};
 /// A node-replicated in-memory file system.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Filesystem {
-    service: ::filesystem::Filesystem,
+    service: Arc<::filesystem::Filesystem>,
 }
 
 /// `"auto"` or a number.
@@ -32,6 +34,11 @@ enum Amount {
 }
 
 impl Filesystem {
+    /// What this object stands for.
+    pub fn service(&self) -> &Arc<::filesystem::Filesystem> {
+        &self.service
+    }
+
     /// Calls the service without the GIL, at the replica nearest to this thread.
     fn call<R: Send>(
         &self,
@@ -91,7 +98,7 @@ impl Filesystem {
             owner: owner(uid, gid),
         };
         let service = ::filesystem::Filesystem::new(configuration).map_err(value_error)?;
-        Ok(Self { service })
+        Ok(Self { service: Arc::new(service) })
     }
 
     fn lookup(&self, py: Python<'_>, parent: u64, name: &[u8]) -> PyResult<Attributes> {

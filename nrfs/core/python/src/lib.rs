@@ -1,9 +1,8 @@
 //! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
 
-#![forbid(unsafe_code)]
-
 mod convert;
 mod filesystem;
+mod relay;
 
 /// A tree of a million files that is deleted leaves nothing behind in this one.
 #[global_allocator]
@@ -15,6 +14,8 @@ mod _core {
     use super::convert::{Attributes, Capacity, DirectoryEntry};
     #[pymodule_export]
     use super::filesystem::Filesystem;
+    #[pymodule_export]
+    use super::relay::Relay;
 
     #[pymodule_export]
     const ROOT: u64 = ::filesystem::Ino::ROOT.0;

@@ -92,6 +92,23 @@ impl Inode {
 }
 
 impl Inode {
+    const CAPABILITY: &[u8] = b"security.capability";
+
+    /// Takes away what lets the inode run with more rights than its caller's; true if it had any. A
+    /// directory's bits mean something else and stay.
+    pub fn kill_privileges(&mut self) -> bool {
+        if self.node.kind() == Kind::Directory {
+            return false;
+        }
+        let before = self.permissions;
+        self.permissions = before.without_privileges();
+        let capability = self.xattrs.as_mut().and_then(|xattrs| xattrs.remove(Self::CAPABILITY));
+        if self.xattrs.as_ref().is_some_and(|xattrs| xattrs.is_empty()) {
+            self.xattrs = None;
+        }
+        capability.is_some() || before != self.permissions
+    }
+
     /// Feeds all of the inode to a digest.
     pub fn feed(&self, ino: Ino, digester: &mut Digester) {
         digester.ino(ino);

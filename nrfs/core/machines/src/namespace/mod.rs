@@ -61,6 +61,7 @@ impl Dispatch for Namespace {
                 self.rename((*parent, name), (*new_parent, new_name), *mode, time)
             }
             Change::SetAttributes { ino, attributes } => self.set_attributes(*ino, attributes, time),
+            Change::KillPrivileges { ino } => self.kill_privileges(*ino, time),
             Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode, time),
             Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name, time),
             Change::Drop { ino } => self.drop_inode(*ino),
@@ -77,7 +78,7 @@ impl Dispatch for Namespace {
             Change::Rename { name, new_name, .. } => name.as_bytes().len() + new_name.as_bytes().len(),
             Change::SetXattr { name, value, .. } => name.len() + value.len(),
             Change::RemoveXattr { name, .. } => name.len(),
-            Change::SetAttributes { .. } | Change::Drop { .. } => 0,
+            Change::SetAttributes { .. } | Change::KillPrivileges { .. } | Change::Drop { .. } => 0,
         }
     }
 }
@@ -268,12 +269,23 @@ impl Namespace {
 
     fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
+        if new.uid.is_some() || new.gid.is_some() {
+            inode.kill_privileges();
+        }
         inode.permissions = new.permissions.unwrap_or(inode.permissions);
         inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
         inode.owner.gid = new.gid.unwrap_or(inode.owner.gid);
         inode.accessed = new.accessed.unwrap_or(inode.accessed);
         inode.modified = new.modified.unwrap_or(inode.modified);
         inode.changed = new.changed.unwrap_or(time);
+        self.changed(ino, None)
+    }
+
+    fn kill_privileges(&mut self, ino: Ino, time: Time) -> Response {
+        let inode = self.inode_mut(ino)?;
+        if inode.kill_privileges() {
+            inode.changed = time;
+        }
         self.changed(ino, None)
     }
 

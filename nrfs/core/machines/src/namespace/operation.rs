@@ -65,12 +65,20 @@ pub enum Change {
         /// What happens to an entry of the new name, and to the old name.
         mode: RenameMode,
     },
-    /// Sets what is given and leaves the rest.
+    /// Sets what is given and leaves the rest. A new owner or group, without new permissions, takes
+    /// privileges away as `KillPrivileges` does: that is chown(2).
     SetAttributes {
         /// The inode.
         ino: Ino,
         /// What to set.
         attributes: NewAttributes,
+    },
+    /// Takes away what lets a file run with more rights than its caller's: set-user-id,
+    /// set-group-id where the group may execute, and `security.capability`. Somebody without the
+    /// right to keep them has changed its content.
+    KillPrivileges {
+        /// The inode.
+        ino: Ino,
     },
     /// Sets an extended attribute.
     SetXattr {

@@ -1,0 +1,175 @@
+//! Where things are in a message of the FUSE protocol, as far as we look into them.
+//!
+//! Source: `include/uapi/linux/fuse.h`, protocol 7.31 and later. All numbers are in the machine's own
+//! byte order. A message may hold anything: what is not there reads as nothing.
+
+/// What may be negotiated in the handshake; each is one bit of [`Init::flags`].
+pub mod flags {
+    /// A symlink's target may be kept.
+    pub const CACHE_SYMLINKS: u64 = 1 << 23;
+    /// The file system takes set-user-id and set-group-id away when a file is written, truncated or
+    /// given away. Without it the kernel asks for `security.capability` before every single write.
+    pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    /// The upper half of the flags is there.
+    pub const INIT_EXT: u64 = 1 << 30;
+}
+
+/// The largest buffer that the kernel's requests need beside their data.
+pub const HEADER_ROOM: usize = 4096;
+
+/// Bytes of data in the largest request.
+pub const MAX_WRITE: usize = 1 << 20;
+
+const PAGE_SIZE: usize = 4096;
+
+const SETATTR: u32 = 4;
+const OPEN: u32 = 14;
+const WRITE: u32 = 16;
+const INIT: u32 = 26;
+const CREATE: u32 = 35;
+
+/// Bytes before a request's own arguments.
+const REQUEST_HEADER: usize = 40;
+
+/// Bytes before a reply's own results.
+const REPLY_HEADER: usize = 16;
+
+/// A request of the kernel.
+#[derive(Clone, Copy)]
+pub struct Request<'a>(&'a [u8]);
+
+/// The request that opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Init {
+    /// Names the request; its reply has the same.
+    pub unique: u64,
+    /// What the kernel offers: bits of [`flags`].
+    pub flags: u64,
+}
+
+impl<'a> Request<'a> {
+    /// A message as it was read from the device.
+    pub fn new(message: &'a [u8]) -> Self {
+        Self(message)
+    }
+
+    /// The handshake, if that is what it is.
+    pub fn init(self) -> Option<Init> {
+        if self.opcode()? != INIT {
+            return None;
+        }
+        let lower = u64::from(self.argument(12)?);
+        let upper = if lower & flags::INIT_EXT != 0 { u64::from(self.argument(16)?) } else { 0 };
+        Some(Init { unique: u64_at(self.0, 8)?, flags: lower | upper << 32 })
+    }
+
+    /// The inode that loses its set-user-id and set-group-id bits by this request, if there is one.
+    /// Set only with [`flags::HANDLE_KILLPRIV_V2`], and only where the caller may not keep them.
+    pub fn kills_privileges_of(self) -> Option<u64> {
+        let (place, bit) = match self.opcode()? {
+            SETATTR => (0, 1 << 11),
+            OPEN => (4, 1 << 0),
+            WRITE => (20, 1 << 2),
+            CREATE => (12, 1 << 0),
+            _ => return None,
+        };
+        let node = u64_at(self.0, 16)?;
+        (self.argument(place)? & bit != 0).then_some(node)
+    }
+
+    fn opcode(self) -> Option<u32> {
+        u32_at(self.0, 4)
+    }
+
+    /// The number at `offset` in the request's own arguments.
+    fn argument(self, offset: usize) -> Option<u32> {
+        u32_at(self.0, REQUEST_HEADER + offset)
+    }
+}
+
+/// Names the request that a reply answers.
+pub fn reply_unique(reply: &[u8]) -> Option<u64> {
+    u64_at(reply, 8)
+}
+
+/// Changes what a reply to the handshake settles: adds `wanted` flags, and lets no request hold more
+/// than `data` bytes. A refusal stays as it is.
+pub fn settle_init(reply: &mut [u8], wanted: u64, data: usize) {
+    const FLAGS: usize = REPLY_HEADER + 12;
+    const MAX_WRITE: usize = REPLY_HEADER + 20;
+    const MAX_PAGES: usize = REPLY_HEADER + 28;
+    const FLAGS2: usize = REPLY_HEADER + 32;
+    let (Some(lower), Some(upper)) = (u32_at(reply, FLAGS), u32_at(reply, FLAGS2)) else { return };
+    let wanted = if wanted >> 32 == 0 { wanted } else { wanted | flags::INIT_EXT };
+    reply[FLAGS..][..4].copy_from_slice(&(lower | wanted as u32).to_ne_bytes());
+    reply[FLAGS2..][..4].copy_from_slice(&(upper | (wanted >> 32) as u32).to_ne_bytes());
+    if let Some(max_write) = u32_at(reply, MAX_WRITE) {
+        let max_write = (max_write as usize).min(data);
+        reply[MAX_WRITE..][..4].copy_from_slice(&(max_write as u32).to_ne_bytes());
+        reply[MAX_PAGES..][..2].copy_from_slice(&((max_write / PAGE_SIZE) as u16).to_ne_bytes());
+    }
+}
+
+fn u32_at(message: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(message.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+fn u64_at(message: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(message.get(offset..offset + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(opcode: u32, node: u64, arguments: &[u32]) -> Vec<u8> {
+        let mut message = vec![0; REQUEST_HEADER];
+        message[4..8].copy_from_slice(&opcode.to_ne_bytes());
+        message[8..16].copy_from_slice(&77_u64.to_ne_bytes());
+        message[16..24].copy_from_slice(&node.to_ne_bytes());
+        message.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
+        message
+    }
+
+    #[test]
+    fn the_handshake_is_recognised_with_all_its_flags() {
+        let offered = (flags::INIT_EXT | flags::HANDLE_KILLPRIV_V2) as u32;
+        let init = request(INIT, 0, &[7, 44, 0, offered, 5]);
+        let expected = Init { unique: 77, flags: u64::from(offered) | 5 << 32 };
+        assert_eq!(Request::new(&init).init(), Some(expected));
+        assert_eq!(Request::new(&request(OPEN, 0, &[0; 5])).init(), None);
+    }
+
+    #[test]
+    fn only_marked_requests_take_privileges_away() {
+        for (opcode, length, place, bit) in
+            [(SETATTR, 22, 0, 11), (OPEN, 2, 1, 0), (WRITE, 10, 5, 2), (CREATE, 4, 3, 0)]
+        {
+            let mut arguments = vec![0; length];
+            assert_eq!(Request::new(&request(opcode, 9, &arguments)).kills_privileges_of(), None);
+            arguments[place] = 1 << bit;
+            assert_eq!(Request::new(&request(opcode, 9, &arguments)).kills_privileges_of(), Some(9));
+        }
+    }
+
+    #[test]
+    fn a_message_cut_short_reads_as_nothing() {
+        let whole = request(WRITE, 9, &[u32::MAX; 10]);
+        for length in 0..whole.len() {
+            let request = Request::new(&whole[..length]);
+            assert_eq!(request.init(), None);
+            assert_eq!(request.kills_privileges_of().is_some(), length >= REQUEST_HEADER + 24);
+            settle_init(&mut whole[..length].to_vec(), u64::MAX, 0);
+        }
+    }
+
+    #[test]
+    fn settling_adds_flags_and_bounds_the_data() {
+        let mut reply = vec![0; REPLY_HEADER + 64];
+        reply[REPLY_HEADER + 20..][..4].copy_from_slice(&(1_u32 << 20).to_ne_bytes());
+        settle_init(&mut reply, flags::CACHE_SYMLINKS | 1 << 40, 1 << 17);
+        let number = |place| u32_at(&reply, REPLY_HEADER + place).unwrap();
+        assert_eq!(u64::from(number(12)), flags::CACHE_SYMLINKS | flags::INIT_EXT);
+        assert_eq!((number(20), number(28) & 0xffff, number(32)), (1 << 17, 32, 1 << 8));
+    }
+}
