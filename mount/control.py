@@ -50,8 +50,10 @@ def runtime_directories(user: int) -> list[Path]:
     return [Path(own) / "nrfs", last_resort] if own and Path(own).is_absolute() else [last_resort]
 
 
-def make_runtime_directory() -> Path:
+def make_runtime_directory(mountpoint: str) -> Path:
     """Makes this user's runtime directory where it is not yet there.
+
+    It is one that a mount at ``mountpoint`` does not cover: there the daemon would have to ask itself.
 
     Raises:
         MountError: there is no place that only this user can write to.
@@ -61,12 +63,15 @@ def make_runtime_directory() -> Path:
         if len(os.fsencode(directory)) + 1 + _LONGEST_NAME > _LONGEST_SOCKET_PATH:
             continue
         try:
+            if directory.resolve().is_relative_to(mountpoint):
+                continue
             directory.mkdir(mode=0o700, exist_ok=True)
             if _is_private(directory, os.geteuid()):
                 return directory
         except OSError:
             continue
-    raise MountError(f"no directory for the control socket: {directory} is not this user's own, mode 0700")
+    places = " or ".join(map(str, runtime_directories(os.geteuid())))
+    raise MountError(f"no directory for the control socket: {places} must be this user's own, mode 0700")
 
 
 def _is_private(directory: Path, user: int) -> bool:
@@ -85,6 +90,11 @@ class ControlFiles:
     log: Path
     """Its messages, unless they were wanted elsewhere."""
 
+    @classmethod
+    def of(cls, device: str, directory: Path) -> ControlFiles:
+        """Those of the mount with this device number."""
+        return cls(directory / f"{device}.sock", directory / f"{device}.log")
+
     def remove_empty_log(self) -> None:
         """Leaves a log only where there is something to read in it."""
         try:
@@ -92,12 +102,6 @@ class ControlFiles:
                 self.log.unlink()
         except FileNotFoundError:
             return
-
-
-def files_of(device: str) -> ControlFiles:
-    """Where a daemon of this user keeps its files."""
-    directory = make_runtime_directory()
-    return ControlFiles(directory / f"{device}.sock", directory / f"{device}.log")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ nothing of it is left. Whatever fails after the mount was made is logged and end
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -24,8 +25,8 @@ from mount import control, mounting
 from mount.failure import MountError
 from mount.launch import ENDING_SIGNALS
 from mount.operations import Operations
-from mount.options import MountOptions
-from nrfs import Filesystem
+from mount.options import Cache, MountOptions
+from nrfs import Filesystem, Relay
 
 _log = logging.getLogger("nrfs")
 
@@ -44,14 +45,16 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
         MountError: the mount could not be made, or serving it failed. Nothing is left behind.
 
     """
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    _log_what_matters()
     filesystem = _filesystem(options)
+    directory = control.make_runtime_directory(options.mountpoint)
     if signal.sigpending() & ENDING_SIGNALS:
         return
     mount = mounting.attach(options)
-    daemon = _Daemon(options, filesystem, mount)
+    files = control.ControlFiles.of(mount.entry.device, directory)
+    daemon = _Daemon(options, filesystem, mount, files.log)
     try:
-        with daemon.session(on_ready), control.listening(daemon.files.socket) as listener:
+        with daemon.session(on_ready), control.listening(files.socket) as listener:
             # What is alive now stays so: the collector need not look at it again during requests.
             gc.collect()
             gc.freeze()
@@ -62,9 +65,21 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
         _log.exception("serving the mount failed")
         raise MountError(f"{options.mountpoint}: serving the mount failed: {_innermost(fault)}") from fault
     finally:
-        if not daemon.taken_away:
+        if daemon.taken_away:
+            mount.detach_if_dead()
+        else:
             mount.detach()
-        daemon.files.remove_empty_log()
+        files.remove_empty_log()
+
+
+def _log_what_matters() -> None:
+    def matters(record: logging.LogRecord) -> bool:
+        # The kernel takes no reply to a request whose caller was killed, or after the mount's end.
+        nobody_waits = {os.strerror(number) for number in (errno.ENOENT, errno.ENODEV)}
+        return "fuse_reply_" not in record.msg or not nobody_waits.intersection(record.args or ())
+
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("pyfuse3").addFilter(matters)
 
 
 def _filesystem(options: MountOptions) -> Filesystem:
@@ -93,42 +108,47 @@ def _innermost(fault: BaseException) -> BaseException:
 class _Daemon:
     """A mount that is served by pyfuse3 in this process."""
 
-    def __init__(self, options: MountOptions, filesystem: Filesystem, mount: mounting.Mount) -> None:
-        self.files = control.files_of(mount.entry.device)
+    def __init__(self, options: MountOptions, filesystem: Filesystem, mount: mounting.Mount, log: Path) -> None:
         self.taken_away = False
-        """Whether the kernel ended the connection: then there is no mount of ours to detach."""
+        """Whether the kernel ended the connection."""
         self._options = options
         self._filesystem = filesystem
         self._mount = mount
+        self._own_log = log
         self._told_to_end = False
         self._started = time.time()
 
     @contextmanager
     def session(self, on_ready: Callable[[Path], None]) -> Iterator[None]:
-        """pyfuse3's session at the mount's descriptor, which is closed in the end."""
+        """pyfuse3's session behind a relay at the mount's descriptor, which is closed in the end."""
 
         def announce() -> None:
             try:
-                on_ready(self.files.log)
+                on_ready(self._own_log)
             except OSError:
                 self._end()
 
         self._operations = Operations(self._filesystem, self._options.cache, announce)
+        self._relay = Relay(self._filesystem, self._mount.descriptor, caching=self._options.cache is Cache.WRITEBACK)
         try:
-            # libfuse takes this form for a descriptor that is mounted already.
-            pyfuse3.init(self._operations, f"/dev/fd/{self._mount.descriptor}", set())
-        except BaseException:
-            os.close(self._mount.descriptor)
-            raise
-        try:
-            yield
+            try:
+                # libfuse takes this form for a descriptor that is mounted already.
+                pyfuse3.init(self._operations, f"/dev/fd/{self._relay.descriptor}", set())
+            except BaseException:
+                os.close(self._relay.descriptor)
+                raise
+            try:
+                yield
+            finally:
+                pyfuse3.close(unmount=False)
         finally:
-            pyfuse3.close(unmount=False)
+            self._relay.end()
 
     async def serve(self, listener: socket.socket) -> None:
         """Answers requests and clients until the mount's end."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_on_signal)
+            nursery.start_soon(self._end_with_requests)
             nursery.start_soon(control.serve, listener, self._answer)
             # One task: a handler never waits, so more of them would only take turns.
             await pyfuse3.main(min_tasks=1, max_tasks=1)
@@ -140,6 +160,10 @@ class _Daemon:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
             async for _ in signals:
                 self._end()
+
+    async def _end_with_requests(self) -> None:
+        await trio.lowlevel.wait_readable(self._relay)
+        pyfuse3.terminate()
 
     def _end(self) -> None:
         self._told_to_end = True

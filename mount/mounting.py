@@ -46,9 +46,24 @@ class Mount:
 
         The descriptor should be closed before: else the kernel may first send what it has to write.
         """
-        for entry in mountinfo.entries():
-            if (entry.mount_id, entry.device) == (self.entry.mount_id, self.entry.device):
-                unmount(entry, lazy=True)
+        for entry in self._entries():
+            unmount(entry, lazy=True)
+
+    def detach_if_dead(self) -> None:
+        """Does the same after the kernel ended the connection: by an unmount, or else by an abort.
+
+        After an unmount another mount may have got all the numbers of this one, and must stay.
+        """
+        for entry in self._entries():
+            try:
+                os.statvfs(entry.mountpoint)
+            except OSError as error:
+                if error.errno == errno.ENOTCONN:
+                    unmount(entry, lazy=True)
+
+    def _entries(self) -> list[mountinfo.MountEntry]:
+        numbers = (self.entry.mount_id, self.entry.device)
+        return [entry for entry in mountinfo.entries() if (entry.mount_id, entry.device) == numbers]
 
 
 def attach(options: MountOptions) -> Mount:

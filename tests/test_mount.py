@@ -162,6 +162,39 @@ def test_the_daemon_keeps_nothing_open_of_its_caller(mount_nrfs: Mounts, tmp_pat
     assert os.getsid(process) == process
 
 
+def test_a_mount_may_cover_the_place_of_control_sockets(mount_nrfs: Mounts) -> None:
+    """In a mount namespace of its own, where it covers nothing that others use."""
+    script = '"$0" -m nrfs.cli mount /run --size 64M && touch /run/file && "$0" -m nrfs.cli status /run'
+    script += ' && "$0" -m nrfs.cli umount /run'
+    command = ["unshare", "--mount", "sh", "-c", script, nrfs_command()[0]]
+    result = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("/run\n")
+
+
+def test_messages_go_to_the_log_that_was_asked_for(mount_nrfs: Mounts, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("kept\n")
+    path = mount_nrfs(log=log)
+    assert Path(f"/proc/{daemon_of(path)}/fd/2").readlink() == log
+    mount_nrfs.unmount(path)
+    assert log.read_text() == "kept\n"
+
+
+def test_a_caller_that_is_killed_in_a_request_leaves_no_trace(mount_nrfs: Mounts, nothing_left: None) -> None:
+    path = mount_nrfs(cache="none")
+    process = daemon_of(path)
+    os.kill(process, signal.SIGSTOP)
+    with subprocess.Popen(["stat", str(path / "file")], stderr=subprocess.DEVNULL) as caller:
+        time.sleep(0.1)
+        caller.kill()
+    os.kill(process, signal.SIGCONT)
+    (path / "file").touch()
+    mount_nrfs.unmount(path)
+
+
 # How it ends
 
 
@@ -300,6 +333,21 @@ def test_the_mount_ends_when_its_mount_point_is_removed_elsewhere(mount_nrfs: Mo
     # In a mount namespace without the mount the directory can be removed, and the kernel then unmounts.
     script = f"umount {path} && rmdir {path}"
     subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", script], check=True)
+    assert exit_status(process) == 0
+    assert entry_at(path) is None
+
+
+def test_an_aborted_connection_ends_the_mount(mount_nrfs: Mounts, as_reaper: None, nothing_left: None) -> None:
+    path = mount_nrfs()
+    process = daemon_of(path)
+    entry = entry_at(path)
+    assert entry is not None
+    connections = mount_nrfs.directory()
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", str(connections)], check=True)
+    try:
+        (connections / entry.device.partition("-")[2] / "abort").write_text("1")
+    finally:
+        subprocess.run(["umount", str(connections)], check=True)
     assert exit_status(process) == 0
     assert entry_at(path) is None
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import Mounts, daemon_of, entry_at, is_alive, run_nrfs, wait_until
 
 from mount import control
+from mount.mountinfo import MountEntry
 from mount.status import MountStatus
 
 
@@ -142,9 +143,14 @@ def test_a_stuck_daemon_is_named_and_waited_for_no_longer_than_some_seconds(moun
 def test_only_the_owner_can_reach_the_control_socket(mountpoint: Path) -> None:
     entry = entry_at(mountpoint)
     assert entry is not None
-    path = control.files_of(entry.device).socket
+    path = socket_of(entry)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+
+
+def socket_of(entry: MountEntry) -> Path:
+    places = control.runtime_directories(entry.owner)
+    return next(path for place in places if (path := place / f"{entry.device}.sock").exists())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_a_broken_client_gets_an_error_and_harms_nothing(mountpoint: Path, sent:
     entry = entry_at(mountpoint)
     assert entry is not None
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(control.files_of(entry.device).socket))
+        client.connect(str(socket_of(entry)))
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
         try:
