@@ -1,5 +1,5 @@
 """nrfs: a node-replicated in-memory file system, as a mount and as a library."""
 
-from nrfs._core import ROOT, Attributes, Capacity, DirectoryEntry, Filesystem, Relay
+from nrfs._core import ROOT, Attributes, Capacity, DirectoryEntry, Filesystem, Relay, release_memory
 
-__all__ = ["ROOT", "Attributes", "Capacity", "DirectoryEntry", "Filesystem", "Relay"]
+__all__ = ["ROOT", "Attributes", "Capacity", "DirectoryEntry", "Filesystem", "Relay", "release_memory"]

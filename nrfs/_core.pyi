@@ -5,11 +5,15 @@ has them; times are nanoseconds since the epoch; inode numbers are never reused.
 system is an ``OSError`` with the errno that tmpfs would give.
 """
 
-from collections.abc import Buffer
 from typing import Any, Literal, final
+
+from typing_extensions import Buffer
 
 ROOT: int
 """The inode number of the root directory."""
+
+def release_memory() -> None:
+    """Gives memory that is free, and kept to be used again, back to the system."""
 
 @final
 class Attributes:
@@ -64,6 +68,7 @@ class Filesystem:
 
     Raises:
         ValueError: an argument out of range, with the reason.
+
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class Filesystem:
         self, parent: int, name: bytes, mode: int, *, rdev: int = 0, uid: int | None = None, gid: int | None = None
     ) -> Attributes:
         """Makes a regular file, fifo, socket or device node: the type is in ``mode``."""
-    def mkdir(self, parent: int, name: bytes, mode: int, *, uid: int | None = None, gid: int | None = None) -> Attributes: ...
+    def mkdir(
+        self, parent: int, name: bytes, mode: int, *, uid: int | None = None, gid: int | None = None
+    ) -> Attributes: ...
     def symlink(
         self, parent: int, name: bytes, target: bytes, *, uid: int | None = None, gid: int | None = None
     ) -> Attributes: ...
@@ -116,7 +123,7 @@ class Filesystem:
     ) -> Attributes: ...
     def getxattr(self, ino: int, name: bytes) -> bytes: ...
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """``flags`` as setxattr(2): XATTR_CREATE 1, XATTR_REPLACE 2."""
+        """``flags``: os.XATTR_CREATE or os.XATTR_REPLACE."""
     def listxattr(self, ino: int) -> list[bytes]: ...
     def removexattr(self, ino: int, name: bytes) -> None: ...
 
@@ -127,9 +134,10 @@ class Filesystem:
 
         Raises:
             OSError: ENOSPC where not one byte fits, EFBIG past the largest offset.
+
         """
     def fallocate(self, ino: int, offset: int, length: int, mode: int = 0) -> None:
-        """``mode`` as fallocate(2): 0, KEEP_SIZE 1, PUNCH_HOLE 2 (with KEEP_SIZE), ZERO_RANGE 16."""
+        """``mode`` as for Linux: 0, or KEEP_SIZE 1, PUNCH_HOLE 2 (with KEEP_SIZE), ZERO_RANGE 16."""
     def seek(self, ino: int, offset: int, whence: int) -> int:
         """``whence``: os.SEEK_DATA or os.SEEK_HOLE; ENXIO where there is none."""
 
@@ -145,7 +153,8 @@ class Filesystem:
         """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there:
-        one ``{"log": str, "position": int, "digests": [str, ...]}`` a log."""
+        one ``{"log": str, "position": int, "digests": [str, ...]}`` a log.
+        """
 
 @final
 class Relay:
@@ -158,6 +167,7 @@ class Relay:
         filesystem: the one that is mounted.
         device: a descriptor of /dev/fuse on which a mount was made. It is the relay's from then on.
         caching: whether the kernel may keep the targets of symlinks.
+
     """
 
     def __init__(self, filesystem: Filesystem, device: int, *, caching: bool) -> None: ...

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, final
@@ -40,6 +41,7 @@ def add_commands(subparsers: Subcommands) -> None:
     bench = subparsers.add_parser("bench", help="run a workload and report its figures")
     workloads = bench.add_subparsers(dest="workload", metavar="WORKLOAD", required=True, parser_class=_OneLineParser)
     _add_leveldb(workloads)
+    _add_memory(workloads)
 
 
 def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
@@ -70,6 +72,20 @@ def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.set_defaults(run=run_leveldb)
 
 
+def _add_memory(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "memory",
+        help="how much memory files take",
+        description="Makes files through the service itself, without a mount, and measures what is resident.",
+    )
+    parser.add_argument("--nodes", type=_positive, default=1, metavar="N", help="replicas (1)")
+    parser.add_argument("--files", type=_positive, default=1_000_000, metavar="N", help="empty files (1000000)")
+    parser.add_argument("--data", type=_positive, default=2**30, metavar="B", help="bytes of content (1 GiB)")
+    parser.add_argument("--file-size", type=_positive, default=2**16, metavar="B", help="bytes in a file (65536)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.set_defaults(run=run_memory)
+
+
 def _epilog() -> str:
     lines = ["benchmarks:", *(f"  {name:<17} {meaning}" for name, meaning in BENCHMARKS.items())]
     lines += ["", "A benchmark that needs a filled database and comes first gets one, untimed.", "", "presets:"]
@@ -96,8 +112,8 @@ def run_leveldb(options: argparse.Namespace) -> int:
         compression=options.compression,
         json=options.json,
     )
-    signal.signal(signal.SIGTERM, _exit_on_signal)
-    try:
+
+    def work() -> None:
         _check(configuration)
         from workloads.leveldb import report, rounds
 
@@ -105,11 +121,37 @@ def run_leveldb(options: argparse.Namespace) -> int:
         if configuration.json is not None:
             report.write_json(results, configuration.json)
         report.show(results)
+
+    return _run("leveldb", work)
+
+
+def run_memory(options: argparse.Namespace) -> int:
+    """Measures the memory that files take; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import memory
+
+        if options.data < options.file_size:
+            raise WorkloadError("--data is less than one file of --file-size")
+        configuration = memory.Configuration(
+            options.nodes, options.files, options.data, options.file_size, options.json
+        )
+        _check_json(options.json)
+        memory.show(configuration, memory.run(configuration))
+
+    return _run("memory", work)
+
+
+def _run(workload: str, work: Callable[[], None]) -> int:
+    """Does the work, and says in one line why it could not be done."""
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        work()
     except WorkloadError as failure:
-        print(f"nrfs bench leveldb: {failure}", file=sys.stderr)
+        print(f"nrfs bench {workload}: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("nrfs bench leveldb: interrupted", file=sys.stderr)
+        print(f"nrfs bench {workload}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 
@@ -121,10 +163,15 @@ def _check(configuration: Configuration) -> None:
             raise WorkloadError(f"{directory}: no such directory")
         if not directory.is_dir():
             raise WorkloadError(f"{directory}: not a directory")
-    if configuration.json is not None:
-        target = configuration.json if configuration.json.exists() else configuration.json.absolute().parent
-        if configuration.json.is_dir() or not os.access(target, os.W_OK):
-            raise WorkloadError(f"{configuration.json}: cannot write the results there")
+    _check_json(configuration.json)
+
+
+def _check_json(path: Path | None) -> None:
+    if path is None:
+        return
+    target = path if path.exists() else path.absolute().parent
+    if path.is_dir() or not os.access(target, os.W_OK):
+        raise WorkloadError(f"{path}: cannot write the results there")
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:

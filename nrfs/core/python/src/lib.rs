@@ -10,12 +10,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[pyo3::pymodule]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::convert::{Attributes, Capacity, DirectoryEntry};
     #[pymodule_export]
     use super::filesystem::Filesystem;
     #[pymodule_export]
     use super::relay::Relay;
+
+    /// Gives memory that is free, and kept to be used again, back to the system.
+    #[pyfunction]
+    fn release_memory(py: Python<'_>) {
+        // SAFETY: it takes a flag, and may be called by any thread at any time.
+        py.detach(|| unsafe { libmimalloc_sys::mi_collect(true) });
+    }
 
     #[pymodule_export]
     const ROOT: u64 = ::filesystem::Ino::ROOT.0;

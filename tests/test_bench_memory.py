@@ -1,0 +1,33 @@
+"""``nrfs bench memory``, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nrfs.cli", "bench", "memory", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_memory_is_reported_per_replica(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = bench("--nodes", "2", "--files", "20000", "--data", str(64 << 20), "--json", str(report))
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(report.read_text())["figures"]
+    # Loose bounds: they tell a file that costs something from one that costs far too much.
+    assert 50 < figures["bytes_per_empty_file"] < 1000
+    assert 0.5 < figures["bytes_per_byte"] < 2
+
+
+def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
+    for arguments, status in [
+        (("--data", "10", "--file-size", "20"), 1),
+        (("--json", str(tmp_path)), 1),
+        (("--nodes", "0"), 2),
+    ]:
+        done = bench(*arguments)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, "", 1)
