@@ -5,11 +5,13 @@ has them; times are nanoseconds since the epoch; inode numbers are never reused.
 system is an ``OSError`` with the errno that tmpfs would give.
 """
 
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, Self, final
 
 from typing_extensions import Buffer
 
-ROOT: int
+__all__ = ["ROOT", "Attributes", "Capacity", "DirectoryEntry", "Filesystem", "Relay", "release_memory"]
+
+ROOT: Final[int]
 """The inode number of the root directory."""
 
 def release_memory() -> None:
@@ -71,8 +73,8 @@ class Filesystem:
 
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         nodes: int | Literal["auto"] = "auto",
         logs: int = 4,
@@ -81,7 +83,7 @@ class Filesystem:
         mode: int = 0o755,
         uid: int | None = None,
         gid: int | None = None,
-    ) -> None: ...
+    ) -> Self: ...
 
     # Names
     def lookup(self, parent: int, name: bytes) -> Attributes: ...
@@ -170,7 +172,7 @@ class Relay:
 
     """
 
-    def __init__(self, filesystem: Filesystem, device: int, *, caching: bool) -> None: ...
+    def __new__(cls, filesystem: Filesystem, device: int, *, caching: bool) -> Self: ...
     @property
     def descriptor(self) -> int:
         """For pyfuse3, which closes it: it finds a device there that is mounted already."""

@@ -67,8 +67,11 @@ impl Filesystem {
 #[pymethods]
 impl Filesystem {
     #[new]
-    #[pyo3(signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, size = Amount::Text("50%".into()),
-                        inodes = None, mode = 0o755, uid = None, gid = None))]
+    #[pyo3(
+        signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, size = Amount::Text("50%".into()),
+                     inodes = None, mode = 0o755, uid = None, gid = None),
+        text_signature = "(*, nodes='auto', logs=4, size='50%', inodes=None, mode=0o755, uid=None, gid=None)"
+    )]
     fn new(
         nodes: Nodes,
         logs: usize,
