@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .operations import HOLES_SEEN_BELOW, Shown, shown
 
-_WHOLE = 1 << 20
+_WHOLE = 1 << 24
 """Files up to this size are compared byte by byte; of larger ones, their data and the edges of their holes."""
 
 _PAGE = 4096
@@ -90,10 +90,10 @@ def _content(path: bytes, size: int) -> str:
 def _worth_reading(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     """Page by page where the file system says that there is data; and a page where it says that holes begin or end.
 
-    A file system without SEEK_HOLE says that all is data: then the first and the last MiB, and the pages that
+    A file system without SEEK_HOLE says that all is data: then the first MiB, the last page, and the pages that
     lie around powers of two, which is where the generated programs write.
     """
-    limit = _WHOLE // _PAGE
+    limit = (1 << 20) // _PAGE
     pages = {0, (size - 1) // _PAGE}
     at = 0
     while len(pages) < limit and size < HOLES_SEEN_BELOW:
