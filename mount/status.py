@@ -13,6 +13,7 @@ from mount import control, mountinfo
 from mount.failure import MountError
 
 _KIBI = 1024.0
+_WIDTH = 100
 
 
 @final
@@ -99,7 +100,7 @@ def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
 
 
 def _lines(status: MountStatus) -> Iterable[str]:
-    yield status.mountpoint
+    yield os.fsencode(status.mountpoint).decode(errors="backslashreplace")
     if status.problem is not None:
         yield f"  {status.problem}"
     if status.daemon is None:
@@ -111,7 +112,7 @@ def _lines(status: MountStatus) -> Iterable[str]:
     age = _duration(time.time() - daemon["started"])
     yield f"  daemon    process {daemon['pid']}, up {age}, cache {daemon['cache']}"
     yield f"  used      {space}, {inodes}"
-    yield f"  requests  {_requests(daemon['requests'])}"
+    yield from _wrapped("  requests  ", _requests(daemon["requests"]))
     yield ""
     yield from _table(_positions(daemon))
     yield ""
@@ -121,9 +122,22 @@ def _lines(status: MountStatus) -> Iterable[str]:
         yield from _table(_digests(status.verification))
 
 
-def _requests(requests: dict[str, int]) -> str:
+def _requests(requests: dict[str, int]) -> Sequence[str]:
     frequent = sorted(((count, kind) for kind, count in requests.items() if count), reverse=True)
-    return ", ".join(f"{kind} {count:,}" for count, kind in frequent) or "none yet"
+    return [f"{kind} {count:,}" for count, kind in frequent] or ["none yet"]
+
+
+def _wrapped(title: str, items: Sequence[str]) -> Iterable[str]:
+    """A list behind its title, in lines that are not too long and never break an item."""
+    line = title + items[0]
+    for item in items[1:]:
+        line += ","
+        if len(line) + 1 + len(item) > _WIDTH:
+            yield line
+            line = " " * len(title) + item
+        else:
+            line += " " + item
+    yield line
 
 
 def _positions(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:

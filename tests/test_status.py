@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Mounts, daemon_of, entry_at, is_alive, run_nrfs, wait_until
+from conftest import Mounts, daemon_of, entry_at, is_alive, run_nrfs, take_away, wait_until
 
 from mount import control
 from mount.mountinfo import MountEntry
@@ -114,6 +114,18 @@ def test_what_is_no_mount_of_nrfs_has_no_status(path: str) -> None:
     result = run_nrfs("status", path)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"nrfs status: {path}: no nrfs is mounted here\n"
+
+
+def test_a_mount_point_may_be_no_text(mount_nrfs: Mounts) -> None:
+    path = mount_nrfs.directory() / os.fsdecode(b"\xff")
+    path.mkdir()
+    try:
+        mount_nrfs(path)
+        result = run_nrfs("status", path)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"{path.parent}/\\xff\n")
+    finally:
+        take_away(path)
 
 
 def test_a_dead_daemon_is_called_dead(mount_nrfs: Mounts) -> None:
