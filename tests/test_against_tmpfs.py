@@ -28,7 +28,7 @@ import pytest
 from hypothesis import Verbosity, given
 from support import operations as ops
 from support import programs
-from support.compare import Failed, Program, Step, compare, perform
+from support.compare import Failed, Program, Step, compare, outcome, perform
 from support.generating import generated
 from support.mounts import Configuration, Pair, mounted_pair, node_counts
 from support.operations import Pattern, World
@@ -455,6 +455,36 @@ def test_times_never_run_backwards(pair: Pair) -> None:
                 last = status.st_ctime_ns
     finally:
         os.close(descriptor)
+
+
+# -- attributes -------------------------------------------------------------------------------------------------------
+
+
+def test_more_xattrs_than_a_list_can_hold_fail_as_on_tmpfs(pair: Pair) -> None:
+    results = []
+    for directory in pair.directories("xattrs"):
+        told: list[object] = []
+        for number in range(300):
+            name = f"trusted.{number:0240}"
+            told.append(outcome(os.setxattr, directory, name, b"v"))
+        names = outcome(lambda place: sorted(os.listxattr(place)), directory)
+        told += [names, os.getxattr(directory, f"trusted.{299:0240}")]
+        results.append(told)
+    assert results[1] == results[0]
+
+
+def test_the_largest_xattr_comes_back_whole(pair: Pair) -> None:
+    results = []
+    for directory in pair.directories("largest"):
+        value = bytes(range(256)) * 256
+        told = [
+            outcome(os.setxattr, directory, "trusted.a", value),
+            os.getxattr(directory, "trusted.a") == value,
+        ]
+        told.append(outcome(os.setxattr, directory, "trusted.a", value + b"x"))
+        results.append([*told, os.getxattr(directory, "trusted.a") == value])
+    assert results[0] == [None, True, Failed("E2BIG"), True]
+    assert results[1] == results[0]
 
 
 # -- what the mount cannot carry --------------------------------------------------------------------------------------

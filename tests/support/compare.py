@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import ParamSpec
 
 from .differences import ALL, Abilities
 from .operations import Nothing, Operation, Result, World
@@ -40,7 +41,17 @@ class Failed:
 
 Program = Sequence[Step]
 
+Arguments = ParamSpec("Arguments")
+
 _directories = count()
+
+
+def outcome(call: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+    """What a call returns, or how it failed."""
+    try:
+        return call(*arguments, **keywords)
+    except OSError as error:
+        return Failed(errno.errorcode.get(error.errno or 0, str(error)))
 
 
 def perform(step: Step, world: World, root: Path) -> Result:
@@ -51,9 +62,7 @@ def perform(step: Step, world: World, root: Path) -> Result:
         if needed and not getattr(world.abilities, needed):
             return "not compared"
         with acting_as(step.user, step.umask):
-            return step.operation.run(world)
-    except OSError as error:
-        return Failed(errno.errorcode.get(error.errno or 0, str(error)))
+            return outcome(step.operation.run, world)
     finally:
         os.chdir("/")
 

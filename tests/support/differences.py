@@ -1,6 +1,13 @@
 """Everything in which a mount of nrfs is known to differ from tmpfs. What is not listed here must be equal.
 
-Each entry is tested to be exactly what is said: a difference that goes away, or another one, fails a test.
+Each ability is tested to be exactly what is said: a difference that goes away, or another one, fails a test.
+
+Besides what a mount can do, it differs in this:
+
+- a hard link costs no inode; on tmpfs each costs one (``test_limits``);
+- under the writeback cache, a lack of space is told by fsync(2) or close(2), not by write(2) (``test_limits``);
+- under the writeback cache, st_blocks of an open file tells what it was when the file was last closed;
+- a directory lists its entries in the order in which they came; tmpfs in the opposite one.
 """
 
 from __future__ import annotations
