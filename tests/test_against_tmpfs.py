@@ -37,6 +37,7 @@ from support.syscalls import (
     FALLOC_FL_PUNCH_HOLE,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
+    RENAME_WHITEOUT,
     fallocate,
     getdents,
 )
@@ -298,6 +299,15 @@ def test_what_another_user_may_not_do_is_refused_alike(pair: Pair) -> None:
     compare(program, pair.reference, pair.subject, pair.abilities)
 
 
+def test_a_whiteout_belongs_to_who_renamed(pair: Pair) -> None:
+    program = [
+        Step(ops.Make(b"a", 0o644), user=1000),
+        Step(ops.Rename(b"a", b"b", RENAME_WHITEOUT), user=1000),
+        Step(ops.Stat(b"a", False)),
+    ]
+    compare(program, pair.reference, pair.subject, pair.abilities)
+
+
 # -- times ------------------------------------------------------------------------------------------------------------
 
 TIMED: dict[str, ops.Operation] = {
@@ -530,6 +540,31 @@ def test_access_control_lists_are_not_carried_and_leave_the_mode(pair: Pair) -> 
         assert refused.value.errno == errno.EOPNOTSUPP
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert os.listxattr(path) == []
+
+
+def test_the_times_of_a_fifo_are_not_told_by_what_goes_through_it(pair: Pair) -> None:
+    stamps = []
+    for directory in pair.directories("fifo"):
+        os.mkfifo(directory / "fifo")
+        descriptor = os.open(directory / "fifo", os.O_RDWR)
+        try:
+            os.utime(descriptor, ns=(5, 5))
+            os.write(descriptor, b"through")
+            stamps.append(os.fstat(descriptor).st_mtime_ns == 5)
+        finally:
+            os.close(descriptor)
+    assert stamps == [False, True]
+
+
+def test_set_group_id_without_the_right_to_execute_stays_behind_a_foreign_change(pair: Pair) -> None:
+    modes = []
+    for root in pair.directories("set-group-id"):
+        world = World()
+        perform(Step(ops.Make(b"file", 0o600)), world, root)
+        perform(Step(ops.Chmod(b"file", 0o2666)), world, root)
+        assert perform(Step(ops.Truncate(b"file", 5), user=1000), world, root) is None
+        modes.append(oct((root / "file").stat().st_mode))
+    assert modes == ["0o100666", "0o102666"]
 
 
 def test_xattr_flags_that_exclude_each_other_are_taken_for_the_first(pair: Pair) -> None:

@@ -7,6 +7,9 @@ Besides what a mount can do, it differs in this:
 - a hard link costs no inode; on tmpfs each costs one (``test_limits``);
 - under the writeback cache, a lack of space is told by fsync(2) or close(2), not by write(2) (``test_limits``);
 - under the writeback cache, st_blocks of an open file tells what it was when the file was last closed;
+- what goes through a fifo does not change the times of its name: the kernel does not tell the file system;
+- set-group-id on a file without the group's right to execute stays when somebody outside the group changes the file:
+  the kernel does not tell the file system to take it away, as it does where the group may execute;
 - a directory lists its entries in the order in which they came; tmpfs in the opposite one.
 """
 

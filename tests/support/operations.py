@@ -70,15 +70,20 @@ _KINDS = {
 
 
 def shown(status: os.stat_result) -> Shown:
+    """What is compared of a stat; for what is left out see ``differences.py``."""
+    kind = _KINDS[stat.S_IFMT(status.st_mode)]
+    mode = stat.S_IMODE(status.st_mode)
+    if kind == "file" and not mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
     return Shown(
-        kind=_KINDS[stat.S_IFMT(status.st_mode)],
-        mode=oct(stat.S_IMODE(status.st_mode)),
+        kind=kind,
+        mode=oct(mode),
         links=status.st_nlink,
         owner=(status.st_uid, status.st_gid),
         size=status.st_size,
         device=status.st_rdev,
         accessed=shown_time(status.st_atime_ns),
-        modified=shown_time(status.st_mtime_ns),
+        modified="not compared" if kind == "fifo" else shown_time(status.st_mtime_ns),
     )
 
 
