@@ -26,7 +26,10 @@ from mount.failure import MountError
 from mount.launch import ENDING_SIGNALS
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
-from nrfs import Filesystem, Relay
+from nrfs import Filesystem, Relay, release_memory
+
+_PAUSE = 1.0
+"""Seconds without a request after which memory is given back."""
 
 _log = logging.getLogger("nrfs")
 
@@ -149,6 +152,7 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_on_signal)
             nursery.start_soon(self._end_with_requests)
+            nursery.start_soon(self._give_memory_back)
             nursery.start_soon(control.serve, listener, self._answer)
             # One task: a handler never waits, so more of them would only take turns.
             await pyfuse3.main(min_tasks=1, max_tasks=1)
@@ -164,6 +168,16 @@ class _Daemon:
     async def _end_with_requests(self) -> None:
         await trio.lowlevel.wait_readable(self._relay)
         pyfuse3.terminate()
+
+    async def _give_memory_back(self) -> None:
+        """Gives what requests have freed back to the system, each time they pause."""
+        given_at = seen = 0
+        while True:
+            await trio.sleep(_PAUSE)
+            before, seen = seen, sum(self._operations.requests.values())
+            if seen == before and seen != given_at:
+                release_memory()
+                given_at = seen
 
     def _end(self) -> None:
         self._told_to_end = True

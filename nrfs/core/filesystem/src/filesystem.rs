@@ -22,7 +22,7 @@ use crate::tokens::{Token, Tokens};
 pub struct Configuration {
     /// The nodes to replicate on.
     pub topology: Topology,
-    /// Parallel logs for the content of files, at least 1.
+    /// Parallel logs for the content of files, 1 to [`LOGS_MAX`].
     pub logs: usize,
     /// File content at the most.
     pub size: Size,
@@ -34,10 +34,13 @@ pub struct Configuration {
     pub owner: Owner,
 }
 
-/// There can be no such file system: not enough of something.
+/// Logs beyond this would only cost memory: more than there are threads to fill them.
+pub const LOGS_MAX: usize = 1024;
+
+/// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigurationError {
-    /// At least one log is needed.
+    /// Not one log, or too many.
     Logs,
     /// Room for at least one page is needed.
     Size,
@@ -48,7 +51,7 @@ pub enum ConfigurationError {
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Logs => "at least one log is needed",
+            Self::Logs => return write!(formatter, "a number of logs from 1 to {LOGS_MAX} is needed"),
             Self::Size => "a size of at least 4096 bytes is needed",
             Self::Inodes => "at least one inode is needed",
         })
@@ -110,11 +113,14 @@ impl Filesystem {
             pages: content::pages_in(size.bytes()),
             inodes: inodes.unwrap_or_else(|| machine_memory() / 2 / PAGE_SIZE as u64),
         };
-        match (logs, limits) {
-            (0, _) => return Err(ConfigurationError::Logs),
-            (_, Limits { pages: 0, .. }) => return Err(ConfigurationError::Size),
-            (_, Limits { inodes: 0, .. }) => return Err(ConfigurationError::Inodes),
-            _ => {}
+        if !(1..=LOGS_MAX).contains(&logs) {
+            return Err(ConfigurationError::Logs);
+        }
+        if limits.pages == 0 {
+            return Err(ConfigurationError::Size);
+        }
+        if limits.inodes == 0 {
+            return Err(ConfigurationError::Inodes);
         }
         let nodes = topology.nodes().len();
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));

@@ -26,18 +26,18 @@ pub struct Node {
 /// Why there is no such topology.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TopologyError {
-    /// No node at all was asked for.
-    NoNodes,
+    /// No node at all was asked for, or more than [`Topology::NODES_MAX`].
+    Nodes,
     /// The kernel did not say which CPUs this process may run on.
     NoCpus,
 }
 
 impl fmt::Display for TopologyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::NoNodes => "at least one node is needed",
-            Self::NoCpus => "cannot tell which CPUs this process may use",
-        })
+        match self {
+            Self::Nodes => write!(formatter, "a number of nodes from 1 to {} is needed", Topology::NODES_MAX),
+            Self::NoCpus => formatter.write_str("cannot tell which CPUs this process may use"),
+        }
     }
 }
 
@@ -52,6 +52,9 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// As many nodes as Linux knows at the most.
+    pub const NODES_MAX: usize = 1024;
+
     /// The hardware's own nodes, as far as this process may run on their CPUs.
     pub fn machine() -> Result<Self, TopologyError> {
         let allowed = allowed_cpus()?;
@@ -65,8 +68,8 @@ impl Topology {
 
     /// `count` nodes that split the CPUs evenly; with more nodes than CPUs, nodes share CPUs.
     pub fn emulated(count: usize) -> Result<Self, TopologyError> {
-        if count == 0 {
-            return Err(TopologyError::NoNodes);
+        if !(1..=Self::NODES_MAX).contains(&count) {
+            return Err(TopologyError::Nodes);
         }
         let allowed = allowed_cpus()?;
         let physical = physical_nodes();
@@ -182,7 +185,8 @@ mod tests {
 
     #[test]
     fn no_nodes_is_an_error_and_the_machine_has_some() {
-        assert_eq!(Topology::emulated(0).unwrap_err(), TopologyError::NoNodes);
+        assert_eq!(Topology::emulated(0).unwrap_err(), TopologyError::Nodes);
+        assert_eq!(Topology::emulated(Topology::NODES_MAX + 1).unwrap_err(), TopologyError::Nodes);
         let machine = Topology::machine().unwrap();
         assert!(machine.node_of(current_cpu(), || 0) < machine.nodes().len());
         assert!(machine.node_of(Cpu(1 << 20), || 0) < machine.nodes().len());
