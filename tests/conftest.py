@@ -95,6 +95,22 @@ def is_alive(process: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Lets no thread of a process run meanwhile. The signal alone stops them one after the other."""
+
+    def states() -> set[str]:
+        tasks = Path(f"/proc/{process}/task").iterdir()
+        return {(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks}
+
+    os.kill(process, signal.SIGSTOP)
+    try:
+        wait_until(lambda: states() == {"T"}, "the process to stop")
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
 def ownerless_control_files() -> set[str]:
     """What lies in this user's runtime directories and belongs to no mount."""
     files = [file for directory in control.runtime_directories(os.geteuid()) for file in directory.glob("*")]

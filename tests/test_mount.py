@@ -26,6 +26,7 @@ from conftest import (
     nrfs_command,
     ownerless_control_files,
     run_nrfs,
+    stopped,
     take_away,
     wait_until,
 )
@@ -185,12 +186,9 @@ def test_messages_go_to_the_log_that_was_asked_for(mount_nrfs: Mounts, tmp_path:
 
 def test_a_caller_that_is_killed_in_a_request_leaves_no_trace(mount_nrfs: Mounts, nothing_left: None) -> None:
     path = mount_nrfs(cache="none")
-    process = daemon_of(path)
-    os.kill(process, signal.SIGSTOP)
-    with subprocess.Popen(["stat", str(path / "file")], stderr=subprocess.DEVNULL) as caller:
+    with stopped(daemon_of(path)), subprocess.Popen(["stat", path / "file"], stderr=subprocess.DEVNULL) as caller:
         time.sleep(0.1)
         caller.kill()
-    os.kill(process, signal.SIGCONT)
     (path / "file").touch()
     mount_nrfs.unmount(path)
 

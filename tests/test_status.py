@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Mounts, daemon_of, entry_at, is_alive, run_nrfs, take_away, wait_until
+from conftest import Mounts, daemon_of, entry_at, is_alive, run_nrfs, stopped, take_away, wait_until
 
 from mount import control
 from mount.mountinfo import MountEntry
@@ -143,12 +143,8 @@ def test_a_dead_daemon_is_called_dead(mount_nrfs: Mounts) -> None:
 
 def test_a_stuck_daemon_is_named_and_waited_for_no_longer_than_some_seconds(mount_nrfs: Mounts) -> None:
     path = mount_nrfs()
-    process = daemon_of(path)
-    os.kill(process, signal.SIGSTOP)
-    try:
+    with stopped(daemon_of(path)):
         result = run_nrfs("status", path)
-    finally:
-        os.kill(process, signal.SIGCONT)
     assert (result.returncode, result.stderr) == (1, f"nrfs status: {path}: the daemon does not answer\n")
 
 
