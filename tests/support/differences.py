@@ -10,6 +10,8 @@ Besides what a mount can do, it differs in this:
 - what goes through a fifo does not change the times of its name: the kernel does not tell the file system;
 - set-group-id on a file without the group's right to execute stays when somebody outside the group changes the file:
   the kernel does not tell the file system to take it away, as it does where the group may execute;
+- under the writeback cache, if a process is killed in the midst of a rename, link or unlink, the next close(2) of the
+  file fails once with EIO: the kernel takes the time stamp that it could not send any more for lost data. None is;
 - a directory lists its entries in the order in which they came; tmpfs in the opposite one.
 """
 

@@ -1,0 +1,69 @@
+"""Processes that work on a file system at once, forked from the test; a failure in one fails the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+PATIENCE_SECONDS = 120
+
+
+def run_at_once(bodies: Sequence[Callable[[], object]]) -> None:
+    """Runs each body in a process of its own and waits for all; fails with what the failed ones said."""
+    workers = [_fork(body) for body in bodies]
+    failures = []
+    for process, reading in workers:
+        with open(reading, "rb") as pipe:  # noqa: PTH123
+            said = pipe.read().decode(errors="replace")
+        _, status = os.waitpid(process, 0)
+        if status:
+            failures.append(said or f"process {process}: {os.waitstatus_to_exitcode(status)}")
+    assert not failures, "\n".join(failures)
+
+
+def _fork(body: Callable[[], object]) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(reading)
+        _work(body, writing)
+    os.close(writing)
+    return process, reading
+
+
+def _work(body: Callable[[], object], pipe: int) -> NoReturn:
+    """The life of a worker, which must never come back into the test."""
+    status = 1
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE_SECONDS)
+        body()
+        status = 0
+    except BaseException:
+        os.write(pipe, traceback.format_exc().encode())
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def start(body: Callable[[], object]) -> int:
+    """A process that runs a body until it is killed; its id."""
+    process, reading = _fork(body)
+    os.close(reading)
+    return process
+
+
+def end(process: int) -> None:
+    """Kills what ``start`` started, at once, and waits for it."""
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def pause(seconds: float) -> None:
+    """Lets others work; nothing may depend on how long it really takes."""
+    time.sleep(seconds)
