@@ -36,6 +36,14 @@ class Abilities:
     xattr_flags_that_exclude_each_other: bool = True
     """setxattr(2) with XATTR_CREATE and XATTR_REPLACE can only fail; pyfuse3 takes it for XATTR_CREATE."""
 
+    chown_of_nothing: bool = True
+    """chown(2) with -1 for both ids takes set-user-id and set-group-id away, also on tmpfs. The kernel does not tell
+    the file system of it, but that ctime has changed.
+    """
+
+    directory_seeks_from_the_end: bool = True
+    """lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs. On FUSE the kernel seeks, from its size."""
+
     mapped_writes: bool = True
     """Without the kernel's page cache there is no shared mapping: mmap(2) with MAP_SHARED fails with ENODEV."""
 
@@ -57,6 +65,8 @@ def abilities_of(cache: str) -> Abilities:
         hole_seeks=False,
         acls=False,
         xattr_flags_that_exclude_each_other=False,
+        chown_of_nothing=False,
+        directory_seeks_from_the_end=False,
         mapped_writes=writeback,
         truncation_in_vain=not writeback,
     )

@@ -305,6 +305,9 @@ class Chown(Operation):
     gid: int
     follow: bool
 
+    def needs(self) -> str | None:
+        return "chown_of_nothing" if (self.uid, self.gid) == (-1, -1) else None
+
     def run(self, world: World) -> Result:
         return os.chown(self.path, self.uid, self.gid, follow_symlinks=self.follow)
 
@@ -534,7 +537,7 @@ class MmapRead(OnHandle):
 
 
 @dataclass(frozen=True)
-class Seek(OnHandle):
+class Seek(Operation):
     slot: int
     offset: int
     whence: int
@@ -542,9 +545,16 @@ class Seek(OnHandle):
     def needs(self) -> str | None:
         return "hole_seeks" if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) else None
 
-    def call(self, descriptor: int) -> Result:
-        if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) and os.fstat(descriptor).st_size > HOLES_SEEN_BELOW:
+    def run(self, world: World) -> Result:
+        if self.slot not in world.handles:
+            return "no handle"
+        descriptor = world.handles[self.slot]
+        status = os.fstat(descriptor)
+        if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) and status.st_size > HOLES_SEEN_BELOW:
             return "too large"
+        from_the_end = self.whence == os.SEEK_END and stat.S_ISDIR(status.st_mode)
+        if from_the_end and not world.abilities.directory_seeks_from_the_end:
+            return "a directory"
         return os.lseek(descriptor, self.offset, self.whence)
 
 
@@ -602,6 +612,9 @@ class Fchown(OnHandle):
     slot: int
     uid: int
     gid: int
+
+    def needs(self) -> str | None:
+        return "chown_of_nothing" if (self.uid, self.gid) == (-1, -1) else None
 
     def call(self, descriptor: int) -> Result:
         return os.fchown(descriptor, self.uid, self.gid)
