@@ -225,8 +225,9 @@ def test_a_write_is_cut_short_at_the_last_free_page(nodes: int, logs: int) -> No
     ino = make_file(filesystem, b"file")
     assert filesystem.write(ino, 100, bytes(20 * PAGE)) == 10 * PAGE - 100
     assert filesystem.attributes(ino).size == 10 * PAGE
-    assert outcome(lambda: filesystem.write(ino, 10 * PAGE, b"x")) == "ENOSPC"
-    assert filesystem.attributes(ino).size == 10 * PAGE
+    for offset in (10 * PAGE, 10 * PAGE + 1, 1 << 40):
+        assert outcome(partial(filesystem.write, ino, offset, b"x")) == "ENOSPC"
+        assert filesystem.attributes(ino).size == 10 * PAGE
     assert_replicas_agree(filesystem, nodes)
 
 
