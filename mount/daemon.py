@@ -23,9 +23,9 @@ import trio
 
 from mount import control, mounting
 from mount.failure import MountError
-from mount.launch import ENDING_SIGNALS
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
+from mount.signals import ENDING_SIGNALS
 from nrfs import Filesystem, Relay, release_memory
 
 _PAUSE = 1.0

@@ -18,10 +18,9 @@ from typing import NoReturn
 
 from mount.failure import MountError
 from mount.options import MountOptions
+from mount.signals import ENDING_SIGNALS
 
 _READY = b"ready"
-ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-"""What ends a daemon, in good order."""
 
 
 class Interrupted(BaseException):

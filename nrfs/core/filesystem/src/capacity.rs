@@ -10,8 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use machines::types::Errno;
 use memory::PAGE_SIZE;
 
-use crate::filesystem::Limits;
+/// The most that there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub pages: u64,
+    pub inodes: u64,
+}
 
+/// What is used of it.
 pub(crate) struct Ledger {
     limits: Limits,
     /// Pages in files, and pages granted.

@@ -8,10 +8,11 @@ use machines::content::{self, Content};
 use machines::namespace::{self, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
 use memory::{Arena, PAGE_SIZE, Topology};
-use nr::{LogId, LogMapper, NodeId, NodeReplicated, OneLog};
+use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
-use crate::capacity::{Capacity, Ledger};
+use crate::by_inode::ByInode;
+use crate::capacity::{Capacity, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
 use crate::size::{Size, machine_memory};
@@ -59,28 +60,6 @@ impl fmt::Display for ConfigurationError {
 }
 
 impl std::error::Error for ConfigurationError {}
-
-/// The most that there may be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub pages: u64,
-    pub inodes: u64,
-}
-
-/// Spreads the content of files over the logs by inode number.
-pub(crate) struct ByInode;
-
-impl ByInode {
-    fn log_of(ino: Ino, logs: usize) -> LogId {
-        LogId((ino.0 % logs as u64) as usize)
-    }
-}
-
-impl LogMapper<content::WriteOperation> for ByInode {
-    fn log(&self, operation: &content::WriteOperation, logs: usize) -> LogId {
-        Self::log_of(operation.ino, logs)
-    }
-}
 
 /// A file system in memory, replicated on every node.
 pub struct Filesystem {

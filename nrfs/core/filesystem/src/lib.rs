@@ -7,6 +7,7 @@
 //!
 //! - [`capacity`](Capacity): the bytes and inodes that are left, granted before the log;
 //! - `holds`: who still uses an inode that has lost its last name;
+//! - `by_inode`: which log the content of a file belongs to;
 //! - `clock`: the time, stamped on an operation once;
 //! - `tokens`: for each thread a place at the replica of its node.
 //!
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod by_inode;
 mod capacity;
 mod clock;
 mod files;

@@ -8,7 +8,7 @@ use machines::namespace::Namespace;
 use memory::{Topology, current_cpu};
 use nr::NodeId;
 
-use crate::filesystem::ByInode;
+use crate::by_inode::ByInode;
 
 /// A place at the replica of one node. It serves one thread at a time.
 pub struct Token {
