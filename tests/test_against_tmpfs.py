@@ -579,7 +579,6 @@ def test_chown_of_nothing_leaves_set_user_id_and_set_group_id(pair: Pair) -> Non
 
 
 def test_a_seek_from_the_end_of_a_directory_is_from_its_size(pair: Pair) -> None:
-    assert not pair.abilities.directory_seeks_from_the_end
     ends = []
     for directory in pair.directories("end"):
         descriptor = os.open(directory, os.O_RDONLY)

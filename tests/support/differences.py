@@ -12,6 +12,7 @@ Besides what a mount can do, it differs in this:
   the kernel does not tell the file system to take it away, as it does where the group may execute;
 - under the writeback cache, if a process is killed in the midst of a rename, link or unlink, the next close(2) of the
   file fails once with EIO: the kernel takes the time stamp that it could not send any more for lost data. None is;
+- lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;
 - a directory lists its entries in the order in which they came; tmpfs in the opposite one.
 """
 
@@ -41,9 +42,6 @@ class Abilities:
     the file system of it, but that ctime has changed.
     """
 
-    directory_seeks_from_the_end: bool = True
-    """lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs. On FUSE the kernel seeks, from its size."""
-
     mapped_writes: bool = True
     """Without the kernel's page cache there is no shared mapping: mmap(2) with MAP_SHARED fails with ENODEV."""
 
@@ -66,7 +64,6 @@ def abilities_of(cache: str) -> Abilities:
         acls=False,
         xattr_flags_that_exclude_each_other=False,
         chown_of_nothing=False,
-        directory_seeks_from_the_end=False,
         mapped_writes=writeback,
         truncation_in_vain=not writeback,
     )

@@ -537,7 +537,9 @@ class MmapRead(OnHandle):
 
 
 @dataclass(frozen=True)
-class Seek(Operation):
+class Seek(OnHandle):
+    """Not in directories, where an offset is a file system's own affair."""
+
     slot: int
     offset: int
     whence: int
@@ -545,16 +547,12 @@ class Seek(Operation):
     def needs(self) -> str | None:
         return "hole_seeks" if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) else None
 
-    def run(self, world: World) -> Result:
-        if self.slot not in world.handles:
-            return "no handle"
-        descriptor = world.handles[self.slot]
+    def call(self, descriptor: int) -> Result:
         status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            return "a directory"
         if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) and status.st_size > HOLES_SEEN_BELOW:
             return "too large"
-        from_the_end = self.whence == os.SEEK_END and stat.S_ISDIR(status.st_mode)
-        if from_the_end and not world.abilities.directory_seeks_from_the_end:
-            return "a directory"
         return os.lseek(descriptor, self.offset, self.whence)
 
 
