@@ -234,6 +234,15 @@ NAMED: dict[str, list[ops.Operation]] = {
         ops.Chown(b"3", -1, 1000, True),
         ops.Fstat(3),
     ],
+    "whoever changes a program takes its capabilities away": [
+        *(ops.Open(number, b"%d" % number, os.O_RDWR | os.O_CREAT, 0o755) for number in range(4)),
+        *(ops.FsetXattr(number, b"security.capability", programs.file_capability, 0) for number in range(4)),
+        ops.Write(0, Pattern(1, 1)),
+        ops.Ftruncate(1, 100),
+        ops.Chown(b"2", 5, 5, True),
+        ops.Chmod(b"3", 0o700),
+        *(ops.FgetXattr(number, b"security.capability") for number in range(4)),
+    ],
     "a directory with set-group-id hands its group down": [
         ops.Mkdir(b"a", 0o755),
         ops.Chown(b"a", 1000, 2000, True),
