@@ -157,7 +157,7 @@ async def _receive_line(stream: trio.SocketStream) -> bytes:
 async def _reply(request: bytes, answer: Answer) -> dict[str, Any]:
     try:
         return await answer(json.loads(request)["command"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # Whatever a client sends, and however deeply nested, it ends no daemon.
         return {"error": f"{type(error).__name__}: {error}"}
 
 

@@ -119,6 +119,7 @@ class _Daemon:
         self._mount = mount
         self._own_log = log
         self._told_to_end = False
+        self._failure: MountError | None = None
         self._started = time.time()
 
     @contextmanager
@@ -129,6 +130,9 @@ class _Daemon:
             try:
                 on_ready(self._own_log)
             except OSError:
+                self._end()
+            except MountError as failure:  # To be raised where libfuse is not in between.
+                self._failure = failure
                 self._end()
 
         self._operations = Operations(self._filesystem, self._options.cache, announce)
@@ -158,6 +162,8 @@ class _Daemon:
             await pyfuse3.main(min_tasks=1, max_tasks=1)
             self.taken_away = not self._told_to_end
             nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
 
     async def _end_on_signal(self) -> None:
         with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
@@ -176,6 +182,7 @@ class _Daemon:
             await trio.sleep(_PAUSE)
             before, seen = seen, sum(self._operations.requests.values())
             if seen == before and seen != given_at:
+                self._filesystem.catch_up()
                 release_memory()
                 given_at = seen
 

@@ -149,7 +149,7 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        self._filesystem.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        self._filesystem.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, uid=ctx.uid, gid=ctx.gid)
 
     @_request
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -223,7 +223,7 @@ class Operations(pyfuse3.Operations):
     @_request
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         if flags & os.O_TRUNC:
-            self._filesystem.set_attributes(inode, size=0, mode=self._mode_after_change(inode, ctx))
+            self._filesystem.set_attributes(inode, size=0)
         self._filesystem.hold(inode)
         return self._opened(inode)
 
@@ -294,15 +294,6 @@ class Operations(pyfuse3.Operations):
         if name == b".":
             return self._filesystem.attributes(inode)
         return self._filesystem.readdir(inode, 0, 2)[1].attributes
-
-    def _mode_after_change(self, inode: int, ctx: RequestContext) -> int | None:
-        """The mode of a file that ``ctx`` truncates by opening it; None where it stays.
-
-        Who may not keep them takes the set-user-id bits away. The kernel does it itself elsewhere.
-        """
-        mode = self._filesystem.attributes(inode).mode
-        kept = mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
-        return None if ctx.uid == 0 or kept == mode else stat.S_IMODE(kept)
 
     def _entry(self, attributes: Attributes) -> EntryAttributes:
         reply = EntryAttributes()

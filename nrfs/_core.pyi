@@ -1,6 +1,6 @@
 """The native module: the replicated file system service and what it is built on.
 
-Everything here releases the GIL while it works. Names and symlink targets are bytes, as the kernel
+What works on files releases the GIL. Names and symlink targets are bytes, as the kernel
 has them; times are nanoseconds since the epoch; inode numbers are never reused. An error of the file
 system is an ``OSError`` with the errno that tmpfs would give.
 """
@@ -64,8 +64,8 @@ class Filesystem:
         nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
             ones that split the CPUs evenly.
         logs: parallel logs for the content of files. The tree has one more.
-        size: bytes of file content at the most: an int, or ``"8G"``, or ``"50%"`` of the machine's memory.
-            Each replica holds a copy, so the machine needs ``nodes`` times as much.
+        size: bytes of file content at the most: an int, or ``"8G"``. Each replica holds a copy, so the machine
+            needs ``nodes`` times as much. Or ``"50%"``: that part of the machine's memory, for all replicas together.
         inodes: how many inodes at the most; without it, as many as half the machine's memory has pages.
 
     Raises:
@@ -100,8 +100,18 @@ class Filesystem:
     def link(self, ino: int, parent: int, name: bytes) -> Attributes: ...
     def unlink(self, parent: int, name: bytes) -> None: ...
     def rmdir(self, parent: int, name: bytes) -> None: ...
-    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
-        """``flags`` as renameat2(2): RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4."""
+    def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int = 0,
+        *,
+        uid: int | None = None,
+        gid: int | None = None,
+    ) -> None:
+        """``flags`` as renameat2(2): RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4 (the caller's)."""
     def readlink(self, ino: int) -> bytes: ...
     def readdir(self, ino: int, cookie: int = 0, limit: int = 1024) -> list[DirectoryEntry]:
         """At most ``limit`` entries behind ``cookie`` (0: from the start), "." and ".." first.
@@ -153,6 +163,8 @@ class Filesystem:
     def capacity(self) -> Capacity: ...
     def status(self) -> dict[str, Any]:
         """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
+    def catch_up(self) -> None:
+        """Applies on every replica what has been logged: it frees what was deleted there, too."""
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there:
         one ``{"log": str, "position": int, "digests": [str, ...]}`` a log.

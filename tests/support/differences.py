@@ -13,7 +13,7 @@ Besides what a mount can do, it differs in this:
 - under the writeback cache, if a process is killed in the midst of a rename, link or unlink, the next close(2) of the
   file fails once with EIO: the kernel takes the time stamp that it could not send any more for lost data. None is;
 - lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;
-- a directory lists its entries in the order in which they came; tmpfs in the opposite one.
+- a directory lists its entries in an order of its own: new ones first where others went, then behind the last.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ pub enum Whence {
 impl Filesystem {
     /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8], token: &Token) -> Result<usize, Errno> {
-        let _pin = self.pin(ino, token);
+        let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
         Ok(self.read_content(ino, |content| content.read(ino, offset, buffer), token))
     }
@@ -28,7 +28,7 @@ impl Filesystem {
     /// Copies into a file, beginning at `offset`. Returns the bytes copied: fewer than given where
     /// space ran out behind them, and ENOSPC where not one had room.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], token: &Token) -> Result<usize, Errno> {
-        let _pin = self.pin(ino, token);
+        let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
         let room = SIZE_MAX.saturating_sub(offset);
         if room == 0 && !data.is_empty() {
@@ -66,7 +66,7 @@ impl Filesystem {
         keep_size: bool,
         token: &Token,
     ) -> Result<(), Errno> {
-        let _pin = self.pin(ino, token);
+        let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
         if length == 0 {
             return Err(Errno::EINVAL);
@@ -95,7 +95,7 @@ impl Filesystem {
 
     /// The first offset from `offset` on where there is data, or a hole.
     pub fn seek(&self, ino: Ino, offset: u64, whence: Whence, token: &Token) -> Result<u64, Errno> {
-        let _pin = self.pin(ino, token);
+        let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
         let find = |content: &content::Content| match whence {
             Whence::Data => content.next_data(ino, offset),

@@ -25,7 +25,7 @@ pub struct Configuration {
     pub topology: Topology,
     /// Parallel logs for the content of files, 1 to [`LOGS_MAX`].
     pub logs: usize,
-    /// File content at the most.
+    /// File content at the most, counted once.
     pub size: Size,
     /// Inodes at the most; `None`: as many as half the machine's memory has pages.
     pub inodes: Option<u64>,
@@ -89,7 +89,7 @@ impl Filesystem {
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let Configuration { topology, logs, size, inodes, permissions, owner } = configuration;
         let limits = Limits {
-            pages: content::pages_in(size.bytes()),
+            pages: content::pages_in(size.bytes(topology.nodes().len())),
             inodes: inodes.unwrap_or_else(|| machine_memory() / 2 / PAGE_SIZE as u64),
         };
         if !(1..=LOGS_MAX).contains(&logs) {
@@ -140,7 +140,7 @@ impl Filesystem {
 
     /// Keeps an inode alive though it loses its last name.
     pub fn hold(&self, ino: Ino, count: u64, token: &Token) -> Result<(), Errno> {
-        self.holds.add(ino, count);
+        self.holds.add(ino, count)?;
         let there = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace);
         there.map(drop).inspect_err(|_| self.forget(ino, count, token))
     }
@@ -152,9 +152,9 @@ impl Filesystem {
         }
     }
 
-    pub(crate) fn pin<'a>(&'a self, ino: Ino, token: &'a Token) -> Pin<'a> {
-        self.holds.add(ino, 1);
-        Pin { filesystem: self, ino, token }
+    pub(crate) fn pin<'a>(&'a self, ino: Ino, token: &'a Token) -> Result<Pin<'a>, Errno> {
+        self.holds.add(ino, 1)?;
+        Ok(Pin { filesystem: self, ino, token })
     }
 
     /// Adds what the content knows to what the tree knows.
@@ -191,12 +191,14 @@ impl Filesystem {
 
     /// The end of an inode: first in the tree, then its content.
     fn drop_inode(&self, ino: Ino, token: &Token) {
-        let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) else { return };
-        if dropped.attributes.kind == Kind::File {
-            if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
-                self.ledger.free_pages(changed.freed);
+        if let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) {
+            if dropped.attributes.kind == Kind::File {
+                if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
+                    self.ledger.free_pages(changed.freed);
+                }
             }
+            self.ledger.return_inode();
         }
-        self.ledger.return_inode();
+        self.holds.bury(ino);
     }
 }

@@ -1,18 +1,21 @@
 //! Who still uses an inode: the kernel's lookups, open files, operations that are running.
 //!
 //! An inode that has lost its last name lives until nobody holds it. Which of the two comes last, the
-//! last name or the last hold, is decided here under one lock for each inode.
+//! last name or the last hold, is decided here under one lock for each inode. From then on nobody can
+//! hold it any more, until it has been dropped: so no operation meets a half dropped inode.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use machines::types::Ino;
+use machines::types::{Errno, Ino};
 
 #[derive(Default)]
 struct Hold {
     count: u64,
     is_orphan: bool,
+    /// Somebody drops it just now.
+    is_dying: bool,
 }
 
 type Shard = HashMap<Ino, Hold>;
@@ -26,32 +29,66 @@ impl Holds {
     /// Enough that threads rarely meet; a power of two.
     const SHARDS: usize = 64;
 
+    /// Entries below which shrinking a shard is not worth it.
+    const SMALL: usize = 64;
+
     pub fn new() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Holds an inode `count` times more.
-    pub fn add(&self, ino: Ino, count: u64) {
-        self.shard(ino).entry(ino).or_default().count += count;
+    /// Holds an inode `count` times more. ENOENT if it is dying.
+    pub fn add(&self, ino: Ino, count: u64) -> Result<(), Errno> {
+        let mut shard = self.shard(ino);
+        let hold = shard.entry(ino).or_default();
+        if hold.is_dying {
+            return Err(Errno::ENOENT);
+        }
+        hold.count += count;
+        Ok(())
     }
 
-    /// Gives up `count` holds. True if that was the last of an inode without a name: the caller drops it.
+    /// Gives up `count` holds. True if that was the last of an inode without a name: the caller drops
+    /// it, and then calls [`bury`](Self::bury).
     #[must_use]
     pub fn remove(&self, ino: Ino, count: u64) -> bool {
         let mut shard = self.shard(ino);
-        let Entry::Occupied(mut hold) = shard.entry(ino) else { return false };
-        hold.get_mut().count = hold.get().count.saturating_sub(count);
-        hold.get().count == 0 && hold.remove().is_orphan
+        let Entry::Occupied(mut entry) = shard.entry(ino) else { return false };
+        let hold = entry.get_mut();
+        hold.count = hold.count.saturating_sub(count);
+        if hold.is_dying || hold.count > 0 {
+            return false;
+        }
+        hold.is_dying = hold.is_orphan;
+        if !hold.is_orphan {
+            entry.remove();
+            Self::shrink(&mut shard);
+            return false;
+        }
+        true
     }
 
-    /// Notes that an inode lost its last name. True if nobody holds it: the caller drops it.
+    /// Notes that an inode lost its last name. True if nobody holds it: the caller drops it, and then
+    /// calls [`bury`](Self::bury).
     #[must_use]
     pub fn orphan(&self, ino: Ino) -> bool {
-        match self.shard(ino).get_mut(&ino) {
-            Some(hold) => hold.is_orphan = true,
-            None => return true,
+        let mut shard = self.shard(ino);
+        let hold = shard.entry(ino).or_default();
+        hold.is_orphan = true;
+        hold.is_dying = hold.count == 0;
+        hold.is_dying
+    }
+
+    /// Forgets an inode that has been dropped.
+    pub fn bury(&self, ino: Ino) {
+        let mut shard = self.shard(ino);
+        shard.remove(&ino);
+        Self::shrink(&mut shard);
+    }
+
+    fn shrink(shard: &mut Shard) {
+        if shard.capacity() > Self::SMALL && shard.len() < shard.capacity() / 4 {
+            shard.shrink_to(2 * shard.len());
         }
-        false
     }
 
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
@@ -70,15 +107,34 @@ mod tests {
         let holds = Holds::new();
         let ino = Ino(5);
         assert!(holds.orphan(ino));
+        holds.bury(ino);
 
-        holds.add(ino, 2);
+        holds.add(ino, 2).unwrap();
         assert!(!holds.orphan(ino));
         assert!(!holds.remove(ino, 1));
         assert!(holds.remove(ino, 1));
+        holds.bury(ino);
 
-        holds.add(ino, 1);
+        holds.add(ino, 1).unwrap();
         assert!(!holds.remove(ino, 1));
         assert!(!holds.remove(ino, 1));
         assert!(holds.orphan(ino));
+    }
+
+    #[test]
+    fn nobody_holds_what_is_dying() {
+        let holds = Holds::new();
+        let ino = Ino(5);
+        assert!(holds.orphan(ino));
+        assert_eq!(holds.add(ino, 1), Err(Errno::ENOENT));
+        assert!(!holds.remove(ino, 1));
+    }
+
+    #[test]
+    fn what_nobody_holds_leaves_no_memory_behind() {
+        let holds = Holds::new();
+        (0..100_000).for_each(|number| holds.add(Ino(number), 1).unwrap());
+        (0..100_000).for_each(|number| assert!(!holds.remove(Ino(number), 1)));
+        assert!(holds.shards.iter().all(|shard| shard.lock().unwrap().capacity() <= 2 * Holds::SMALL));
     }
 }

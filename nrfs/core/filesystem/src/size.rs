@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub enum Size {
     /// So many bytes.
     Bytes(u64),
-    /// So many hundredths of the machine's memory.
+    /// So many hundredths of the machine's memory, for all replicas together.
     Percent(u64),
 }
 
@@ -38,7 +38,7 @@ impl FromStr for Size {
             "m" | "M" => 20,
             "g" | "G" => 30,
             "t" | "T" => 40,
-            "%" => return Ok(Self::Percent(number)),
+            "%" if number <= Self::PERCENT_MAX => return Ok(Self::Percent(number)),
             _ => return Err(bad()),
         };
         number.checked_mul(1 << shift).map(Self::Bytes).ok_or_else(bad)
@@ -46,11 +46,14 @@ impl FromStr for Size {
 }
 
 impl Size {
-    /// The bytes that it stands for on this machine.
-    pub fn bytes(self) -> u64 {
+    /// More memory than there is can be promised, as on tmpfs, but not any amount.
+    const PERCENT_MAX: u64 = 1000;
+
+    /// The bytes that it allows each of so many replicas on this machine.
+    pub fn bytes(self, replicas: usize) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => (u128::from(machine_memory()) * u128::from(percent) / 100) as u64,
+            Self::Percent(percent) => machine_memory() / 100 * percent / replicas.max(1) as u64,
         }
     }
 }
@@ -74,8 +77,11 @@ mod tests {
             assert_eq!(text.parse(), Ok(Size::Bytes(bytes)), "{text}");
         }
         assert_eq!("50%".parse(), Ok(Size::Percent(50)));
-        assert_eq!(Size::Percent(100).bytes(), machine_memory());
-        for bad in ["", "G", "-1", "1.5G", "1GB", "12 k", "99999999999T", "0x10"] {
+        let whole = Size::Percent(100).bytes(1);
+        assert!(whole <= machine_memory() && machine_memory() - whole < 100);
+        assert_eq!(Size::Percent(100).bytes(4), whole / 4);
+        assert_eq!(Size::Bytes(5).bytes(4), 5);
+        for bad in ["", "G", "-1", "1.5G", "1GB", "12 k", "99999999999T", "0x10", "1001%"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
     }

@@ -2,7 +2,7 @@
 
 use machines::digest::Digest;
 use memory::Cpu;
-use nr::{LogId, LogPosition, Statistics};
+use nr::{LogId, LogPosition, NodeId, Statistics};
 
 use crate::capacity::Capacity;
 use crate::filesystem::Filesystem;
@@ -40,6 +40,15 @@ impl Filesystem {
             capacity: self.capacity(),
             namespace: self.namespace.statistics(),
             content: self.content.statistics(),
+        }
+    }
+
+    /// Applies on every replica what has been logged, also where no thread of its node has come by.
+    pub fn catch_up(&self) {
+        for node in (0..self.namespace.nodes()).map(NodeId) {
+            let token = self.register(node);
+            self.namespace.sync(&token.namespace);
+            self.content.sync(&token.content);
         }
     }
 

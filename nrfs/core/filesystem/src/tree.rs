@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use machines::namespace::{Change, Cookie, NewNode, RenameMode, XattrMode};
+use machines::namespace::{Change, Cookie, NewNode, Privileges, RenameMode, XattrMode};
 use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions};
 use machines::{content, namespace};
 
@@ -38,9 +38,7 @@ impl Filesystem {
         owner: Owner,
         token: &Token,
     ) -> Result<Attributes, Errno> {
-        self.ledger.take_inode()?;
-        let changed = self.change_tree(Change::Create { parent, name, node, permissions, owner }, token);
-        let changed = changed.inspect_err(|_| self.ledger.return_inode())?;
+        let changed = self.change_with_new_inode(Change::Create { parent, name, node, permissions, owner }, token)?;
         Ok(self.join(changed.attributes, token))
     }
 
@@ -61,13 +59,45 @@ impl Filesystem {
     }
 
     /// Moves a name.
-    pub fn rename(&self, from: (Ino, Name), to: (Ino, Name), mode: RenameMode, token: &Token) -> Result<(), Errno> {
-        let change = Change::Rename { parent: from.0, name: from.1, new_parent: to.0, new_name: to.1, mode };
-        if !matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout) {
-            return self.change_tree(change, token).map(drop);
+    pub fn rename(
+        &self,
+        from: (Ino, Name),
+        to: (Ino, Name),
+        mode: RenameMode,
+        owner: Owner,
+        token: &Token,
+    ) -> Result<(), Errno> {
+        let change = Change::Rename { parent: from.0, name: from.1, new_parent: to.0, new_name: to.1, mode, owner };
+        match mode {
+            RenameMode::Whiteout | RenameMode::NoReplaceWhiteout => self.change_with_new_inode(change, token).map(drop),
+            _ => self.change_tree(change, token).map(drop),
         }
-        self.ledger.take_inode()?;
-        self.change_tree(change, token).map(drop).inspect_err(|_| self.ledger.return_inode())
+    }
+
+    /// A change that may make an inode, for which there must be room.
+    fn change_with_new_inode(&self, change: Change, token: &Token) -> namespace::Response {
+        if self.ledger.take_inode().is_err() {
+            return Err(self.refusal(&change, token));
+        }
+        let changed = self.change_tree(change, token);
+        if !changed.is_ok_and(|changed| changed.made_inode) {
+            self.ledger.return_inode();
+        }
+        changed
+    }
+
+    /// Why there cannot be one more inode: what is wrong with the change itself comes first.
+    fn refusal(&self, change: &Change, token: &Token) -> Errno {
+        let Change::Create { parent, name, .. } = change else { return Errno::ENOSPC };
+        let refusal = |tree: &namespace::Namespace| {
+            tree.attributes(*parent)?;
+            match tree.lookup(*parent, name) {
+                Ok(_) => Err(Errno::EEXIST),
+                Err(Errno::ENOENT) => Ok(Errno::ENOSPC),
+                Err(errno) => Err(errno),
+            }
+        };
+        self.namespace.execute(refusal, &token.namespace).unwrap_or_else(|errno| errno)
     }
 
     /// Where a symlink leads.
@@ -93,7 +123,7 @@ impl Filesystem {
     /// Sets what is given and leaves the rest. A file's size and times are its content's, all else
     /// the tree's: where both are set it is two changes, the tree's first.
     pub fn set_attributes(&self, ino: Ino, new: NewAttributes, token: &Token) -> Result<Attributes, Errno> {
-        let _pin = self.pin(ino, token);
+        let _pin = self.pin(ino, token)?;
         let kind = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind;
         let NewAttributes { permissions, uid, gid, size, accessed, modified, changed } = new;
         match (size, kind) {
@@ -103,7 +133,7 @@ impl Filesystem {
             (Some(_), _) => return Err(Errno::EINVAL),
         }
         let is_file = kind == Kind::File;
-        let about_content = is_file && (size.is_some() || modified.is_some() || changed.is_some());
+        let about_content = is_file && (size.is_some() || modified.is_some());
         let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();
         if about_tree || !about_content {
             let modified = modified.filter(|_| !is_file);
@@ -118,8 +148,12 @@ impl Filesystem {
     }
 
     /// Takes away what lets a file run with more rights than its caller's, if it has any.
-    pub fn kill_privileges(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
-        self.change_tree(Change::KillPrivileges { ino }, token).map(drop)
+    pub fn kill_privileges(&self, ino: Ino, privileges: Privileges, token: &Token) -> Result<(), Errno> {
+        let has_capability = |tree: &namespace::Namespace| tree.has_capability(ino);
+        if privileges == Privileges::Capability && !self.namespace.execute(has_capability, &token.namespace) {
+            return Ok(());
+        }
+        self.change_tree(Change::KillPrivileges { ino, privileges }, token).map(drop)
     }
 
     /// The value of an extended attribute.

@@ -3,8 +3,12 @@
 //! Source: `include/uapi/linux/fuse.h`, protocol 7.31 and later. All numbers are in the machine's own
 //! byte order. A message may hold anything: what is not there reads as nothing.
 
+use filesystem::Privileges;
+
 /// What may be negotiated in the handshake; each is one bit of [`Init::flags`].
 pub mod flags {
+    /// As `HANDLE_KILLPRIV_V2`, but without a mark in the requests that it is about.
+    pub const HANDLE_KILLPRIV: u64 = 1 << 19;
     /// A symlink's target may be kept.
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
     /// The file system takes set-user-id and set-group-id away when a file is written, truncated or
@@ -22,11 +26,12 @@ pub const MAX_WRITE: usize = 1 << 20;
 
 const PAGE_SIZE: usize = 4096;
 
+const O_TRUNC: u32 = 0o1000;
+
 const SETATTR: u32 = 4;
 const OPEN: u32 = 14;
 const WRITE: u32 = 16;
 const INIT: u32 = 26;
-const CREATE: u32 = 35;
 
 /// Bytes before a request's own arguments.
 const REQUEST_HEADER: usize = 40;
@@ -63,18 +68,34 @@ impl<'a> Request<'a> {
         Some(Init { unique: u64_at(self.0, 8)?, flags: lower | upper << 32 })
     }
 
-    /// The inode that loses its set-user-id and set-group-id bits by this request, if there is one.
-    /// Set only with [`flags::HANDLE_KILLPRIV_V2`], and only where the caller may not keep them.
-    pub fn kills_privileges_of(self) -> Option<u64> {
-        let (place, bit) = match self.opcode()? {
-            SETATTR => (0, 1 << 11),
-            OPEN => (4, 1 << 0),
-            WRITE => (20, 1 << 2),
-            CREATE => (12, 1 << 0),
+    /// The inode whose content this request changes, if it does, and the privileges that go with that.
+    /// Which, the kernel says only with [`flags::HANDLE_KILLPRIV_V2`]. Of what it had collected it says
+    /// nothing: it has seen to that when it was written.
+    pub fn kills_privileges(self) -> Option<(u64, Privileges)> {
+        const SIZE: u32 = 1 << 3;
+        const COLLECTED: u32 = 1 << 0;
+        // Where the mark is, and whether content changes without it, too.
+        let (place, mark, changes) = match self.opcode()? {
+            SETATTR => (0, 1 << 11, self.argument(0)? & SIZE != 0),
+            OPEN => (4, 1 << 0, self.argument(0)? & O_TRUNC != 0),
+            WRITE => (20, 1 << 2, self.argument(20)? & COLLECTED == 0),
             _ => return None,
         };
         let node = u64_at(self.0, 16)?;
-        (self.argument(place)? & bit != 0).then_some(node)
+        match (self.argument(place)? & mark != 0, changes) {
+            (true, _) => Some((node, Privileges::All)),
+            (false, true) => Some((node, Privileges::Capability)),
+            (false, false) => None,
+        }
+    }
+
+    /// The reply that refuses the request with an errno.
+    pub fn refusal(self, errno: i32) -> Option<[u8; REPLY_HEADER]> {
+        let mut reply = [0; REPLY_HEADER];
+        reply[..4].copy_from_slice(&(REPLY_HEADER as u32).to_ne_bytes());
+        reply[4..8].copy_from_slice(&(-errno).to_ne_bytes());
+        reply[8..].copy_from_slice(&u64_at(self.0, 8)?.to_ne_bytes());
+        Some(reply)
     }
 
     fn opcode(self) -> Option<u32> {
@@ -92,16 +113,16 @@ pub fn reply_unique(reply: &[u8]) -> Option<u64> {
     u64_at(reply, 8)
 }
 
-/// Changes what a reply to the handshake settles: adds `wanted` flags, and lets no request hold more
+/// Changes what a reply to the handshake settles: adds `wanted` flags, takes `unwanted` ones out, and lets no request hold more
 /// than `data` bytes. A refusal stays as it is.
-pub fn settle_init(reply: &mut [u8], wanted: u64, data: usize) {
+pub fn settle_init(reply: &mut [u8], wanted: u64, unwanted: u64, data: usize) {
     const FLAGS: usize = REPLY_HEADER + 12;
     const MAX_WRITE: usize = REPLY_HEADER + 20;
     const MAX_PAGES: usize = REPLY_HEADER + 28;
     const FLAGS2: usize = REPLY_HEADER + 32;
     let (Some(lower), Some(upper)) = (u32_at(reply, FLAGS), u32_at(reply, FLAGS2)) else { return };
     let wanted = if wanted >> 32 == 0 { wanted } else { wanted | flags::INIT_EXT };
-    reply[FLAGS..][..4].copy_from_slice(&(lower | wanted as u32).to_ne_bytes());
+    reply[FLAGS..][..4].copy_from_slice(&(lower & !(unwanted as u32) | wanted as u32).to_ne_bytes());
     reply[FLAGS2..][..4].copy_from_slice(&(upper | (wanted >> 32) as u32).to_ne_bytes());
     if let Some(max_write) = u32_at(reply, MAX_WRITE) {
         let max_write = (max_write as usize).min(data);
@@ -141,15 +162,19 @@ mod tests {
     }
 
     #[test]
-    fn only_marked_requests_take_privileges_away() {
-        for (opcode, length, place, bit) in
-            [(SETATTR, 22, 0, 11), (OPEN, 2, 1, 0), (WRITE, 10, 5, 2), (CREATE, 4, 3, 0)]
-        {
-            let mut arguments = vec![0; length];
-            assert_eq!(Request::new(&request(opcode, 9, &arguments)).kills_privileges_of(), None);
-            arguments[place] = 1 << bit;
-            assert_eq!(Request::new(&request(opcode, 9, &arguments)).kills_privileges_of(), Some(9));
-        }
+    fn who_changes_content_takes_privileges_away() {
+        let kills = |opcode, arguments: &[u32]| Request::new(&request(opcode, 9, arguments)).kills_privileges();
+        let write = |flags| kills(WRITE, &[0, 0, 0, 0, 0, flags]);
+        assert_eq!(write(0), Some((9, Privileges::Capability)));
+        assert_eq!(write(1), None);
+        assert_eq!(write(1 << 2), Some((9, Privileges::All)));
+        assert_eq!(kills(SETATTR, &[1]), None);
+        assert_eq!(kills(SETATTR, &[1 << 3]), Some((9, Privileges::Capability)));
+        assert_eq!(kills(SETATTR, &[1 << 3 | 1 << 11]), Some((9, Privileges::All)));
+        assert_eq!(kills(OPEN, &[2, 0]), None);
+        assert_eq!(kills(OPEN, &[O_TRUNC | 2, 0]), Some((9, Privileges::Capability)));
+        assert_eq!(kills(OPEN, &[O_TRUNC | 2, 1]), Some((9, Privileges::All)));
+        assert_eq!(kills(INIT, &[u32::MAX; 16]), None);
     }
 
     #[test]
@@ -158,16 +183,24 @@ mod tests {
         for length in 0..whole.len() {
             let request = Request::new(&whole[..length]);
             assert_eq!(request.init(), None);
-            assert_eq!(request.kills_privileges_of().is_some(), length >= REQUEST_HEADER + 24);
-            settle_init(&mut whole[..length].to_vec(), u64::MAX, 0);
+            assert_eq!(request.kills_privileges().is_some(), length >= REQUEST_HEADER + 24);
+            settle_init(&mut whole[..length].to_vec(), u64::MAX, 0, 0);
         }
+    }
+
+    #[test]
+    fn a_refusal_names_its_request() {
+        let refusal = Request::new(&request(WRITE, 9, &[])).refusal(5).unwrap();
+        assert_eq!((u32_at(&refusal, 0), reply_unique(&refusal)), (Some(16), Some(77)));
+        assert_eq!(u32_at(&refusal, 4), Some((-5_i32) as u32));
     }
 
     #[test]
     fn settling_adds_flags_and_bounds_the_data() {
         let mut reply = vec![0; REPLY_HEADER + 64];
+        reply[REPLY_HEADER + 12..][..4].copy_from_slice(&(flags::HANDLE_KILLPRIV as u32).to_ne_bytes());
         reply[REPLY_HEADER + 20..][..4].copy_from_slice(&(1_u32 << 20).to_ne_bytes());
-        settle_init(&mut reply, flags::CACHE_SYMLINKS | 1 << 40, 1 << 17);
+        settle_init(&mut reply, flags::CACHE_SYMLINKS | 1 << 40, flags::HANDLE_KILLPRIV, 1 << 17);
         let number = |place| u32_at(&reply, REPLY_HEADER + place).unwrap();
         assert_eq!(u64::from(number(12)), flags::CACHE_SYMLINKS | flags::INIT_EXT);
         assert_eq!((number(20), number(28) & 0xffff, number(32)), (1 << 17, 32, 1 << 8));

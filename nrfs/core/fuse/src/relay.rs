@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use filesystem::{Filesystem, Ino};
+use filesystem::{Filesystem, Ino, Token};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -20,6 +20,9 @@ use rustix::net::{
 };
 
 use crate::protocol::{self, HEADER_ROOM, Init, MAX_WRITE, Request, flags};
+
+/// The largest request that cannot be divided: an extended attribute.
+const LEAST_DATA: usize = 1 << 16;
 
 /// A connection to the kernel whose requests pyfuse3 answers. Dropped, it ends.
 pub struct Relay {
@@ -71,8 +74,9 @@ impl Relay {
         &self.shared.ended
     }
 
-    /// Ends both threads. Requests without a reply stay so: the kernel aborts them with the mount.
-    pub fn end(&mut self) {
+    /// Ends both threads. Requests without a reply stay so: the kernel aborts them once the device,
+    /// which the relay owns, is closed.
+    fn end(&mut self) {
         signal(&self.shared.told_to_end);
         // Wakes whoever waits at the socket; it may be closed already.
         let _ = shutdown(&self.shared.socket, Shutdown::Both);
@@ -102,20 +106,32 @@ impl Drop for Relay {
 
 impl Shared {
     fn relay_requests(&self) {
-        let mut buffer = vec![0; MAX_WRITE + HEADER_ROOM];
+        // No larger than what the socket holds: the kernel fills it, with FORGETs if with nothing else.
+        let mut buffer = vec![0; self.data + HEADER_ROOM];
         while let Some(length) = self.next_request(&mut buffer) {
             let message = &buffer[..length];
             let request = Request::new(message);
-            if let Some(ino) = request.kills_privileges_of() {
+            if let Some((node, privileges)) = request.kills_privileges() {
+                let kill = |token: &Token| self.filesystem.kill_privileges(Ino(node), privileges, token);
                 // The request itself will tell if the inode is gone.
-                let _ = self.filesystem.with_token(|token| self.filesystem.kill_privileges(Ino(ino), token));
+                let _ = self.filesystem.with_token(kill);
             }
             if let Some(init) = request.init() {
                 *self.init.lock().unwrap_or_else(PoisonError::into_inner) = Some(init);
             }
-            if retry(|| send(&self.socket, message, SendFlags::NOSIGNAL)).is_err() {
-                return;
+            match retry(|| send(&self.socket, message, SendFlags::NOSIGNAL)) {
+                Ok(_) => {}
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return,
+                // This one cannot be handed on, the next may be.
+                Err(errno) => self.refuse(request, errno),
             }
+        }
+    }
+
+    /// Answers a request with an errno.
+    fn refuse(&self, request: Request, errno: Errno) {
+        if let Some(reply) = request.refusal(errno.raw_os_error()) {
+            let _ = rustix::io::write(&self.device, &reply);
         }
     }
 
@@ -156,7 +172,7 @@ impl Shared {
     fn settle_handshake(&self, reply: &mut [u8]) {
         let mut waiting = self.init.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(init) = waiting.take_if(|init| protocol::reply_unique(reply) == Some(init.unique)) {
-            protocol::settle_init(reply, self.wanted & init.flags, self.data);
+            protocol::settle_init(reply, self.wanted & init.flags, flags::HANDLE_KILLPRIV, self.data);
         }
     }
 }
@@ -172,7 +188,7 @@ fn largest_data(socket: &OwnedFd, theirs: &OwnedFd) -> io::Result<usize> {
         }
     }
     let mut message = vec![0; MAX_WRITE + HEADER_ROOM];
-    while data > HEADER_ROOM {
+    while data >= LEAST_DATA {
         match send(socket, &message[..data + HEADER_ROOM], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(_) => {
                 recv(theirs, &mut *message, RecvFlags::empty())?;

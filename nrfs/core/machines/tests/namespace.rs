@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use machines::namespace::{
-    Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewNode, RenameMode, WriteOperation, XattrMode,
+    Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewNode, Privileges, RenameMode, WriteOperation,
+    XattrMode,
 };
 use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 use nr::Dispatch;
@@ -50,7 +51,14 @@ impl Tree {
 
     fn rename(&mut self, from: (Ino, &str), to: (Ino, &str), mode: RenameMode) -> Result<Changed, Errno> {
         let (name_from, name_to) = (name(from.1), name(to.1));
-        self.change(Change::Rename { parent: from.0, name: name_from, new_parent: to.0, new_name: name_to, mode })
+        self.change(Change::Rename {
+            parent: from.0,
+            name: name_from,
+            new_parent: to.0,
+            new_name: name_to,
+            mode,
+            owner: OWNER,
+        })
     }
 
     fn unlink(&mut self, parent: Ino, text: &str) -> Result<Changed, Errno> {
@@ -188,7 +196,7 @@ fn a_whiteout_stays_where_the_entry_was() {
     let file = tree.file(Ino::ROOT, "a");
     tree.rename((Ino::ROOT, "a"), (Ino::ROOT, "b"), RenameMode::Whiteout).unwrap();
     let whiteout = tree.lookup(Ino::ROOT, "a").unwrap();
-    assert_eq!((whiteout.kind, whiteout.device), (Kind::CharacterDevice, 0));
+    assert_eq!((whiteout.kind, whiteout.device, whiteout.owner), (Kind::CharacterDevice, 0, OWNER));
     assert_eq!(tree.lookup(Ino::ROOT, "b").unwrap().ino, file);
 }
 
@@ -221,12 +229,16 @@ fn privileges_go_with_a_new_owner_or_foreign_content() {
     assert_eq!(bits(tree.change(set(None, Some(5)))), 0o755);
     assert_eq!(tree.namespace.xattr(ino, capability), Err(Errno::ENODATA));
     assert_eq!(bits(tree.change(set(Some(0o6745), Some(6)))), 0o6745, "permissions given with the owner stay");
-    assert_eq!(bits(tree.change(Change::KillPrivileges { ino })), 0o2745, "without group execution it is a lock");
+    assert_eq!(
+        bits(tree.change(Change::KillPrivileges { ino, privileges: Privileges::All })),
+        0o2745,
+        "without group execution it is a lock"
+    );
 
     let directory = tree.directory(Ino::ROOT, "d");
     let attributes = NewAttributes { permissions: Some(Permissions::from_mode(0o6755)), ..NewAttributes::default() };
     tree.change(Change::SetAttributes { ino: directory, attributes }).unwrap();
-    assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory })), 0o6755);
+    assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory, privileges: Privileges::All })), 0o6755);
 }
 
 #[test]
@@ -287,7 +299,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => (ino(), name()).prop_map(|(parent, name)| Change::Unlink { parent, name }),
         2 => (ino(), name()).prop_map(|(parent, name)| Change::RemoveDirectory { parent, name }),
         4 => (ino(), name(), ino(), name(), mode)
-            .prop_map(|(parent, name, new_parent, new_name, mode)| Change::Rename { parent, name, new_parent, new_name, mode }),
+            .prop_map(|(parent, name, new_parent, new_name, mode)| Change::Rename { parent, name, new_parent, new_name, mode, owner: OWNER }),
         1 => ino().prop_map(|ino| Change::Drop { ino }),
     ]
 }

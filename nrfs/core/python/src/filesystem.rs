@@ -22,14 +22,14 @@ pub struct Filesystem {
 /// `"auto"` or a number.
 #[derive(FromPyObject)]
 enum Nodes {
-    Count(usize),
+    Count(i64),
     Named(String),
 }
 
 /// Bytes, or a text such as `"8G"` or `"50%"`.
 #[derive(FromPyObject)]
 enum Amount {
-    Bytes(u64),
+    Bytes(i64),
     Text(String),
 }
 
@@ -82,14 +82,14 @@ impl Filesystem {
         gid: Option<u32>,
     ) -> PyResult<Self> {
         let topology = match nodes {
-            Nodes::Count(count) => Topology::emulated(count),
+            Nodes::Count(count) => Topology::emulated(usize::try_from(count).unwrap_or(0)),
             Nodes::Named(name) if name == "auto" => Topology::machine(),
             Nodes::Named(name) => {
                 return Err(PyValueError::new_err(format!("bad number of nodes '{name}': give a number, or 'auto'")));
             }
         };
         let size = match size {
-            Amount::Bytes(bytes) => Ok(Size::Bytes(bytes)),
+            Amount::Bytes(bytes) => Ok(Size::Bytes(u64::try_from(bytes).unwrap_or(0))),
             Amount::Text(text) => text.parse(),
         };
         let configuration = Configuration {
@@ -174,7 +174,8 @@ impl Filesystem {
         self.call(py, |service, token| service.remove_directory(Ino(parent), Name::new(name)?, token))
     }
 
-    #[pyo3(signature = (parent, name, new_parent, new_name, flags = 0))]
+    #[pyo3(signature = (parent, name, new_parent, new_name, flags = 0, *, uid = None, gid = None))]
+    #[allow(clippy::too_many_arguments, reason = "as many as renameat2(2) and its caller have")]
     fn rename(
         &self,
         py: Python<'_>,
@@ -183,7 +184,10 @@ impl Filesystem {
         new_parent: u64,
         new_name: &[u8],
         flags: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
     ) -> PyResult<()> {
+        let owner = owner(uid, gid);
         let mode = match flags {
             0 => RenameMode::Replace,
             1 => RenameMode::NoReplace,
@@ -194,7 +198,7 @@ impl Filesystem {
         };
         self.call(py, |service, token| {
             let (from, to) = ((Ino(parent), Name::new(name)?), (Ino(new_parent), Name::new(new_name)?));
-            service.rename(from, to, mode, token)
+            service.rename(from, to, mode, owner, token)
         })
     }
 
@@ -328,6 +332,10 @@ impl Filesystem {
 
     fn capacity(&self) -> Capacity {
         self.service.capacity().into()
+    }
+
+    fn catch_up(&self, py: Python<'_>) {
+        py.detach(|| self.service.catch_up());
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -53,7 +53,8 @@ pub enum Change {
         /// Pages it may take.
         grant: u64,
     },
-    /// Sets what is given and leaves the rest. A size changes both times, unless they are given.
+    /// Sets what is given and leaves the rest. A size changes the time of modification, and all change
+    /// the time of change, unless those are given.
     SetAttributes {
         /// Where the file ends from now on.
         size: Option<u64>,
@@ -204,11 +205,14 @@ impl Content {
         if offset > SIZE_MAX || data.len() as u64 > SIZE_MAX - offset {
             return Err(Errno::EFBIG);
         }
+        let is_new = self.files.get(ino).is_none();
         let file = self.files.get_or_insert_with(ino, || File::new(time));
         let (written, taken) = file.write(&mut self.arena, offset, data, grant);
         if written > 0 {
             file.modified = time;
             file.changed = time;
+        } else if is_new {
+            self.files.remove(ino);
         }
         Ok(Changed { written, taken, freed: 0 })
     }
@@ -229,10 +233,9 @@ impl Content {
         if let Some(size) = size {
             freed = file.truncate(&mut self.arena, size);
             file.modified = time;
-            file.changed = time;
         }
         file.modified = modified.unwrap_or(file.modified);
-        file.changed = changed.unwrap_or(file.changed);
+        file.changed = changed.unwrap_or(time);
         Ok(Changed { freed, ..Changed::default() })
     }
 

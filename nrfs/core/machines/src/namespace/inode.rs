@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Privileges;
 use super::directory::{Cookie, Directory};
 use crate::digest::Digester;
 use crate::types::{Ino, Kind, Owner, Permissions, Time};
@@ -94,14 +95,21 @@ impl Inode {
 impl Inode {
     const CAPABILITY: &[u8] = b"security.capability";
 
+    /// Whether the file runs with capabilities that its caller may not have.
+    pub fn has_capability(&self) -> bool {
+        self.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(Self::CAPABILITY))
+    }
+
     /// Takes away what lets the inode run with more rights than its caller's; true if it had any. A
     /// directory's bits mean something else and stay.
-    pub fn kill_privileges(&mut self) -> bool {
+    pub fn kill_privileges(&mut self, privileges: Privileges) -> bool {
         if self.node.kind() == Kind::Directory {
             return false;
         }
         let before = self.permissions;
-        self.permissions = before.without_privileges();
+        if privileges == Privileges::All {
+            self.permissions = before.without_privileges();
+        }
         let capability = self.xattrs.as_mut().and_then(|xattrs| xattrs.remove(Self::CAPABILITY));
         if self.xattrs.as_ref().is_some_and(|xattrs| xattrs.is_empty()) {
             self.xattrs = None;

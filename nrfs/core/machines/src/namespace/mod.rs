@@ -19,7 +19,9 @@ mod xattr;
 
 pub use directory::Cookie;
 pub use inode::Attributes;
-pub use operation::{Change, Changed, NewAttributes, NewNode, RenameMode, Response, WriteOperation, XattrMode};
+pub use operation::{
+    Change, Changed, NewAttributes, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
+};
 
 use std::ops::ControlFlow;
 
@@ -57,11 +59,11 @@ impl Dispatch for Namespace {
             Change::Link { ino, parent, name } => self.link(*ino, *parent, name, time),
             Change::Unlink { parent, name } => self.unlink(*parent, name, time),
             Change::RemoveDirectory { parent, name } => self.remove_directory(*parent, name, time),
-            Change::Rename { parent, name, new_parent, new_name, mode } => {
-                self.rename((*parent, name), (*new_parent, new_name), *mode, time)
+            Change::Rename { parent, name, new_parent, new_name, mode, owner } => {
+                self.rename((*parent, name), (*new_parent, new_name), *mode, *owner, time)
             }
             Change::SetAttributes { ino, attributes } => self.set_attributes(*ino, attributes, time),
-            Change::KillPrivileges { ino } => self.kill_privileges(*ino, time),
+            Change::KillPrivileges { ino, privileges } => self.kill_privileges(*ino, *privileges, time),
             Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode, time),
             Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name, time),
             Change::Drop { ino } => self.drop_inode(*ino),
@@ -179,7 +181,7 @@ impl Namespace {
 
     /// What a change answers when it is done.
     fn changed(&self, ino: Ino, orphan: Option<Ino>) -> Response {
-        Ok(Changed { attributes: self.attributes(ino)?, orphan })
+        Ok(Changed { attributes: self.attributes(ino)?, orphan, made_inode: false })
     }
 }
 
@@ -224,7 +226,7 @@ impl Namespace {
             if inherits_group && kind == Kind::Directory { permissions.with_set_group_id() } else { permissions };
         self.inodes.insert(ino, Inode::new(node, permissions, owner, time));
         self.add_entry(parent, name, ino, kind, time);
-        self.changed(ino, None)
+        Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
     }
 
     fn link(&mut self, ino: Ino, parent: Ino, name: &Name, time: Time) -> Response {
@@ -270,7 +272,7 @@ impl Namespace {
     fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
         if new.uid.is_some() || new.gid.is_some() {
-            inode.kill_privileges();
+            inode.kill_privileges(Privileges::All);
         }
         inode.permissions = new.permissions.unwrap_or(inode.permissions);
         inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
@@ -281,9 +283,9 @@ impl Namespace {
         self.changed(ino, None)
     }
 
-    fn kill_privileges(&mut self, ino: Ino, time: Time) -> Response {
+    fn kill_privileges(&mut self, ino: Ino, privileges: Privileges, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
-        if inode.kill_privileges() {
+        if inode.kill_privileges(privileges) {
             inode.changed = time;
         }
         self.changed(ino, None)
@@ -295,7 +297,7 @@ impl Namespace {
             return Err(Errno::EBUSY);
         }
         self.inodes.remove(ino);
-        Ok(Changed { attributes, orphan: None })
+        Ok(Changed { attributes, orphan: None, made_inode: false })
     }
 
     /// Adds an entry to a directory, which must not have that name.

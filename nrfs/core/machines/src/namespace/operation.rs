@@ -64,6 +64,8 @@ pub enum Change {
         new_name: Name,
         /// What happens to an entry of the new name, and to the old name.
         mode: RenameMode,
+        /// The caller: a whiteout will be his.
+        owner: Owner,
     },
     /// Sets what is given and leaves the rest. A new owner or group, without new permissions, takes
     /// privileges away as `KillPrivileges` does: that is chown(2).
@@ -73,12 +75,12 @@ pub enum Change {
         /// What to set.
         attributes: NewAttributes,
     },
-    /// Takes away what lets a file run with more rights than its caller's: set-user-id,
-    /// set-group-id where the group may execute, and `security.capability`. Somebody without the
-    /// right to keep them has changed its content.
+    /// Takes away what lets a file run with more rights than its caller's: its content has changed.
     KillPrivileges {
         /// The inode.
         ino: Ino,
+        /// What to take.
+        privileges: Privileges,
     },
     /// Sets an extended attribute.
     SetXattr {
@@ -146,6 +148,16 @@ pub enum RenameMode {
     NoReplaceWhiteout,
 }
 
+/// What lets a file run with more rights than its caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// `security.capability`: goes with any change of the content.
+    Capability,
+    /// That, set-user-id, and set-group-id where the group may execute: what goes if somebody without
+    /// the right to keep them changes the content.
+    All,
+}
+
 /// How setxattr(2) treats an attribute of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrMode {
@@ -167,4 +179,6 @@ pub struct Changed {
     pub attributes: Attributes,
     /// The inode that lost its last name by it, to be dropped once nobody holds it.
     pub orphan: Option<Ino>,
+    /// Whether there is one inode more.
+    pub made_inode: bool,
 }

@@ -1,7 +1,7 @@
 //! Moving a name, as renameat2(2): every check comes before the first change.
 
 use super::inode::Node;
-use super::{Namespace, RenameMode, Response};
+use super::{Attributes, Changed, Namespace, RenameMode, Response};
 use crate::namespace::NewNode;
 use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 
@@ -9,7 +9,7 @@ use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 type Place<'a> = (Ino, &'a Name);
 
 impl Namespace {
-    pub(super) fn rename(&mut self, from: Place, to: Place, mode: RenameMode, time: Time) -> Response {
+    pub(super) fn rename(&mut self, from: Place, to: Place, mode: RenameMode, owner: Owner, time: Time) -> Response {
         let moved = self.lookup(from.0, from.1)?;
         self.live_directory(to.0)?;
         let target = match self.lookup(to.0, to.1) {
@@ -39,27 +39,38 @@ impl Namespace {
                 }
                 self.remove_entry(to.0, to.1, target.kind, time);
                 let orphan = self.take_name(target.ino, time);
-                self.move_entry(from, to, (moved.ino, moved.kind), mode, time);
-                self.changed(moved.ino, orphan)
+                let made_inode = self.move_entry(from, to, &moved, mode, owner, time);
+                Ok(Changed { made_inode, ..self.changed(moved.ino, orphan)? })
             }
             (_, None) => {
-                self.move_entry(from, to, (moved.ino, moved.kind), mode, time);
-                self.changed(moved.ino, None)
+                let made_inode = self.move_entry(from, to, &moved, mode, owner, time);
+                Ok(Changed { made_inode, ..self.changed(moved.ino, None)? })
             }
         }
     }
 
-    fn move_entry(&mut self, from: Place, to: Place, (ino, kind): (Ino, Kind), mode: RenameMode, time: Time) {
+    /// Returns whether it left a whiteout behind.
+    fn move_entry(
+        &mut self,
+        from: Place,
+        to: Place,
+        moved: &Attributes,
+        mode: RenameMode,
+        owner: Owner,
+        time: Time,
+    ) -> bool {
+        let Attributes { ino, kind, .. } = *moved;
         self.remove_entry(from.0, from.1, kind, time);
         self.add_entry(to.0, to.1, ino, kind, time);
         self.arrived(ino, to.0, time);
-        if matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout) {
-            let root = Owner { uid: 0, gid: 0 };
+        let leaves_whiteout = matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout);
+        if leaves_whiteout {
             let whiteout = NewNode::CharacterDevice(0);
             // The name has just become free in a directory that is there.
-            let made = self.create(from.0, from.1, &whiteout, Permissions::from_mode(0), root, time);
+            let made = self.create(from.0, from.1, &whiteout, Permissions::from_mode(0), owner, time);
             debug_assert!(made.is_ok());
         }
+        leaves_whiteout
     }
 
     fn exchange(&mut self, from: Place, moved: (Ino, Kind), to: Place, target: (Ino, Kind), time: Time) -> Response {
