@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -146,6 +147,22 @@ def test_a_stuck_daemon_is_named_and_waited_for_no_longer_than_some_seconds(moun
     with stopped(daemon_of(path)):
         result = run_nrfs("status", path)
     assert (result.returncode, result.stderr) == (1, f"nrfs status: {path}: the daemon does not answer\n")
+
+
+def test_whatever_a_client_says_the_daemon_goes_on(mountpoint: Path) -> None:
+    entry = entry_at(mountpoint)
+    assert entry is not None
+    path = socket_of(entry)
+    for said in (b"[" * 4000 + b"\n", b"\xff\xfe\n", b"{}\n", b'{"command": 1}\n', b"x" * 100_000, b""):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(path))
+            with contextlib.suppress(BrokenPipeError):
+                client.sendall(said)
+            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                client.recv(100_000)
+    (mountpoint / "file").touch()
+    assert run_nrfs("status", mountpoint).returncode == 0
 
 
 def test_only_the_owner_can_reach_the_control_socket(mountpoint: Path) -> None:

@@ -5,7 +5,7 @@ use std::thread;
 
 use filesystem::{
     AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewNode, Owner,
-    Permissions, Size, Time, Token, Topology, Whence,
+    Permissions, RenameMode, Size, Time, Token, Topology, Whence,
 };
 
 const PAGE: usize = 4096;
@@ -166,6 +166,66 @@ fn content_operations_are_for_files() {
         assert_eq!(fs.seek(file, 0, Whence::Hole, token), Ok(0));
         assert_eq!(fs.allocate(file, 0, 0, AllocateMode::Reserve, false, token), Err(Errno::EINVAL));
         assert_eq!(fs.allocate(file, 0, 11 * PAGE as u64, AllocateMode::Reserve, false, token), Err(Errno::ENOSPC));
+    });
+}
+
+#[test]
+fn a_change_stamps_the_times_that_are_its_own() {
+    let fs = filesystem(1, 1, 1, 10);
+    fs.with_token(|token| {
+        let created = create(&fs, "f", token).unwrap();
+        let set = |new| {
+            // Longer than a tick of the coarse clock.
+            thread::sleep(std::time::Duration::from_millis(20));
+            fs.set_attributes(created.ino, new, token).unwrap()
+        };
+        let mode = Some(Permissions::from_mode(0o600));
+        let late = Some(Time { seconds: 1 << 40, nanoseconds: 0 });
+        let after = set(NewAttributes { permissions: mode, changed: late, ..NewAttributes::default() });
+        assert_eq!((after.modified, Some(after.changed)), (created.modified, late), "chmod leaves mtime");
+
+        let other = create(&fs, "g", token).unwrap();
+        let modified = Some(Time { seconds: 5, nanoseconds: 0 });
+        thread::sleep(std::time::Duration::from_millis(20));
+        let new = NewAttributes { modified, ..NewAttributes::default() };
+        let after = fs.set_attributes(other.ino, new, token).unwrap();
+        assert_eq!((Some(after.modified), after.changed > other.changed), (modified, true), "utimensat stamps ctime");
+
+        fs.write(created.ino, 0, &[1; PAGE], token).unwrap();
+        let before = fs.attributes(other.ino, token).unwrap();
+        assert_eq!(fs.write(other.ino, 0, b"x", token), Err(Errno::ENOSPC));
+        assert_eq!(fs.attributes(other.ino, token), Ok(before), "what is refused leaves no trace");
+    });
+}
+
+#[test]
+fn a_refusal_names_what_is_wrong_before_it_names_a_limit() {
+    let fs = filesystem(1, 1, 10, 2);
+    fs.with_token(|token| {
+        let file = create(&fs, "f", token).unwrap().ino;
+        let make =
+            |parent| fs.create(parent, name("f"), NewNode::Directory, Permissions::from_mode(0o755), OWNER, token);
+        assert_eq!(make(Ino::ROOT), Err(Errno::EEXIST));
+        assert_eq!(make(file), Err(Errno::ENOTDIR));
+        assert_eq!(make(Ino(99)), Err(Errno::ENOENT));
+        assert_eq!(create(&fs, "g", token), Err(Errno::ENOSPC));
+        assert_eq!(fs.capacity().inodes_free, 0);
+    });
+}
+
+#[test]
+fn a_whiteout_costs_an_inode_only_where_it_is_made() {
+    let fs = filesystem(1, 1, 10, 10);
+    fs.with_token(|token| {
+        let file = create(&fs, "a", token).unwrap().ino;
+        fs.link(file, Ino::ROOT, name("b"), token).unwrap();
+        let rename = |from, to| {
+            fs.rename((Ino::ROOT, name(from)), (Ino::ROOT, name(to)), RenameMode::Whiteout, OWNER, token).unwrap();
+        };
+        rename("a", "b");
+        assert_eq!(fs.capacity().inodes_free, 8);
+        rename("a", "c");
+        assert_eq!(fs.capacity().inodes_free, 7);
     });
 }
 
