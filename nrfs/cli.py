@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,10 +20,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; its exit status: 0 done, 1 failed with one line on stderr, 2 bad usage."""
-    options = parser().parse_args(arguments)
-    run = options.run
-    status: int = run(options)
+    """Runs one command; its exit status: 0 done, 1 failed with one line on stderr, 2 bad usage, 130 interrupted."""
+    try:
+        options = parser().parse_args(arguments)
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        print("nrfs: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return status
 
 
