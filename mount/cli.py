@@ -35,7 +35,9 @@ def _add_mount(subparsers: Subcommands) -> None:
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
     parser.add_argument("--nodes", metavar="auto|N", help="NUMA nodes to replicate on; N emulates so many (auto)")
     parser.add_argument("--logs", metavar="K", help="parallel logs for the content of files (4)")
-    parser.add_argument("--size", metavar="8G|50%", help="content at the most; each node holds a copy (50%%)")
+    parser.add_argument(
+        "--size", metavar="8G|50%", help="content at the most: bytes on each node, or a part of all memory (50%%)"
+    )
     parser.add_argument("--inodes", metavar="N", help="inodes at the most (by the machine's memory)")
     parser.add_argument(
         "--cache", metavar="writeback|none", help="what the kernel may keep: all it can, or nothing (writeback)"

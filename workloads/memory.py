@@ -13,8 +13,8 @@ import nrfs
 from workloads.failure import WorkloadError
 from workloads.progress import ProgressBar
 
-_NAMES = 1000
-"""Calls between two looks of the progress bar."""
+_CALLS_BETWEEN_LOOKS = 1000
+"""Of the progress bar, which is not to cost what it shows."""
 
 
 @final
@@ -54,7 +54,7 @@ def run(configuration: Configuration) -> Figures:
     filesystem = nrfs.Filesystem(nodes=configuration.nodes, size=configuration.data, inodes=configuration.files + 10)
     full = configuration.data // configuration.file_size
     content = b"\xa5" * configuration.file_size
-    with ProgressBar(2 * (configuration.files + full)) as bar, _clear_failures():
+    with ProgressBar(2 * (configuration.files + full)) as bar, _said_plainly():
         start = _resident(filesystem)
         for name in _steps(bar, "writing files", full):
             filesystem.write(filesystem.mknod(nrfs.ROOT, name, 0o644).ino, 0, content)
@@ -92,7 +92,7 @@ def show(configuration: Configuration, figures: Figures) -> None:
 def _steps(bar: ProgressBar, description: str, count: int) -> Iterator[bytes]:
     bar.begin(description)
     for number in range(count):
-        if number % _NAMES == 0:
+        if number % _CALLS_BETWEEN_LOOKS == 0:
             bar.show(number)
         yield b"file-%08d" % number
     bar.end(count)
@@ -111,7 +111,7 @@ def _resident(filesystem: nrfs.Filesystem) -> int:
 
 
 @contextmanager
-def _clear_failures() -> Iterator[None]:
+def _said_plainly() -> Iterator[None]:
     try:
         yield
     except OSError as failure:

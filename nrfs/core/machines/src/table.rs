@@ -43,10 +43,6 @@ impl<T> Table<T> {
         removed
     }
 
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// All inodes in the order of their numbers, which is the same on every replica.
     pub fn sorted(&self) -> Vec<(Ino, &T)> {
         let mut all: Vec<(Ino, &T)> = self.entries.iter().map(|(&ino, value)| (ino, value.as_ref())).collect();

@@ -178,16 +178,6 @@ impl Content {
         self.files.get(ino).and_then(|file| file.next_hole(offset)).ok_or(Errno::ENXIO)
     }
 
-    /// How many files there are, never touched ones left out.
-    pub fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    /// Whether no file was ever touched.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The digest of all content.
     pub fn digest(&self) -> Digest {
         let mut digester = Digester::default();

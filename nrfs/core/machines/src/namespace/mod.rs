@@ -137,16 +137,6 @@ impl Namespace {
         Ok(())
     }
 
-    /// How many inodes there are, unlinked ones included.
-    pub fn len(&self) -> usize {
-        self.inodes.len()
-    }
-
-    /// A root is always there.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
     /// The digest of the whole tree.
     pub fn digest(&self) -> Digest {
         let mut digester = Digester::default();
