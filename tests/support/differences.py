@@ -1,6 +1,6 @@
 """Everything in which a mount of nrfs is known to differ from tmpfs. What is not listed here must be equal.
 
-Each ability is tested to be exactly what is said: a difference that goes away, or another one, fails a test.
+Each ability below is tested to be exactly what is said: a difference that goes away, or another one, fails a test.
 
 Besides what a mount can do, it differs in this:
 
