@@ -42,6 +42,11 @@ def _add_mount(subparsers: Subcommands) -> None:
     parser.add_argument(
         "--cache", metavar="writeback|none", help="what the kernel may keep: all it can, or nothing (writeback)"
     )
+    parser.add_argument(
+        "--channel",
+        metavar="auto|ring|device|pyfuse3",
+        help="how requests come in: over io_uring, by /dev/fuse, or to Python alone (the first that there is)",
+    )
     parser.add_argument("--allow-other", action="store_true", help="let other users in, each by the files' modes")
     parser.add_argument("--foreground", action="store_true", help="serve in this process until the mount's end")
     parser.add_argument("--log", metavar="FILE", help="append the daemon's messages to FILE")

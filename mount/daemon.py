@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,12 @@ from typing import Any, final
 import pyfuse3
 import trio
 
-from mount import control, mounting
+from mount import channel, control, mounting
 from mount.failure import MountError
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
-from nrfs import Filesystem, Relay, release_memory
+from nrfs import Connection, Filesystem, release_memory
 
 _PAUSE = 1.0
 """Seconds without a request after which memory is given back."""
@@ -49,13 +50,14 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
 
     """
     _log_what_matters()
+    choice = channel.choose(options.channel)
     filesystem = _filesystem(options)
     directory = control.make_runtime_directory(options.mountpoint)
     if signal.sigpending() & ENDING_SIGNALS:
         return
     mount = mounting.attach(options)
     files = control.ControlFiles.of(mount.entry.device, directory)
-    daemon = _Daemon(options, filesystem, mount, files.log)
+    daemon = _Daemon(options, choice, filesystem, mount, files.log)
     try:
         with daemon.session(on_ready), control.listening(files.socket) as listener:
             # What is alive now stays so: the collector need not look at it again during requests.
@@ -109,12 +111,15 @@ def _innermost(fault: BaseException) -> BaseException:
 
 @final
 class _Daemon:
-    """A mount that is served by pyfuse3 in this process."""
+    """A mount that is served in this process."""
 
-    def __init__(self, options: MountOptions, filesystem: Filesystem, mount: mounting.Mount, log: Path) -> None:
+    def __init__(
+        self, options: MountOptions, choice: channel.Choice, filesystem: Filesystem, mount: mounting.Mount, log: Path
+    ) -> None:
         self.taken_away = False
         """Whether the kernel ended the connection."""
         self._options = options
+        self._channel = choice
         self._filesystem = filesystem
         self._mount = mount
         self._own_log = log
@@ -124,7 +129,7 @@ class _Daemon:
 
     @contextmanager
     def session(self, on_ready: Callable[[Path], None]) -> Iterator[None]:
-        """pyfuse3's session behind a relay at the mount's descriptor, which is closed in the end."""
+        """The connection at the mount's descriptor, which is closed in the end, and pyfuse3's session behind it."""
 
         def announce() -> None:
             try:
@@ -135,21 +140,26 @@ class _Daemon:
                 self._failure = failure
                 self._end()
 
-        self._operations = Operations(self._filesystem, self._options.cache, announce)
-        self._relay = Relay(self._filesystem, self._mount.descriptor, caching=self._options.cache is Cache.WRITEBACK)
+        operations = Operations(self._filesystem, self._options.cache, announce)
+        self._connection = Connection(
+            self._filesystem,
+            self._mount.descriptor,
+            channel=self._channel.channel,
+            caching=self._options.cache is Cache.WRITEBACK,
+        )
         try:
             try:
                 # libfuse takes this form for a descriptor that is mounted already.
-                pyfuse3.init(self._operations, f"/dev/fd/{self._relay.descriptor}", set())
+                pyfuse3.init(operations, f"/dev/fd/{self._connection.descriptor}", set())
             except BaseException:
-                os.close(self._relay.descriptor)
+                os.close(self._connection.descriptor)
                 raise
             try:
                 yield
             finally:
                 pyfuse3.close(unmount=False)
         finally:
-            self._relay.end()
+            self._connection.end()
 
     async def serve(self, listener: socket.socket) -> None:
         """Answers requests and clients until the mount's end."""
@@ -172,7 +182,7 @@ class _Daemon:
                 self._end()
 
     async def _end_with_requests(self) -> None:
-        await trio.lowlevel.wait_readable(self._relay)
+        await trio.lowlevel.wait_readable(self._connection)
         pyfuse3.terminate()
 
     async def _give_memory_back(self) -> None:
@@ -180,7 +190,7 @@ class _Daemon:
         given_at = seen = 0
         while True:
             await trio.sleep(_PAUSE)
-            before, seen = seen, sum(self._operations.requests.values())
+            before, seen = seen, sum(self._requests().values())
             if seen == before and seen != given_at:
                 self._filesystem.catch_up()
                 release_memory()
@@ -203,7 +213,17 @@ class _Daemon:
         return {
             "pid": os.getpid(),
             "cache": str(self._options.cache),
+            "channel": self._channel.channel,
+            "channel_reason": self._channel.reason,
             "started": self._started,
-            "requests": self._operations.requests,
+            "requests": self._requests(),
+            "workers": self._connection.statistics(),
             **self._filesystem.status(),
         }
+
+    def _requests(self) -> dict[str, int]:
+        """How many requests of each kind have come."""
+        total: Counter[str] = Counter()
+        for worker in self._connection.statistics():
+            total.update(worker["requests"])
+        return dict(total)

@@ -52,13 +52,12 @@ def _request(
 ) -> Callable[Concatenate[Operations, Arguments], Coroutine[Any, Any, Reply]]:
     """Makes of a plain function what pyfuse3 calls for a request.
 
-    The request is counted; an ``OSError`` becomes the errno of the reply; what else is raised is a fault
-    of ours, which costs this caller an EIO and nobody else anything.
+    An ``OSError`` becomes the errno of the reply; what else is raised is a fault of ours, which costs this
+    caller an EIO and nobody else anything.
     """
     kind = handler.__name__
 
     async def answer(self: Operations, /, *arguments: Arguments.args, **keywords: Arguments.kwargs) -> Reply:
-        self.requests[kind] += 1
         try:
             return handler(self, *arguments, **keywords)
         except OSError as error:
@@ -86,8 +85,6 @@ class Operations(pyfuse3.Operations):
     def __init__(self, filesystem: Filesystem, cache: Cache, on_start: Callable[[], None]) -> None:
         super().__init__()
         self.enable_writeback_cache = cache is Cache.WRITEBACK
-        self.requests = dict.fromkeys(sorted(KINDS), 0)
-        """How many requests of each kind have come."""
         self._filesystem = filesystem
         self._cached = cache is Cache.WRITEBACK
         self._timeout = FOREVER if self._cached else 0.0
@@ -280,7 +277,6 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Not a request with a reply: an exception, even of pyfuse3's own, would end the mount.
-        self.requests["forget"] += len(inode_list)
         for inode, count in inode_list:
             try:
                 self._filesystem.forget(inode, count)
@@ -337,9 +333,3 @@ class Operations(pyfuse3.Operations):
         if seen not in self._faults:
             self._faults.add(seen)
             _log.error("%s failed; this is a fault of nrfs", kind, exc_info=fault)
-
-
-KINDS = frozenset(
-    name for name in vars(pyfuse3.Operations) if name in vars(Operations) and not name.startswith("_")
-) - {"init", "supports_dot_lookup", "enable_writeback_cache"}
-"""The kinds of requests that are answered here."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from mount.channel import Channel
 from mount.failure import UsageError
 
 
@@ -36,6 +37,7 @@ class MountOptions:
     size: int | str = "50%"
     inodes: int | None = None
     cache: Cache = Cache.WRITEBACK
+    channel: Channel = Channel.AUTO
     allow_other: bool = False
     flags: frozenset[str] = frozenset({"nosuid", "nodev", "noatime"})
     """Mount flags by their names in mount(8), those that are on."""
@@ -58,11 +60,14 @@ def _count(text: str) -> int:
     return number
 
 
-def _cache(text: str) -> Cache:
-    try:
-        return Cache(text)
-    except ValueError:
-        raise ValueError(f"it is one of {', '.join(Cache)}") from None
+def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def convert(text: str) -> StrEnum:
+        try:
+            return choices(text)
+        except ValueError:
+            raise ValueError(f"it is one of {', '.join(choices)}") from None
+
+    return convert
 
 
 def _size(text: str) -> str:
@@ -76,7 +81,8 @@ _SETTINGS: dict[str, Callable[[str], object]] = {
     "logs": _count,
     "size": _size,
     "inodes": _count,
-    "cache": _cache,
+    "cache": _one_of(Cache),
+    "channel": _one_of(Channel),
     "log": lambda text: Path(text).absolute(),
 }
 

@@ -111,8 +111,11 @@ def _lines(status: MountStatus) -> Iterable[str]:
     inodes = f"{capacity['inodes_used']:,} of {capacity['inodes']:,} inodes"
     age = _duration(time.time() - daemon["started"])
     yield f"  daemon    process {daemon['pid']}, up {age}, cache {daemon['cache']}"
+    reason = f" ({daemon['channel_reason']})" if daemon["channel_reason"] else ""
+    yield f"  channel   {daemon['channel']}{reason}"
     yield f"  used      {space}, {inodes}"
     yield from _wrapped("  requests  ", _requests(daemon["requests"]))
+    yield from _wrapped("  workers   ", [_worker(worker) for worker in daemon["workers"]])
     yield ""
     yield from _table(_positions(daemon))
     yield ""
@@ -125,6 +128,11 @@ def _lines(status: MountStatus) -> Iterable[str]:
 def _requests(requests: dict[str, int]) -> Sequence[str]:
     frequent = sorted(((count, kind) for kind, count in requests.items() if count), reverse=True)
     return [f"{kind} {count:,}" for count, kind in frequent] or ["none yet"]
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    place = "any CPU" if worker["cpu"] is None else f"CPU {worker['cpu']}"
+    return f"{place} {sum(worker['requests'].values()):,}"
 
 
 def _wrapped(title: str, items: Sequence[str]) -> Iterable[str]:

@@ -9,10 +9,27 @@ from typing import Any, Final, Literal, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["ROOT", "Attributes", "Capacity", "DirectoryEntry", "Filesystem", "Relay", "release_memory"]
+__all__ = [
+    "ROOT",
+    "Attributes",
+    "Capacity",
+    "Connection",
+    "DirectoryEntry",
+    "Filesystem",
+    "probe_ring",
+    "release_memory",
+]
 
 ROOT: Final[int]
 """The inode number of the root directory."""
+
+def probe_ring() -> None:
+    """Does nothing where this process can have an io_uring of the kind that the ring channel needs.
+
+    Raises:
+        OSError: it cannot, whatever FUSE offers.
+
+    """
 
 def release_memory() -> None:
     """Gives memory that is free, and kept to be used again, back to the system."""
@@ -171,24 +188,30 @@ class Filesystem:
         """
 
 @final
-class Relay:
-    """Stands between the kernel and pyfuse3: hands on every request and every reply.
-
-    It settles what libfuse leaves out of the handshake, and takes set-user-id bits away where a request
-    says so.
+class Connection:
+    """A connection to the kernel: its workers answer requests natively, or hand them on to pyfuse3.
 
     Args:
         filesystem: the one that is mounted.
-        device: a descriptor of /dev/fuse on which a mount was made. It is the relay's from then on.
-        caching: whether the kernel may keep the targets of symlinks.
+        device: a descriptor of /dev/fuse on which a mount was made. It is the connection's from then on.
+        channel: ``"ring"`` or ``"device"``: a worker for each CPU answers what is frequent, and pyfuse3 the rest.
+            ``"pyfuse3"``: it answers all.
+        caching: whether the kernel may keep what it is told.
+
+    Raises:
+        OSError: the channel cannot be had.
 
     """
 
-    def __new__(cls, filesystem: Filesystem, device: int, *, caching: bool) -> Self: ...
+    def __new__(
+        cls, filesystem: Filesystem, device: int, *, channel: Literal["ring", "device", "pyfuse3"], caching: bool
+    ) -> Self: ...
     @property
     def descriptor(self) -> int:
         """For pyfuse3, which closes it: it finds a device there that is mounted already."""
     def fileno(self) -> int:
         """A descriptor that is readable once no more requests will come."""
+    def statistics(self) -> list[dict[str, Any]]:
+        """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``. Of FORGET, messages count."""
     def end(self) -> None:
-        """Ends the relay, after pyfuse3 was ended."""
+        """Ends the connection, after pyfuse3 was ended."""

@@ -39,6 +39,9 @@ pub struct NewAttributes {
 }
 
 impl Attributes {
+    /// Bytes that are best read or written at a time, as in `st_blksize`.
+    pub const BLOCK_SIZE: u32 = PAGE_SIZE as u32;
+
     const BLOCKS_PER_PAGE: u64 = PAGE_SIZE as u64 / 512;
 
     pub(crate) fn join(tree: namespace::Attributes, content: Option<content::Attributes>) -> Self {

@@ -17,6 +17,19 @@ pub enum Whence {
     Hole,
 }
 
+impl Whence {
+    /// What the number of lseek(2) stands for.
+    pub fn from_number(whence: u32) -> Result<Self, Errno> {
+        const DATA: u32 = libc::SEEK_DATA as u32;
+        const HOLE: u32 = libc::SEEK_HOLE as u32;
+        match whence {
+            DATA => Ok(Self::Data),
+            HOLE => Ok(Self::Hole),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
 impl Filesystem {
     /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8], token: &Token) -> Result<usize, Errno> {
@@ -35,7 +48,7 @@ impl Filesystem {
             return Err(Errno::EFBIG);
         }
         let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        let mut written = 0;
+        let (mut written, mut has_settled) = (0, false);
         while written < data.len() {
             let offset = offset + written as u64;
             let rest = &data[written..];
@@ -46,15 +59,39 @@ impl Filesystem {
             let more = done.written == rest.len() || grant.might_grow();
             grant.settle(done.taken);
             written += done.written;
-            if !more {
+            if !more && (has_settled || !self.settle()) {
                 break;
             }
+            has_settled |= !more;
             if written < data.len() {
                 thread::yield_now();
             }
         }
         if written == 0 && !data.is_empty() { Err(Errno::ENOSPC) } else { Ok(written) }
     }
+
+    /// Copies from one file into another, as far as the first goes. Returns the bytes copied, as
+    /// [`write`](Self::write) does.
+    pub fn copy(&self, from: (Ino, u64), to: (Ino, u64), length: u64, token: &Token) -> Result<u64, Errno> {
+        let mut buffer = vec![0; length.min(Self::COPY_BYTES) as usize];
+        let mut copied = 0;
+        while copied < length {
+            let step = (length - copied).min(Self::COPY_BYTES) as usize;
+            let read = self.read(from.0, from.1 + copied, &mut buffer[..step], token)?;
+            let written = match self.write(to.0, to.1 + copied, &buffer[..read], token) {
+                Err(errno) if copied == 0 => return Err(errno),
+                written => written.unwrap_or(0),
+            };
+            copied += written as u64;
+            if written < step {
+                break;
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Bytes that [`copy`](Self::copy) moves at a time.
+    const COPY_BYTES: u64 = 1 << 20;
 
     /// fallocate(2): all of it, or nothing and an error.
     pub fn allocate(
@@ -73,6 +110,7 @@ impl Filesystem {
         }
         let end = offset.checked_add(length).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
         let range = offset..end;
+        let mut has_settled = false;
         loop {
             let wanted = match mode {
                 AllocateMode::PunchHole => 0,
@@ -88,6 +126,7 @@ impl Filesystem {
                 }
                 // Somebody else made holes meanwhile, or may give back what is missing.
                 Err(Errno::ENOSPC) if grant.pages() == wanted || grant.might_grow() => thread::yield_now(),
+                Err(Errno::ENOSPC) if !has_settled && self.settle() => has_settled = true,
                 Err(errno) => return Err(errno),
             }
         }

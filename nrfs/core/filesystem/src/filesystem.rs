@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use machines::content::{self, Content};
 use machines::namespace::{self, Namespace};
@@ -69,6 +69,13 @@ pub struct Filesystem {
     pub(crate) ledger: Ledger,
     holds: Holds,
     tokens: Tokens,
+    holder: OnceLock<Weak<dyn Holder>>,
+}
+
+/// Who holds inodes on behalf of the kernel.
+pub trait Holder: Send + Sync {
+    /// Takes in all that the kernel has forgotten until now, and gives up the holds on it.
+    fn settle(&self);
 }
 
 /// Keeps an inode alive while an operation on it runs.
@@ -110,7 +117,7 @@ impl Filesystem {
             Content::new(Arena::new(topology.nodes()[node.0].physical))
         });
         let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Tokens::new(nodes));
-        Ok(Self { topology, namespace, content, ledger, holds, tokens })
+        Ok(Self { topology, namespace, content, ledger, holds, tokens, holder: OnceLock::new() })
     }
 
     /// A place at the replica of `node`, for a thread that keeps it.
@@ -127,8 +134,27 @@ impl Filesystem {
         result
     }
 
+    /// The nodes that it is replicated on.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Names who holds inodes for the kernel; only the first counts.
+    pub fn set_holder(&self, holder: Weak<dyn Holder>) {
+        // There is one mount of a file system.
+        let _ = self.holder.set(holder);
+    }
+
+    /// Before the file system says that it is full: what was deleted before may still be held, because
+    /// word of the kernel that it has forgotten it is under way. False if there is nothing to wait for.
+    pub(crate) fn settle(&self) -> bool {
+        let holder = self.holder.get().filter(|_| self.holds.has_orphans()).and_then(Weak::upgrade);
+        holder.inspect(|holder| holder.settle()).is_some()
+    }
+
     /// How much there is and how much is left.
     pub fn capacity(&self) -> Capacity {
+        self.settle();
         self.ledger.capacity()
     }
 

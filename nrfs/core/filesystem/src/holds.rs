@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use machines::types::{Errno, Ino};
@@ -23,6 +24,8 @@ type Shard = HashMap<Ino, Hold>;
 /// The inodes that somebody holds.
 pub(crate) struct Holds {
     shards: [Mutex<Shard>; Self::SHARDS],
+    /// Inodes without a name that somebody holds.
+    orphans: AtomicUsize,
 }
 
 impl Holds {
@@ -33,7 +36,12 @@ impl Holds {
     const SMALL: usize = 64;
 
     pub fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { shards: std::array::from_fn(|_| Mutex::default()), orphans: AtomicUsize::new(0) }
+    }
+
+    /// Whether there are inodes without a name that somebody holds.
+    pub fn has_orphans(&self) -> bool {
+        self.orphans.load(Ordering::SeqCst) > 0
     }
 
     /// Holds an inode `count` times more. ENOENT if it is dying.
@@ -64,6 +72,7 @@ impl Holds {
             Self::shrink(&mut shard);
             return false;
         }
+        self.orphans.fetch_sub(1, Ordering::SeqCst);
         true
     }
 
@@ -75,6 +84,7 @@ impl Holds {
         let hold = shard.entry(ino).or_default();
         hold.is_orphan = true;
         hold.is_dying = hold.count == 0;
+        self.orphans.fetch_add(usize::from(!hold.is_dying), Ordering::SeqCst);
         hold.is_dying
     }
 

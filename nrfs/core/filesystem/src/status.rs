@@ -37,7 +37,7 @@ impl Filesystem {
     pub fn status(&self) -> Status {
         Status {
             nodes: self.topology.nodes().iter().map(|node| node.cpus.clone()).collect(),
-            capacity: self.capacity(),
+            capacity: self.ledger.capacity(),
             namespace: self.namespace.statistics(),
             content: self.content.statistics(),
         }

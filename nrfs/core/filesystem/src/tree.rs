@@ -28,6 +28,12 @@ impl Filesystem {
         Ok(self.join(tree, token))
     }
 
+    /// The directory that `..` in directory `ino` stands for.
+    pub fn parent(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
+        let parent = |tree: &namespace::Namespace| tree.attributes(tree.parent(ino)?);
+        self.namespace.execute(parent, &token.namespace).map(|tree| self.join(tree, token))
+    }
+
     /// Makes an inode under a new name.
     pub fn create(
         &self,
@@ -76,7 +82,8 @@ impl Filesystem {
 
     /// A change that may make an inode, for which there must be room.
     fn change_with_new_inode(&self, change: Change, token: &Token) -> namespace::Response {
-        if self.ledger.take_inode().is_err() {
+        let take = || self.ledger.take_inode();
+        if take().is_err() && !(self.settle() && take().is_ok()) {
             return Err(self.refusal(&change, token));
         }
         let changed = self.change_tree(change, token);

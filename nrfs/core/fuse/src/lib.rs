@@ -1,9 +1,22 @@
 //! The kernel's side of a mount: the FUSE wire protocol, and how requests reach us.
 //!
-//! - [`protocol`]: where things are in a message;
-//! - [`relay`]: hands every request on to pyfuse3, and does on the way what only the message tells.
+//! From the bottom up:
+//!
+//! - [`protocol`]: what requests and replies look like;
+//! - `native`: answers requests from the file system service;
+//! - `python`: hands requests on to pyfuse3;
+//! - `device`: workers that read requests from /dev/fuse;
+//! - `uring`: FUSE over io_uring, made safe;
+//! - [`ring`]: workers that take requests from a ring for each CPU;
+//! - [`connection`]: all of these joined, for one mount.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod connection;
+mod device;
+mod native;
 pub mod protocol;
-pub mod relay;
+mod python;
+pub mod ring;
+mod uring;
+mod wake;

@@ -47,6 +47,7 @@ impl Time {
 pub enum Errno {
     EPERM = libc::EPERM,
     ENOENT = libc::ENOENT,
+    EIO = libc::EIO,
     ENXIO = libc::ENXIO,
     E2BIG = libc::E2BIG,
     EBUSY = libc::EBUSY,
@@ -57,7 +58,9 @@ pub enum Errno {
     EFBIG = libc::EFBIG,
     ENOSPC = libc::ENOSPC,
     EMLINK = libc::EMLINK,
+    ERANGE = libc::ERANGE,
     ENAMETOOLONG = libc::ENAMETOOLONG,
+    ENOSYS = libc::ENOSYS,
     ENOTEMPTY = libc::ENOTEMPTY,
     ENODATA = libc::ENODATA,
     EOPNOTSUPP = libc::EOPNOTSUPP,

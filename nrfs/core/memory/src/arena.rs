@@ -180,7 +180,7 @@ impl Chunk {
             libc::munmap(base.wrapping_add(CHUNK_SIZE).cast(), CHUNK_SIZE - before);
         }
         if let Some(node) = physical {
-            prefer_node(base, node);
+            prefer_node(base, CHUNK_SIZE, node);
         }
         let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // SAFETY: the range is our own mapping. Advice may be refused (a kernel without huge pages).
@@ -233,8 +233,8 @@ impl Drop for Chunk {
     }
 }
 
-/// Asks for the chunk's memory to come from `node` while it has some.
-fn prefer_node(base: *mut u8, node: PhysicalNode) {
+/// Asks for the memory of a mapping of ours to come from `node` while it has some.
+pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
     const BITS: usize = 64;
     const MPOL_PREFERRED: libc::c_int = 1;
     let mut mask = vec![0_u64; node.0 / BITS + 1];
@@ -242,7 +242,7 @@ fn prefer_node(base: *mut u8, node: PhysicalNode) {
     // SAFETY: the range is our own mapping; the mask outlives the call and has the length given. A
     // refusal leaves the memory where it is first touched, which is as good as can be had then.
     unsafe {
-        libc::syscall(libc::SYS_mbind, base, CHUNK_SIZE, MPOL_PREFERRED, mask.as_ptr(), mask.len() * BITS + 1, 0);
+        libc::syscall(libc::SYS_mbind, base, size, MPOL_PREFERRED, mask.as_ptr(), mask.len() * BITS + 1, 0);
     }
 }
 

@@ -5,7 +5,9 @@
 //! everything is safe code that was handed its arena.
 
 mod arena;
+mod buffer;
 mod topology;
 
 pub use arena::{Arena, PAGE_SIZE, Page};
-pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu};
+pub use buffer::Buffer;
+pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu, possible_cpus};

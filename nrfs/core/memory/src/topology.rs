@@ -101,6 +101,17 @@ impl Topology {
         &self.nodes
     }
 
+    /// The CPUs of all nodes, in ascending order.
+    pub fn cpus(&self) -> Vec<Cpu> {
+        let serves = |&cpu: &usize| !self.nodes_of_cpu[cpu].is_empty();
+        (0..self.nodes_of_cpu.len()).filter(serves).map(Cpu).collect()
+    }
+
+    /// The nodes that a CPU belongs to: more than one where nodes outnumber CPUs.
+    pub fn nodes_of(&self, cpu: Cpu) -> &[usize] {
+        self.nodes_of_cpu.get(cpu.0).map_or(&[], Vec::as_slice)
+    }
+
     /// The node for a thread on `cpu`. Where several share that CPU, `turn` chooses among them; a
     /// CPU that appeared later gets any node.
     pub fn node_of(&self, cpu: Cpu, turn: impl FnOnce() -> usize) -> usize {
@@ -117,6 +128,12 @@ pub fn current_cpu() -> Cpu {
     // SAFETY: sched_getcpu takes nothing and touches no memory of ours.
     let cpu = unsafe { libc::sched_getcpu() };
     Cpu(usize::try_from(cpu).unwrap_or(0))
+}
+
+/// One more than the largest number that a CPU of this machine can ever have.
+pub fn possible_cpus() -> usize {
+    let list = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    parse_list(&list).into_iter().max().map_or(1, |last| last + 1)
 }
 
 /// The CPUs this process may run on, in ascending order.

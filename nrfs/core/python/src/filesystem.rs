@@ -120,17 +120,7 @@ impl Filesystem {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
-        // As for mknod(2), no type means a regular file.
-        let typed = if Permissions::from_mode(mode).bits() == mode { mode | Kind::File.mode_bits() } else { mode };
-        let node = match Kind::from_mode(typed) {
-            Some(Kind::File) => NewNode::File,
-            Some(Kind::Fifo) => NewNode::Fifo,
-            Some(Kind::Socket) => NewNode::Socket,
-            Some(Kind::CharacterDevice) => NewNode::CharacterDevice(rdev),
-            Some(Kind::BlockDevice) => NewNode::BlockDevice(rdev),
-            Some(Kind::Directory) => return Err(os_error(Errno::EPERM)),
-            Some(Kind::Symlink) | None => return Err(os_error(Errno::EINVAL)),
-        };
+        let node = NewNode::from_mode(mode, rdev).map_err(os_error)?;
         self.create(py, parent, name, node, mode, owner(uid, gid))
     }
 
@@ -188,14 +178,7 @@ impl Filesystem {
         gid: Option<u32>,
     ) -> PyResult<()> {
         let owner = owner(uid, gid);
-        let mode = match flags {
-            0 => RenameMode::Replace,
-            1 => RenameMode::NoReplace,
-            2 => RenameMode::Exchange,
-            4 => RenameMode::Whiteout,
-            5 => RenameMode::NoReplaceWhiteout,
-            _ => return Err(os_error(Errno::EINVAL)),
-        };
+        let mode = RenameMode::from_flags(flags).map_err(os_error)?;
         self.call(py, |service, token| {
             let (from, to) = ((Ino(parent), Name::new(name)?), (Ino(new_parent), Name::new(new_name)?));
             service.rename(from, to, mode, owner, token)
@@ -251,12 +234,7 @@ impl Filesystem {
 
     #[pyo3(signature = (ino, name, value, flags = 0))]
     fn setxattr(&self, py: Python<'_>, ino: u64, name: &[u8], value: &[u8], flags: u32) -> PyResult<()> {
-        let mode = match flags {
-            0 => XattrMode::Set,
-            1 => XattrMode::Create,
-            2 => XattrMode::Replace,
-            _ => return Err(os_error(Errno::EINVAL)),
-        };
+        let mode = XattrMode::from_flags(flags).map_err(os_error)?;
         self.call(py, |service, token| service.set_xattr(Ino(ino), name.into(), value.into(), mode, token))
     }
 
@@ -293,27 +271,13 @@ impl Filesystem {
 
     #[pyo3(signature = (ino, offset, length, mode = 0))]
     fn fallocate(&self, py: Python<'_>, ino: u64, offset: u64, length: u64, mode: u32) -> PyResult<()> {
-        const KEEP_SIZE: u32 = 1;
-        const PUNCH_HOLE: u32 = 2;
-        const ZERO_RANGE: u32 = 16;
-        let keep_size = mode & KEEP_SIZE != 0;
-        let mode = match mode & !KEEP_SIZE {
-            0 => AllocateMode::Reserve,
-            PUNCH_HOLE if keep_size => AllocateMode::PunchHole,
-            ZERO_RANGE => AllocateMode::ZeroRange,
-            _ => return Err(os_error(Errno::EOPNOTSUPP)),
-        };
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE as u32 != 0;
+        let mode = AllocateMode::from_flags(mode).map_err(os_error)?;
         self.call(py, |service, token| service.allocate(Ino(ino), offset, length, mode, keep_size, token))
     }
 
     fn seek(&self, py: Python<'_>, ino: u64, offset: u64, whence: u32) -> PyResult<u64> {
-        const SEEK_DATA: u32 = 3;
-        const SEEK_HOLE: u32 = 4;
-        let whence = match whence {
-            SEEK_DATA => Whence::Data,
-            SEEK_HOLE => Whence::Hole,
-            _ => return Err(os_error(Errno::EINVAL)),
-        };
+        let whence = Whence::from_number(whence).map_err(os_error)?;
         self.call(py, |service, token| service.seek(Ino(ino), offset, whence, token))
     }
 

@@ -1,8 +1,8 @@
 //! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
 
+mod connection;
 mod convert;
 mod filesystem;
-mod relay;
 
 /// A tree of a million files that is deleted leaves nothing behind in this one.
 #[global_allocator]
@@ -13,17 +13,23 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::connection::Connection;
+    #[pymodule_export]
     use super::convert::{Attributes, Capacity, DirectoryEntry};
     #[pymodule_export]
     use super::filesystem::Filesystem;
-    #[pymodule_export]
-    use super::relay::Relay;
 
     /// Gives memory that is free, and kept to be used again, back to the system.
     #[pyfunction]
     fn release_memory(py: Python<'_>) {
         // SAFETY: it takes a flag, and may be called by any thread at any time.
         py.detach(|| unsafe { libmimalloc_sys::mi_collect(true) });
+    }
+
+    /// Fails where this process cannot have a ring, whatever FUSE offers.
+    #[pyfunction]
+    fn probe_ring() -> PyResult<()> {
+        Ok(::fuse::ring::probe()?)
     }
 
     #[pymodule_export]

@@ -89,6 +89,21 @@ pub enum AllocateMode {
     ZeroRange,
 }
 
+impl AllocateMode {
+    /// What the flags of fallocate(2) ask for, but whether the file keeps its size.
+    pub fn from_flags(flags: u32) -> Result<Self, Errno> {
+        const KEEP_SIZE: u32 = libc::FALLOC_FL_KEEP_SIZE as u32;
+        const PUNCH_HOLE: u32 = libc::FALLOC_FL_PUNCH_HOLE as u32;
+        const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE as u32;
+        match (flags & !KEEP_SIZE, flags & KEEP_SIZE != 0) {
+            (0, _) => Ok(Self::Reserve),
+            (PUNCH_HOLE, true) => Ok(Self::PunchHole),
+            (ZERO_RANGE, _) => Ok(Self::ZeroRange),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
+
 /// What a change answers.
 pub type Response = Result<Changed, Errno>;
 

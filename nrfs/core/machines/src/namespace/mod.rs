@@ -108,6 +108,11 @@ impl Namespace {
         Ok(self.inode(ino)?.attributes(ino))
     }
 
+    /// The directory that a directory is in; the root is in itself.
+    pub fn parent(&self, ino: Ino) -> Result<Ino, Errno> {
+        self.directory(ino).map(|directory| directory.parent)
+    }
+
     /// Where a symlink leads.
     pub fn target(&self, ino: Ino) -> Result<&[u8], Errno> {
         match &self.inode(ino)?.node {

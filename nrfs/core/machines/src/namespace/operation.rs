@@ -1,7 +1,7 @@
 //! What can be done to the tree, and what it answers.
 
 use super::Attributes;
-use crate::types::{Errno, Ino, Name, Owner, Permissions, Time};
+use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 
 /// A change to the tree, and the time it happened: stamped once, before the log.
 #[derive(Debug)]
@@ -120,6 +120,24 @@ pub enum NewNode {
     BlockDevice(u32),
 }
 
+impl NewNode {
+    /// What mknod(2) makes of a mode: without a type a regular file, and never a directory or a symlink.
+    pub fn from_mode(mode: u32, device: u32) -> Result<Self, Errno> {
+        if Permissions::from_mode(mode).bits() == mode {
+            return Ok(Self::File);
+        }
+        match Kind::from_mode(mode) {
+            Some(Kind::File) => Ok(Self::File),
+            Some(Kind::Fifo) => Ok(Self::Fifo),
+            Some(Kind::Socket) => Ok(Self::Socket),
+            Some(Kind::CharacterDevice) => Ok(Self::CharacterDevice(device)),
+            Some(Kind::BlockDevice) => Ok(Self::BlockDevice(device)),
+            Some(Kind::Directory) => Err(Errno::EPERM),
+            Some(Kind::Symlink) | None => Err(Errno::EINVAL),
+        }
+    }
+}
+
 /// Attributes to set; `None` leaves one as it is.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "stat(2) documents them")]
@@ -148,6 +166,22 @@ pub enum RenameMode {
     NoReplaceWhiteout,
 }
 
+impl RenameMode {
+    /// What the flags of renameat2(2) ask for.
+    pub fn from_flags(flags: u32) -> Result<Self, Errno> {
+        const WHITEOUT: u32 = libc::RENAME_WHITEOUT;
+        const NO_REPLACE_WHITEOUT: u32 = libc::RENAME_NOREPLACE | libc::RENAME_WHITEOUT;
+        match flags {
+            0 => Ok(Self::Replace),
+            libc::RENAME_NOREPLACE => Ok(Self::NoReplace),
+            libc::RENAME_EXCHANGE => Ok(Self::Exchange),
+            WHITEOUT => Ok(Self::Whiteout),
+            NO_REPLACE_WHITEOUT => Ok(Self::NoReplaceWhiteout),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
 /// What lets a file run with more rights than its caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privileges {
@@ -167,6 +201,20 @@ pub enum XattrMode {
     Create,
     /// It must be there.
     Replace,
+}
+
+impl XattrMode {
+    /// What the flags of setxattr(2) ask for.
+    pub fn from_flags(flags: u32) -> Result<Self, Errno> {
+        const CREATE: u32 = libc::XATTR_CREATE as u32;
+        const REPLACE: u32 = libc::XATTR_REPLACE as u32;
+        match flags {
+            0 => Ok(Self::Set),
+            CREATE => Ok(Self::Create),
+            REPLACE => Ok(Self::Replace),
+            _ => Err(Errno::EINVAL),
+        }
+    }
 }
 
 /// What a change answers.

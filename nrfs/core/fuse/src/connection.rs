@@ -1,0 +1,380 @@
+//! A connection to the kernel: the descriptors on which requests arrive, and who answers them.
+//!
+//! Every request is read by a worker. With the native channels it answers the frequent ones itself and
+//! hands all others on to pyfuse3; with the pyfuse3 channel it hands on everything but FORGET, so that
+//! what the kernel has let go of can be told whatever Python does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::iter;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::thread::{self, JoinHandle};
+
+use filesystem::{Cpu, Errno, Filesystem, Holder, Token};
+use zerocopy::IntoBytes;
+
+use crate::device::{self, Read};
+use crate::native::{Answer, Native};
+use crate::protocol::handshake::{self, Agreement, Offer, Terms, flags};
+use crate::protocol::opcode::Opcode;
+use crate::protocol::request::Request;
+use crate::protocol::{DATA_MAX, reply};
+use crate::python::{Origin, Python};
+use crate::ring::{self, Mailbox};
+use crate::wake::{Wake, retry};
+
+/// How requests reach us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// One reader, and pyfuse3 answers.
+    Pyfuse3,
+    /// A worker for each CPU, each with a descriptor of its own.
+    Device,
+    /// A worker for each CPU, each with a ring of its own.
+    Ring,
+}
+
+/// A connection whose requests are answered until it is dropped.
+pub struct Connection {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads of a connection share.
+pub(crate) struct Shared {
+    pub filesystem: Arc<Filesystem>,
+    pub channel: Channel,
+    caching: bool,
+    /// The mount's own descriptor, and behind it its clones.
+    pub devices: Vec<OwnedFd>,
+    pub workers: Box<[Worker]>,
+    python: Python,
+    offer: Mutex<Option<Offer>>,
+    agreement: OnceLock<Agreement>,
+    /// Held for reading while a worker takes a request and, if it is a FORGET, acts on it. Whoever has
+    /// it for writing knows that no FORGET is under way.
+    gate: RwLock<()>,
+    /// Requests that somebody read who looked for FORGETs, all from the mount's own descriptor.
+    inbox: Mutex<VecDeque<Vec<u8>>>,
+    inbox_is_empty: AtomicBool,
+    /// Whether a worker of the device is looking for requests before it sleeps.
+    pub is_somebody_looking: AtomicBool,
+    is_ending: AtomicBool,
+    /// Readable once the requests have come to their end.
+    ended: Wake,
+}
+
+/// What is known of one worker.
+pub(crate) struct Worker {
+    /// Where it runs; anywhere, if `None`.
+    pub cpu: Option<Cpu>,
+    pub wake: Wake,
+    pub mailbox: Mailbox,
+    /// By opcode.
+    requests: Box<[AtomicU64]>,
+}
+
+/// How many requests of each kind a worker has taken.
+#[derive(Clone, Debug)]
+pub struct WorkerStatistics {
+    /// Where it runs; anywhere, if `None`.
+    pub cpu: Option<Cpu>,
+    /// By name.
+    pub requests: BTreeMap<&'static str, u64>,
+}
+
+impl Connection {
+    /// Starts to answer what arrives at `device`, on which a mount was made, and returns the descriptor
+    /// that pyfuse3 is to serve. `caching` says whether the kernel may keep what it is told.
+    pub fn start(
+        filesystem: Arc<Filesystem>,
+        device: OwnedFd,
+        channel: Channel,
+        caching: bool,
+    ) -> io::Result<(Self, OwnedFd)> {
+        let (python, theirs) = Python::new()?;
+        let cpus = filesystem.topology().cpus();
+        let rings = if channel == Channel::Ring { ring::for_each(&cpus, &filesystem)? } else { Vec::new() };
+        // The workers of the device come first.
+        let cpus: Vec<Option<Cpu>> = match channel {
+            Channel::Pyfuse3 => vec![None],
+            Channel::Device => cpus.into_iter().map(Some).collect(),
+            Channel::Ring => iter::once(None).chain(cpus.into_iter().map(Some)).collect(),
+        };
+        let mut devices = vec![device];
+        for _ in 1..cpus.len() - rings.len() {
+            devices.push(device::clone(&devices[0])?);
+        }
+        for device in &devices {
+            rustix::io::ioctl_fionbio(device, true)?;
+        }
+        let workers = cpus.into_iter().map(Worker::new).collect::<Result<_, _>>()?;
+        let shared = Arc::new(Shared {
+            filesystem,
+            channel,
+            caching,
+            devices,
+            workers,
+            python,
+            offer: Mutex::new(None),
+            agreement: OnceLock::new(),
+            gate: RwLock::new(()),
+            inbox: Mutex::default(),
+            inbox_is_empty: AtomicBool::new(true),
+            is_somebody_looking: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+            ended: Wake::new()?,
+        });
+        let holder: Weak<Shared> = Arc::downgrade(&shared);
+        shared.filesystem.set_holder(holder);
+        let mut connection = Self { shared, threads: Vec::new() };
+        let readers = connection.shared.devices.len();
+        for number in 0..readers {
+            connection.spawn(format!("nrfs-device-{number}"), move |shared| device::work(shared, number))?;
+        }
+        for (number, ring) in rings.into_iter().enumerate() {
+            let work = move |shared: &Shared| ring::work(shared, readers + number, ring);
+            connection.spawn(format!("nrfs-ring-{number}"), work)?;
+        }
+        connection.spawn("nrfs-replies".into(), Shared::deliver_replies)?;
+        Ok((connection, theirs))
+    }
+
+    /// Readable once no more requests will come: time to end pyfuse3.
+    pub fn ended(&self) -> impl AsFd + '_ {
+        self.shared.ended.as_fd()
+    }
+
+    /// What each worker has done so far.
+    pub fn statistics(&self) -> Vec<WorkerStatistics> {
+        self.shared.workers.iter().map(Worker::statistics).collect()
+    }
+
+    fn spawn(&mut self, name: String, work: impl FnOnce(&Shared) + Send + 'static) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            // Also when it panics: nobody must wait for requests that nobody answers.
+            let _end = SignalAtEnd(&shared.ended);
+            work(&shared);
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    /// Ends all threads. Requests without a reply stay so: the kernel aborts them once the descriptors,
+    /// which are closed then, are no more.
+    fn drop(&mut self) {
+        self.shared.is_ending.store(true, Ordering::SeqCst);
+        self.shared.workers.iter().for_each(|worker| worker.wake.signal());
+        self.shared.python.shut_down();
+        for thread in self.threads.drain(..) {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct SignalAtEnd<'a>(&'a Wake);
+
+impl Drop for SignalAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.signal();
+    }
+}
+
+impl Worker {
+    fn new(cpu: Option<Cpu>) -> Result<Self, rustix::io::Errno> {
+        let requests = Opcode::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { cpu, wake: Wake::new()?, mailbox: Mailbox::default(), requests })
+    }
+
+    fn count(&self, request: Request) {
+        let Some(opcode) = request.opcode() else { return };
+        self.requests[opcode as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn statistics(&self) -> WorkerStatistics {
+        let mut requests = BTreeMap::new();
+        for (opcode, count) in Opcode::ALL.iter().zip(&self.requests) {
+            *requests.entry(opcode.name()).or_default() += count.load(Ordering::Relaxed);
+        }
+        WorkerStatistics { cpu: self.cpu, requests }
+    }
+}
+
+impl Shared {
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
+    }
+
+    /// Whether SETXATTR has its longer form.
+    pub fn setxattr_is_extended(&self) -> bool {
+        self.agreement().has(flags::SETXATTR_EXT)
+    }
+
+    /// Whether requests come over the ring.
+    pub fn has_ring(&self) -> bool {
+        self.agreement().has(flags::OVER_IO_URING)
+    }
+
+    fn agreement(&self) -> Agreement {
+        self.agreement.get().copied().unwrap_or_default()
+    }
+
+    /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked.
+    pub fn answer(&self, worker: &Worker, request: Request, origin: Origin, token: &Token) -> Result<Answer, i32> {
+        worker.count(request);
+        if let Some(privileges) = request.kills_privileges() {
+            // The request itself will tell if the inode is gone.
+            let _ = self.filesystem.kill_privileges(request.ino(), privileges, token);
+        }
+        if let Some(offer) = handshake::offer(request) {
+            *lock(&self.offer) = Some(offer);
+        }
+        let is_native =
+            self.channel != Channel::Pyfuse3 || matches!(request.opcode(), Some(Opcode::Forget | Opcode::BatchForget));
+        match if is_native { self.native().answer(request, token) } else { Ok(Answer::Python) } {
+            Ok(Answer::Python) => match self.python.send(request.unique(), &request.to_message(), origin) {
+                Ok(()) => Ok(Answer::Silence),
+                Err(errno) => Err(errno.raw_os_error()),
+            },
+            answer => answer.map_err(Errno::code),
+        }
+    }
+
+    /// Writes an answer into `buffer`; returns its length.
+    pub fn write(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize, i32> {
+        self.native().write(answer, buffer, token).map_err(Errno::code)
+    }
+
+    fn native(&self) -> Native<'_> {
+        Native { filesystem: &self.filesystem, agreement: self.agreement(), caching: self.caching }
+    }
+
+    /// Reads a request that is there now. A FORGET has been acted on when this returns.
+    pub fn take<'a>(&self, worker: usize, buffer: &'a mut [u8], token: &Token) -> Read<'a> {
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.read(&self.devices[worker], &self.workers[worker], buffer, token)
+    }
+
+    /// A request that was read by somebody who looked for FORGETs.
+    pub fn take_from_inbox(&self) -> Option<Vec<u8>> {
+        if self.inbox_is_empty.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut inbox = lock(&self.inbox);
+        let message = inbox.pop_front();
+        self.inbox_is_empty.store(inbox.is_empty(), Ordering::SeqCst);
+        message
+    }
+
+    fn read<'a>(&self, device: &OwnedFd, worker: &Worker, buffer: &'a mut [u8], token: &Token) -> Read<'a> {
+        let read = device::read(device, buffer);
+        let Read::Message(message) = read else { return read };
+        match Request::from_message(message, false) {
+            Some(request) if matches!(request.opcode(), Some(Opcode::Forget | Opcode::BatchForget)) => {
+                // A malformed one names nothing to forget.
+                let _ = self.answer(worker, request, Origin::Device(0), token);
+                Read::Forgotten
+            }
+            _ => read,
+        }
+    }
+
+    /// Writes the reply to a request that was read at descriptor `device`: `data` behind its header.
+    pub fn reply(&self, device: usize, unique: u64, error: i32, data: &[u8]) {
+        let header = reply::header(unique, error, data.len());
+        let parts = [io::IoSlice::new(header.as_bytes()), io::IoSlice::new(data)];
+        // An error means that nobody waits for the reply any more.
+        let _ = retry(|| rustix::io::writev(&self.devices[device], &parts));
+    }
+
+    fn deliver_replies(&self) {
+        self.python.receive(|reply, origin| {
+            self.settle_handshake(reply);
+            match origin {
+                Origin::Device(device) => {
+                    // An error means that nobody waits for the reply any more.
+                    let _ = retry(|| rustix::io::write(&self.devices[device], reply));
+                    if self.has_ring() {
+                        // They wait for the handshake, which this may have been.
+                        self.workers.iter().for_each(|worker| worker.wake.signal());
+                    }
+                }
+                Origin::Ring(number) => {
+                    let worker = &self.workers[number];
+                    lock(&worker.mailbox).push(reply.to_vec());
+                    worker.wake.signal();
+                }
+            }
+        });
+    }
+
+    /// If this is the reply to the handshake, makes it ours.
+    fn settle_handshake(&self, reply: &mut [u8]) {
+        let Some(offer) = lock(&self.offer).take_if(|offer| reply::unique(reply) == Some(offer.unique)) else { return };
+        if let Some(agreement) = handshake::settle(reply, offer, self.terms()) {
+            // The kernel shakes hands once.
+            let _ = self.agreement.set(agreement);
+        }
+    }
+
+    /// What we want of the kernel's offer.
+    fn terms(&self) -> Terms {
+        let cached = |flags| if self.caching { flags } else { 0 };
+        let always = flags::HANDLE_KILLPRIV_V2 | cached(flags::CACHE_SYMLINKS);
+        let ring = if self.channel == Channel::Ring { flags::OVER_IO_URING } else { 0 };
+        match self.channel {
+            Channel::Pyfuse3 => Terms { kept: !flags::HANDLE_KILLPRIV, wanted: always, data: self.python.data() },
+            Channel::Device | Channel::Ring => Terms {
+                kept: 0,
+                wanted: always
+                    | ring
+                    | flags::ASYNC_READ
+                    | flags::EXPORT_SUPPORT
+                    | flags::BIG_WRITES
+                    | flags::DO_READDIRPLUS
+                    | flags::READDIRPLUS_AUTO
+                    | flags::ASYNC_DIO
+                    | flags::PARALLEL_DIROPS
+                    | flags::MAX_PAGES
+                    | flags::EXPLICIT_INVAL_DATA
+                    | flags::SETXATTR_EXT
+                    | flags::DIRECT_IO_ALLOW_MMAP
+                    | cached(flags::WRITEBACK_CACHE | flags::NO_OPEN_SUPPORT | flags::NO_OPENDIR_SUPPORT),
+                data: DATA_MAX,
+            },
+        }
+    }
+}
+
+impl Holder for Shared {
+    fn settle(&self) {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = vec![0; device::BUFFER_SIZE];
+        self.filesystem.with_token(|token| {
+            loop {
+                match self.read(&self.devices[0], &self.workers[0], &mut buffer, token) {
+                    Read::Forgotten => {}
+                    Read::Message(message) => {
+                        let mut inbox = lock(&self.inbox);
+                        inbox.push_back(message.to_vec());
+                        self.inbox_is_empty.store(false, Ordering::SeqCst);
+                        self.workers[0].wake.signal();
+                    }
+                    Read::Nothing | Read::End => return,
+                }
+            }
+        });
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks changes in single steps.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+

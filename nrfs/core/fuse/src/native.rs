@@ -1,0 +1,351 @@
+//! Answers requests natively: unpacks them, calls the service, and packs the replies.
+//!
+//! An answer is found in two steps, because request and reply may lie in one buffer, as on the ring:
+//! [`Native::answer`] takes all it needs out of the request and makes the change or finds what is to be
+//! told; [`Native::write`] puts that into the buffer. What is not answered here is pyfuse3's.
+//!
+//! Inodes that a reply tells the kernel of are held until it forgets them. Open files need no hold: the
+//! kernel does not forget an inode that is open.
+
+use filesystem::{
+    AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewNode, Owner,
+    Permissions, RenameMode, Time, Token, Whence, XattrMode,
+};
+
+use crate::protocol::handshake::{Agreement, flags};
+use crate::protocol::opcode::Opcode;
+use crate::protocol::reply::{self, Validity, Writer};
+use crate::protocol::request::Request;
+use crate::protocol::wire::{
+    BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
+    GetxattrArguments, LinkArguments, LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments,
+    ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetxattrArguments, WriteArguments, open, valid,
+};
+
+/// Answers the requests of one mount.
+pub(crate) struct Native<'a> {
+    pub filesystem: &'a Filesystem,
+    pub agreement: Agreement,
+    /// Whether the kernel may keep what it is told.
+    pub caching: bool,
+}
+
+/// What is to be told.
+pub(crate) enum Answer {
+    /// The request wants no reply.
+    Silence,
+    /// It is pyfuse3's to answer.
+    Python,
+    Done,
+    /// A name; `None` if it stands for nothing.
+    Entry(Option<Attributes>),
+    Attributes(Attributes),
+    Statx(Attributes),
+    Opened(u32),
+    Created(Attributes, u32),
+    Count(u32),
+    Offset(u64),
+    Bytes(Box<[u8]>),
+    Content { ino: Ino, offset: u64, size: usize },
+    Listing { ino: Ino, cookie: Cookie, size: usize, plus: bool },
+    Capacity(Capacity),
+}
+
+type Result<T> = std::result::Result<T, Errno>;
+
+impl Native<'_> {
+    /// Does what is asked, with all that must be read of the request.
+    pub fn answer(&self, request: Request, token: &Token) -> Result<Answer> {
+        let (fs, ino) = (self.filesystem, request.ino());
+        let Some(opcode) = request.opcode() else { return Ok(Answer::Python) };
+        Ok(match opcode {
+            Opcode::Lookup => self.lookup(request, token)?,
+            Opcode::Forget | Opcode::BatchForget => {
+                self.forget(request, token)?;
+                Answer::Silence
+            }
+            Opcode::Getattr => Answer::Attributes(fs.attributes(ino, token)?),
+            Opcode::Statx => Answer::Statx(fs.attributes(ino, token)?),
+            Opcode::Setattr => Answer::Attributes(self.set_attributes(request, token)?),
+            Opcode::Readlink => Answer::Bytes(fs.target(ino, token)?),
+            Opcode::Mknod => {
+                let MknodArguments { mode, device, .. } = request.argument()?;
+                let made = self.create(request, request.name()?, NewNode::from_mode(mode, device)?, mode, token)?;
+                Answer::Entry(Some(made))
+            }
+            Opcode::Mkdir => {
+                let MkdirArguments { mode, .. } = request.argument()?;
+                Answer::Entry(Some(self.create(request, request.name()?, NewNode::Directory, mode, token)?))
+            }
+            Opcode::Symlink => {
+                let (name, target) = request.names()?;
+                Answer::Entry(Some(self.create(request, name, NewNode::Symlink(target.into()), 0o777, token)?))
+            }
+            Opcode::Link => {
+                let LinkArguments { old_node } = request.argument()?;
+                let linked = fs.link(Ino(old_node), ino, request.entry_name()?, token)?;
+                Answer::Entry(Some(self.hold(linked, token)?))
+            }
+            Opcode::Unlink => done(fs.unlink(ino, request.entry_name()?, token))?,
+            Opcode::Rmdir => done(fs.remove_directory(ino, request.entry_name()?, token))?,
+            Opcode::Rename => {
+                let RenameArguments { new_parent } = request.argument()?;
+                done(self.rename(request, Ino(new_parent), 0, token))?
+            }
+            Opcode::Rename2 => {
+                let Rename2Arguments { new_parent, flags, .. } = request.argument()?;
+                done(self.rename(request, Ino(new_parent), flags, token))?
+            }
+            Opcode::Open if self.opens_are_free(flags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
+            Opcode::Open => {
+                let OpenArguments { flags, .. } = request.argument()?;
+                if flags & libc::O_TRUNC as u32 != 0 {
+                    fs.set_attributes(ino, NewAttributes { size: Some(0), ..NewAttributes::default() }, token)?;
+                }
+                Answer::Opened(self.open_flags())
+            }
+            // Made by MKNOD instead, the file is opened, and later released, without a word.
+            Opcode::Create if self.opens_are_free(flags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
+            Opcode::Create => {
+                let CreateArguments { mode, .. } = request.argument()?;
+                let made = self.create(request, request.name()?, NewNode::File, mode, token)?;
+                Answer::Created(made, self.open_flags())
+            }
+            Opcode::Opendir if self.opens_are_free(flags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
+            Opcode::Opendir => {
+                Answer::Opened(if self.caching { open::KEEP_CACHE | open::CACHE_DIR } else { 0 })
+            }
+            Opcode::Release | Opcode::Releasedir | Opcode::Syncfs => Answer::Done,
+            // There is nothing to do, and the kernel need not ask again.
+            Opcode::Flush | Opcode::Fsync | Opcode::Fsyncdir | Opcode::Access => return Err(Errno::ENOSYS),
+            Opcode::Read => {
+                let ReadArguments { offset, size, .. } = request.argument()?;
+                Answer::Content { ino, offset, size: size as usize }
+            }
+            Opcode::Write => {
+                let WriteArguments { offset, size, .. } = request.argument()?;
+                let written = fs.write(ino, offset, request.data(size)?, token)?;
+                if written < size as usize && self.caching {
+                    // Nobody looks at how much of a cached page was written, only at an error.
+                    return Err(Errno::ENOSPC);
+                }
+                Answer::Count(written as u32)
+            }
+            Opcode::Readdir | Opcode::Readdirplus => {
+                let ReadArguments { offset, size, .. } = request.argument()?;
+                let plus = opcode == Opcode::Readdirplus;
+                Answer::Listing { ino, cookie: Cookie(offset), size: size as usize, plus }
+            }
+            Opcode::Statfs => Answer::Capacity(fs.capacity()),
+            Opcode::Fallocate => {
+                let FallocateArguments { offset, length, mode, .. } = request.argument()?;
+                let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE as u32 != 0;
+                done(fs.allocate(ino, offset, length, AllocateMode::from_flags(mode)?, keep_size, token))?
+            }
+            Opcode::Lseek => {
+                let LseekArguments { offset, whence, .. } = request.argument()?;
+                Answer::Offset(fs.seek(ino, offset, Whence::from_number(whence)?, token)?)
+            }
+            Opcode::CopyFileRange => Answer::Count(self.copy(request, u32::MAX.into(), token)? as u32),
+            Opcode::CopyFileRange64 => Answer::Offset(self.copy(request, u64::MAX, token)?),
+            Opcode::Getxattr => {
+                let GetxattrArguments { size, .. } = request.argument()?;
+                Self::sized(fs.xattr(ino, request.name()?, token)?, size)?
+            }
+            Opcode::Listxattr => {
+                let GetxattrArguments { size, .. } = request.argument()?;
+                let names = fs.xattr_names(ino, token)?;
+                Self::sized(names.iter().flat_map(|name| name.iter().chain(&[0])).copied().collect(), size)?
+            }
+            Opcode::Setxattr => {
+                let SetxattrArguments { size, flags } = request.argument()?;
+                let (name, value) = request.name_and_rest()?;
+                let value = value.get(..size as usize).ok_or(Errno::EIO)?;
+                done(fs.set_xattr(ino, name.into(), value.into(), XattrMode::from_flags(flags)?, token))?
+            }
+            Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
+            Opcode::Interrupt => Answer::Silence,
+            Opcode::Init
+            | Opcode::Getlk
+            | Opcode::Setlk
+            | Opcode::Setlkw
+            | Opcode::Bmap
+            | Opcode::Destroy
+            | Opcode::Ioctl
+            | Opcode::Poll
+            | Opcode::Tmpfile => Answer::Python,
+        })
+    }
+
+    /// Writes an answer into `buffer`; returns its length.
+    pub fn write(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize> {
+        let room = buffer.len();
+        let mut writer = Writer::new(buffer);
+        let validity = if self.caching { Validity::FOREVER } else { Validity::NONE };
+        let fits = match answer {
+            Answer::Silence | Answer::Python | Answer::Done => true,
+            Answer::Entry(Some(attributes)) => writer.put(&reply::entry(&attributes, validity)),
+            Answer::Entry(None) => writer.put(&reply::missing(validity)),
+            Answer::Attributes(attributes) => writer.put(&reply::attributes(&attributes, validity)),
+            Answer::Statx(attributes) => writer.put(&reply::statx(&attributes, validity)),
+            Answer::Opened(open_flags) => writer.put(&reply::opened(open_flags)),
+            Answer::Created(attributes, open_flags) => {
+                writer.put(&reply::entry(&attributes, validity)) && writer.put(&reply::opened(open_flags))
+            }
+            Answer::Count(size) => writer.put(&CountReply { size, padding: 0 }),
+            Answer::Offset(offset) => writer.put(&OffsetReply { offset }),
+            Answer::Bytes(bytes) => writer.put_bytes(&bytes),
+            Answer::Capacity(capacity) => writer.put(&reply::statfs(&capacity)),
+            Answer::Content { ino, offset, size } => {
+                return self.filesystem.read(ino, offset, &mut buffer[..size.min(room)], token);
+            }
+            Answer::Listing { ino, cookie, size, plus } => {
+                let mut writer = Writer::new(&mut buffer[..size.min(room)]);
+                self.list(&mut writer, ino, cookie, plus.then_some(validity), token)?;
+                return Ok(writer.length());
+            }
+        };
+        if fits { Ok(writer.length()) } else { Err(Errno::EIO) }
+    }
+
+    /// Gives up the holds on what the kernel has forgotten.
+    pub fn forget(&self, request: Request, token: &Token) -> Result<()> {
+        if request.opcode() == Some(Opcode::Forget) {
+            let ForgetArguments { lookups } = request.argument()?;
+            self.filesystem.forget(request.ino(), lookups, token);
+            return Ok(());
+        }
+        let BatchForgetArguments { count, .. } = request.argument()?;
+        for one in request.forgotten(count) {
+            self.filesystem.forget(Ino(one.node), one.lookups, token);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, request: Request, token: &Token) -> Result<Answer> {
+        let (fs, parent) = (self.filesystem, request.ino());
+        let found = match request.name()? {
+            // By these the kernel finds a directory again from a file handle (exportfs).
+            b"." => fs.attributes(parent, token),
+            b".." => fs.parent(parent, token),
+            name => fs.lookup(parent, &Name::new(name)?, token),
+        };
+        match found {
+            Err(Errno::ENOENT) if self.caching => Ok(Answer::Entry(None)),
+            found => Ok(Answer::Entry(Some(self.hold(found?, token)?))),
+        }
+    }
+
+    fn create(&self, request: Request, name: &[u8], node: NewNode, mode: u32, token: &Token) -> Result<Attributes> {
+        let permissions = Permissions::from_mode(mode);
+        let made = self.filesystem.create(
+            request.ino(),
+            Name::new(name)?,
+            node,
+            permissions,
+            owner(request),
+            token,
+        )?;
+        self.hold(made, token)
+    }
+
+    fn rename(&self, request: Request, new_parent: Ino, flags: u32, token: &Token) -> Result<()> {
+        let (name, new_name) = request.names()?;
+        let (from, to) = ((request.ino(), Name::new(name)?), (new_parent, Name::new(new_name)?));
+        self.filesystem.rename(from, to, RenameMode::from_flags(flags)?, owner(request), token)
+    }
+
+    fn set_attributes(&self, request: Request, token: &Token) -> Result<Attributes> {
+        let new: SetattrArguments = request.argument()?;
+        let given = |bit: u32| new.valid & bit != 0;
+        let time = |bit, seconds: u64, nanoseconds| {
+            given(bit).then_some(Time { seconds: seconds as i64, nanoseconds })
+        };
+        let new = NewAttributes {
+            permissions: given(valid::MODE).then(|| Permissions::from_mode(new.mode)),
+            uid: given(valid::UID).then_some(new.uid),
+            gid: given(valid::GID).then_some(new.gid),
+            size: given(valid::SIZE).then_some(new.size),
+            accessed: time(valid::ACCESSED, new.accessed, new.accessed_nanoseconds),
+            modified: time(valid::MODIFIED, new.modified, new.modified_nanoseconds),
+            changed: time(valid::CHANGED, new.changed, new.changed_nanoseconds),
+        };
+        self.filesystem.set_attributes(request.ino(), new, token)
+    }
+
+    fn copy(&self, request: Request, most: u64, token: &Token) -> Result<u64> {
+        let CopyFileRangeArguments { offset_in, node_out, offset_out, length, .. } = request.argument()?;
+        self.filesystem.copy((request.ino(), offset_in), (Ino(node_out), offset_out), length.min(most), token)
+    }
+
+    /// A value, or only its size where `size` is 0.
+    fn sized(value: Box<[u8]>, size: u32) -> Result<Answer> {
+        match size as usize {
+            0 => Ok(Answer::Count(value.len() as u32)),
+            size if size < value.len() => Err(Errno::ERANGE),
+            _ => Ok(Answer::Bytes(value)),
+        }
+    }
+
+    /// Lists a directory until the room or the entries end; with the inodes' attributes, valid for
+    /// `plus`, where they are asked for.
+    fn list(
+        &self,
+        writer: &mut Writer,
+        ino: Ino,
+        mut cookie: Cookie,
+        plus: Option<Validity>,
+        token: &Token,
+    ) -> Result<()> {
+        const ENTRIES_AT_A_TIME: usize = 64;
+        loop {
+            let entries = self.filesystem.list(ino, cookie, ENTRIES_AT_A_TIME, token)?;
+            for entry in &entries {
+                // Of these two the kernel counts no lookup.
+                let is_itself = matches!(&*entry.name, b"." | b"..");
+                let about = plus.map(|validity| match is_itself {
+                    true => reply::missing(Validity::NONE),
+                    false => reply::entry(&entry.attributes, validity),
+                });
+                let is_held = plus.is_some() && !is_itself;
+                if is_held && self.filesystem.hold(entry.attributes.ino, 1, token).is_err() {
+                    continue; // It went since the service listed it.
+                }
+                let inode = (entry.attributes.ino, entry.attributes.mode());
+                if !writer.put_directory_entry(about.as_ref(), inode, entry.cookie.0, &entry.name) {
+                    if is_held {
+                        self.filesystem.forget(entry.attributes.ino, 1, token);
+                    }
+                    return Ok(());
+                }
+            }
+            match entries.last() {
+                Some(last) if entries.len() == ENTRIES_AT_A_TIME => cookie = last.cookie,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Holds an inode that the kernel is to hear of.
+    fn hold(&self, attributes: Attributes, token: &Token) -> Result<Attributes> {
+        self.filesystem.hold(attributes.ino, 1, token).map(|()| attributes)
+    }
+
+    /// Whether the kernel opens without asking.
+    fn opens_are_free(&self, support: u64) -> bool {
+        self.caching && self.agreement.has(support)
+    }
+
+    fn open_flags(&self) -> u32 {
+        if self.caching { open::KEEP_CACHE } else { open::DIRECT_IO | open::PARALLEL_DIRECT_WRITES }
+    }
+}
+
+fn done(result: Result<()>) -> Result<Answer> {
+    result.map(|()| Answer::Done)
+}
+
+/// Who asks.
+fn owner(request: Request) -> Owner {
+    Owner { uid: request.header().uid, gid: request.header().gid }
+}

@@ -1,0 +1,209 @@
+//! A message of the kernel, taken apart.
+
+use filesystem::{Errno, Ino, Name, Privileges};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::opcode::Opcode;
+use super::wire::{
+    ForgetOne, OpenArguments, RequestHeader, SetattrArguments, SetxattrArguments, SetxattrExtension, WriteArguments,
+    open, valid, write,
+};
+
+/// A request: its header, the structure that its arguments begin with, and the names or data behind.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    header: RequestHeader,
+    opcode: Option<Opcode>,
+    argument: &'a [u8],
+    payload: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// A message as it was read from the device. `None` if it has not even a header.
+    pub fn from_message(message: &'a [u8], setxattr_extended: bool) -> Option<Self> {
+        let (header, behind) = RequestHeader::read_from_prefix(message).ok()?;
+        let size = Self::argument_size(&header, setxattr_extended).min(behind.len());
+        let (argument, payload) = behind.split_at(size);
+        Some(Self { header, opcode: Opcode::from_number(header.opcode), argument, payload })
+    }
+
+    /// A message that came in parts, as on the ring: the structure in `argument`, which may be longer.
+    pub fn from_parts(header: &[u8], argument: &'a [u8], payload: &'a [u8], setxattr_extended: bool) -> Option<Self> {
+        let (header, _) = RequestHeader::read_from_prefix(header).ok()?;
+        let size = Self::argument_size(&header, setxattr_extended).min(argument.len());
+        Some(Self { header, opcode: Opcode::from_number(header.opcode), argument: &argument[..size], payload })
+    }
+
+    fn argument_size(header: &RequestHeader, setxattr_extended: bool) -> usize {
+        match Opcode::from_number(header.opcode) {
+            Some(Opcode::Setxattr) if setxattr_extended => {
+                size_of::<SetxattrArguments>() + size_of::<SetxattrExtension>()
+            }
+            opcode => opcode.map_or(0, Opcode::argument_size),
+        }
+    }
+
+    /// The whole message in one piece, as the device would have it.
+    pub fn to_message(self) -> Vec<u8> {
+        let length = size_of::<RequestHeader>() + self.argument.len() + self.payload.len();
+        let header = RequestHeader { length: length as u32, ..self.header };
+        [header.as_bytes(), self.argument, self.payload].concat()
+    }
+
+    /// What it asks for; `None` for what we have not heard of.
+    pub fn opcode(self) -> Option<Opcode> {
+        self.opcode
+    }
+
+    /// Who asks, and about which inode.
+    pub fn header(self) -> RequestHeader {
+        self.header
+    }
+
+    /// Names the request; its reply has the same.
+    pub fn unique(self) -> u64 {
+        self.header.unique
+    }
+
+    /// The inode it is about.
+    pub fn ino(self) -> Ino {
+        Ino(self.header.node)
+    }
+
+    /// The structure that the arguments begin with.
+    pub fn argument<T: FromBytes + KnownLayout + Immutable>(self) -> Result<T, Errno> {
+        T::read_from_prefix(self.argument).map(|(argument, _)| argument).map_err(|_| Errno::EIO)
+    }
+
+    /// What SETXATTR_EXT adds to SETXATTR, where it was agreed on.
+    pub fn setxattr_extension(self) -> Option<SetxattrExtension> {
+        let extension = self.argument.get(size_of::<SetxattrArguments>()..)?;
+        SetxattrExtension::read_from_prefix(extension).ok().map(|(extension, _)| extension)
+    }
+
+    /// The data behind the structure: `size` bytes of it.
+    pub fn data(self, size: u32) -> Result<&'a [u8], Errno> {
+        self.payload.get(..size as usize).ok_or(Errno::EIO)
+    }
+
+    /// The one name behind the structure.
+    pub fn name(self) -> Result<&'a [u8], Errno> {
+        self.name_and_rest().map(|(name, _)| name)
+    }
+
+    /// The two names behind the structure.
+    pub fn names(self) -> Result<(&'a [u8], &'a [u8]), Errno> {
+        let (first, rest) = self.name_and_rest()?;
+        let end = rest.iter().position(|&byte| byte == 0).ok_or(Errno::EIO)?;
+        Ok((first, &rest[..end]))
+    }
+
+    /// The name behind the structure, and what follows its NUL.
+    pub fn name_and_rest(self) -> Result<(&'a [u8], &'a [u8]), Errno> {
+        let end = self.payload.iter().position(|&byte| byte == 0).ok_or(Errno::EIO)?;
+        Ok((&self.payload[..end], &self.payload[end + 1..]))
+    }
+
+    /// As [`name`](Self::name), of a directory entry.
+    pub fn entry_name(self) -> Result<Name, Errno> {
+        Name::new(self.name()?)
+    }
+
+    /// The inodes of BATCH_FORGET and how many lookups of each are forgotten, `count` of them.
+    pub fn forgotten(self, count: u32) -> impl Iterator<Item = ForgetOne> + 'a {
+        let whole = self.payload.chunks_exact(size_of::<ForgetOne>());
+        whole.filter_map(|bytes| ForgetOne::read_from_bytes(bytes).ok()).take(count as usize)
+    }
+
+    /// The privileges that the inode loses by this request. Which, the kernel says only with
+    /// `HANDLE_KILLPRIV_V2`. Of what it had collected it says nothing: it has seen to that when it was
+    /// written.
+    pub fn kills_privileges(self) -> Option<Privileges> {
+        let (is_marked, changes) = match self.opcode? {
+            Opcode::Setattr => {
+                let bits = self.argument::<SetattrArguments>().ok()?.valid;
+                (bits & valid::KILL_PRIVILEGES != 0, bits & valid::SIZE != 0)
+            }
+            Opcode::Open => {
+                let OpenArguments { flags, open_flags } = self.argument().ok()?;
+                (open_flags & open::KILL_PRIVILEGES != 0, flags & libc::O_TRUNC as u32 != 0)
+            }
+            Opcode::Write => {
+                let bits = self.argument::<WriteArguments>().ok()?.write_flags;
+                (bits & write::KILL_PRIVILEGES != 0, bits & write::CACHE == 0)
+            }
+            _ => return None,
+        };
+        match (is_marked, changes) {
+            (true, _) => Some(Privileges::All),
+            (false, true) => Some(Privileges::Capability),
+            (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(opcode: u32, node: u64, arguments: &[u32]) -> Vec<u8> {
+        let length = size_of::<RequestHeader>() + 4 * arguments.len();
+        let header = RequestHeader {
+            length: length as u32,
+            opcode,
+            unique: 77,
+            node,
+            uid: 1,
+            gid: 2,
+            pid: 3,
+            extensions: 0,
+            padding: 0,
+        };
+        [header.as_bytes(), arguments.as_bytes()].concat()
+    }
+
+    fn request(message: &[u8]) -> Request<'_> {
+        Request::from_message(message, false).unwrap()
+    }
+
+    #[test]
+    fn who_changes_content_takes_privileges_away() {
+        const OPEN: u32 = 14;
+        let o_trunc = libc::O_TRUNC as u32;
+        let kills = |opcode, arguments: &[u32]| request(&message(opcode, 9, arguments)).kills_privileges();
+        let setattr = |valid| kills(4, &[[valid].as_slice(), &[0; 21]].concat());
+        let write = |flags| kills(16, &[0, 0, 0, 0, 0, flags, 0, 0, 0, 0]);
+        assert_eq!(write(0), Some(Privileges::Capability));
+        assert_eq!(write(1), None);
+        assert_eq!(write(1 << 2), Some(Privileges::All));
+        assert_eq!(setattr(1), None);
+        assert_eq!(setattr(1 << 3), Some(Privileges::Capability));
+        assert_eq!(setattr(1 << 3 | 1 << 11), Some(Privileges::All));
+        assert_eq!(kills(OPEN, &[2, 0]), None);
+        assert_eq!(kills(OPEN, &[o_trunc | 2, 0]), Some(Privileges::Capability));
+        assert_eq!(kills(OPEN, &[o_trunc | 2, 1]), Some(Privileges::All));
+        assert_eq!(kills(26, &[u32::MAX; 16]), None);
+    }
+
+    #[test]
+    fn names_end_at_their_nul() {
+        let mut rename = message(12, 9, &[5, 0]);
+        rename.extend(b"old\0new\0");
+        assert_eq!(request(&rename).names(), Ok((&b"old"[..], &b"new"[..])));
+        rename.pop();
+        assert_eq!(request(&rename).names(), Err(Errno::EIO));
+        assert_eq!(request(&rename).name(), Ok(&b"old"[..]));
+    }
+
+    #[test]
+    fn a_message_in_parts_is_the_same_as_in_one_piece() {
+        let mut whole = message(16, 9, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        whole.extend(b"data");
+        let length = whole.len() as u32;
+        whole[..4].copy_from_slice(&length.to_ne_bytes());
+        let mut argument = [0xff; 128];
+        argument[..40].copy_from_slice(&whole[40..80]);
+        let parts = Request::from_parts(&whole[..40], &argument, &whole[80..], false).unwrap();
+        assert_eq!(parts.to_message(), whole);
+    }
+}

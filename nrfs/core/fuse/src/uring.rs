@@ -1,0 +1,263 @@
+//! FUSE over io_uring, made safe: commands, completions, and the buffers that they share with the kernel.
+//!
+//! Sources: `include/uapi/linux/fuse.h` and `Documentation/filesystems/fuse/fuse-io-uring.rst`.
+//!
+//! A ring has a number of slots. Each belongs to one of the kernel's queues, of which there is one for
+//! every possible CPU, and has buffers for one request: its header, the structure that its arguments
+//! begin with, and the payload. A slot is either the kernel's, which will put a request there, or ours
+//! from the completion until the reply is committed, which gives it back.
+#![allow(unsafe_code, reason = "the kernel shares memory with us; each use carries its argument")]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::slice;
+
+use io_uring::squeue::Entry128;
+use io_uring::{IoUring, cqueue, opcode, types};
+use memory::{Buffer, PhysicalNode};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::protocol::reply;
+
+/// FUSE_IO_URING_CMD_REGISTER: gives the kernel a new slot.
+const REGISTER: u32 = 1;
+
+/// FUSE_IO_URING_CMD_COMMIT_AND_FETCH: answers the request in a slot and gives it back.
+const COMMIT_AND_FETCH: u32 = 2;
+
+/// The user data of the poll that wakes us.
+const WAKE: u64 = u64::MAX;
+
+/// What the kernel puts before the payload (`struct fuse_uring_req_header`).
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct Head {
+    /// The header of the request, and then of the reply.
+    header: [u8; 128],
+    argument: [u8; 128],
+    flags: u64,
+    commit_id: u64,
+    payload_size: u32,
+    padding: u32,
+    reserved: u64,
+}
+
+/// What a command tells beside its slot (`struct fuse_uring_cmd_req`).
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Command {
+    flags: u64,
+    commit_id: u64,
+    queue: u16,
+    padding: [u8; 6],
+}
+
+/// A slot, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SlotId(usize);
+
+/// What happened.
+pub(crate) enum Event {
+    /// There is a request in a slot; it is ours until the reply is committed.
+    Request(SlotId),
+    /// The wake was signalled.
+    Woken,
+    /// The mount is no more.
+    End,
+}
+
+struct Slot {
+    queue: u16,
+    /// A [`Head`] in the first page, the payload behind it.
+    memory: Buffer,
+    /// The two parts of `memory`, as the kernel wants to be told.
+    parts: Box<[libc::iovec; 2]>,
+    is_ours: bool,
+    /// The command that the kernel has not completed.
+    command: u32,
+}
+
+// SAFETY: the pointers in `parts` are into `memory`, which the slot owns.
+unsafe impl Send for Slot {}
+
+/// One worker's ring.
+pub(crate) struct Ring {
+    // Dropped before the slots: then the kernel has no command that names their memory.
+    uring: IoUring<Entry128, cqueue::Entry>,
+    wake: RawFd,
+    slots: Vec<Slot>,
+}
+
+const PAGE: usize = 4096;
+
+impl Ring {
+    /// A ring with one slot for each of `queues`, which may repeat, and room for `payload` bytes in each.
+    /// It is used by the thread that calls [`register`](Self::register).
+    pub fn new(queues: &[u16], payload: usize, physical: Option<PhysicalNode>) -> io::Result<Self> {
+        const POLLS: usize = 1;
+        let entries = (queues.len() + POLLS).next_power_of_two() as u32;
+        // Work is put off until this thread asks for it: whatever the kernel writes into a slot, it
+        // writes while the thread is in `wait`. Disabled, until the thread that will use it is there.
+        let mut builder = IoUring::<Entry128, cqueue::Entry>::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_r_disabled().setup_submit_all();
+        let uring = builder.setup_cqsize(2 * entries).build(entries)?;
+        let slots = queues.iter().map(|&queue| Slot::new(queue, payload, physical)).collect();
+        Ok(Self { uring, wake: -1, slots })
+    }
+
+    /// Gives all slots to the kernel, for requests of the mount of `device`, and looks at `wake`.
+    pub fn register(&mut self, device: BorrowedFd, wake: BorrowedFd) -> io::Result<()> {
+        self.uring.submitter().register_enable_rings()?;
+        self.uring.submitter().register_files(&[device.as_raw_fd()])?;
+        self.wake = wake.as_raw_fd();
+        self.look_at_wake()?;
+        (0..self.slots.len()).try_for_each(|number| self.push(SlotId(number), REGISTER, 0))
+    }
+
+    /// Waits for something to happen, and calls `happened` with all that has.
+    pub fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        match self.uring.submit_and_wait(1) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => drop(result?),
+        }
+        let completed: Vec<(u64, i32)> =
+            self.uring.completion().map(|entry| (entry.user_data(), entry.result())).collect();
+        for (number, result) in completed {
+            if number == WAKE {
+                self.look_at_wake()?;
+                events.push(Event::Woken);
+                continue;
+            }
+            let slot = SlotId(number as usize);
+            match -result {
+                0 => {
+                    self.slots[slot.0].is_ours = true;
+                    events.push(Event::Request(slot));
+                }
+                // The kernel was not ready for it, or a signal came in between: again.
+                libc::EAGAIN | libc::EINTR => {
+                    let (command, commit_id) = (self.slots[slot.0].command, self.head(slot).commit_id);
+                    self.push(slot, command, commit_id)?;
+                }
+                libc::ENOTCONN | libc::ECANCELED => events.push(Event::End),
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The request in a slot of ours: its header, its argument and its payload.
+    pub fn request(&self, slot: SlotId) -> (&[u8], &[u8], &[u8]) {
+        let head = self.head(slot);
+        let size = (head.payload_size as usize).min(self.slots[slot.0].payload_size());
+        (&head.header, &head.argument, &self.payload(slot)[..size])
+    }
+
+    /// The payload of a slot of ours, for the reply.
+    pub fn buffer(&mut self, slot: SlotId) -> &mut [u8] {
+        let slot = &mut self.slots[slot.0];
+        assert!(slot.is_ours, "the kernel writes into a slot of its own");
+        // SAFETY: the payload lies in the slot's memory behind its first page. The kernel touches only
+        // slots that it was given, and this one is ours; `&mut self` makes this the only reference.
+        unsafe { slice::from_raw_parts_mut(slot.memory.base().add(PAGE).as_ptr(), slot.payload_size()) }
+    }
+
+    /// Replies to the request in a slot, with `length` bytes that are in its payload, and gives the slot
+    /// back. It goes to the kernel with the next [`wait`](Self::wait).
+    pub fn commit(&mut self, slot: SlotId, unique: u64, error: i32, length: usize) -> io::Result<()> {
+        let ours = &mut self.slots[slot.0];
+        assert!(ours.is_ours, "a slot is given back once");
+        // SAFETY: the head lies in the slot's memory, which is aligned to a page; any bytes are a `Head`;
+        // the slot is ours, and `&mut self` makes this the only reference.
+        let head = unsafe { ours.memory.base().cast::<Head>().as_mut() };
+        let header = reply::header(unique, error, length);
+        head.header[..size_of_val(&header)].copy_from_slice(header.as_bytes());
+        head.payload_size = length as u32;
+        let commit_id = head.commit_id;
+        ours.is_ours = false;
+        self.push(slot, COMMIT_AND_FETCH, commit_id)
+    }
+
+    fn head(&self, slot: SlotId) -> &Head {
+        let slot = &self.slots[slot.0];
+        // SAFETY: as in `commit`, but shared. A slot of the kernel's is only written by it while this
+        // thread is in `wait`, which needs `&mut self`.
+        unsafe { slot.memory.base().cast::<Head>().as_ref() }
+    }
+
+    fn payload(&self, slot: SlotId) -> &[u8] {
+        let slot = &self.slots[slot.0];
+        // SAFETY: as in `buffer` and `head`.
+        unsafe { slice::from_raw_parts(slot.memory.base().add(PAGE).as_ptr(), slot.payload_size()) }
+    }
+
+    fn look_at_wake(&mut self) -> io::Result<()> {
+        let poll = opcode::PollAdd::new(types::Fd(self.wake), libc::POLLIN as u32).build().user_data(WAKE);
+        // SAFETY: the poll names no memory.
+        unsafe { self.submit(poll.into()) }
+    }
+
+    fn push(&mut self, id: SlotId, command: u32, commit_id: u64) -> io::Result<()> {
+        let slot = &mut self.slots[id.0];
+        slot.command = command;
+        let arguments = Command { flags: 0, commit_id, queue: slot.queue, padding: [0; 6] };
+        let mut area = [0; 80];
+        area[..size_of_val(&arguments)].copy_from_slice(arguments.as_bytes());
+        let entry = opcode::UringCmd80::new(types::Fixed(0), command)
+            .cmd(area)
+            .addr(Some(slot.parts.as_ptr() as u64))
+            .build()
+            .user_data(id.0 as u64);
+        let entry = with_length(entry, slot.parts.len() as u32);
+        // SAFETY: the command names the slot's parts and its memory, which live longer than the ring.
+        unsafe { self.submit(entry) }
+    }
+
+    /// # Safety
+    /// What the entry names lives until the kernel has completed it.
+    unsafe fn submit(&mut self, entry: Entry128) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        while unsafe { self.uring.submission().push(&entry) }.is_err() {
+            self.uring.submit()?;
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn new(queue: u16, payload: usize, physical: Option<PhysicalNode>) -> Self {
+        let memory = Buffer::new(PAGE + payload, physical);
+        let base = memory.base().as_ptr();
+        let parts = Box::new([
+            libc::iovec { iov_base: base.cast(), iov_len: size_of::<Head>() },
+            libc::iovec { iov_base: base.wrapping_add(PAGE).cast(), iov_len: payload },
+        ]);
+        Self { queue, memory, parts, is_ours: false, command: REGISTER }
+    }
+
+    fn payload_size(&self) -> usize {
+        self.memory.size() - PAGE
+    }
+}
+
+/// Sets the field `len` of a submission, which the library has no setter for.
+fn with_length(mut entry: Entry128, length: u32) -> Entry128 {
+    const LEN: usize = 24;
+    const _: () = assert!(size_of::<Entry128>() == 128 && mem::align_of::<Entry128>() >= 4);
+    // SAFETY: an entry is the kernel's `struct io_uring_sqe`, in which `len` is the u32 at offset 24.
+    unsafe { (&raw mut entry).cast::<u8>().add(LEN).cast::<u32>().write(length) };
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_the_sizes_that_the_kernel_knows() {
+        assert_eq!(size_of::<Head>(), 288);
+        assert_eq!(mem::offset_of!(Head, payload_size), 272);
+        assert_eq!(size_of::<Command>(), 24);
+    }
+}

@@ -1,0 +1,61 @@
+//! A buffer that is shared with the kernel.
+
+use std::ptr::{self, NonNull};
+
+use crate::PhysicalNode;
+use crate::arena::prefer_node;
+
+/// Zeroed memory that begins at a page, on one node, at an address that never changes. Its pages take
+/// memory once they are touched.
+pub struct Buffer {
+    base: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: a buffer owns its mapping; nothing about it belongs to a thread.
+unsafe impl Send for Buffer {}
+// SAFETY: through `&Buffer` only its address can be had.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// `size` bytes, on `physical` or wherever they are first touched.
+    ///
+    /// # Panics
+    /// When the system grants no more mappings, as any allocation in Rust does.
+    pub fn new(size: usize, physical: Option<PhysicalNode>) -> Self {
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice harms nothing.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        assert!(base != libc::MAP_FAILED, "no memory for a buffer: {}", std::io::Error::last_os_error());
+        let base = base.cast::<u8>();
+        if let Some(node) = physical {
+            prefer_node(base, size, node);
+        }
+        Self { base: NonNull::new(base).expect("mmap does not map page zero"), size }
+    }
+
+    /// Where it begins. It can be read and written as long as the buffer lives.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and who uses its address must not outlive the buffer.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
+    }
+}
