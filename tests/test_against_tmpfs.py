@@ -30,7 +30,7 @@ from support import operations as ops
 from support import programs
 from support.compare import Failed, Program, Step, compare, outcome, perform
 from support.generating import generated
-from support.mounts import Configuration, Pair, mounted_pair, node_counts
+from support.mounts import Pair, configurations, mounted_pair
 from support.operations import Pattern, World
 from support.syscalls import (
     FALLOC_FL_KEEP_SIZE,
@@ -46,7 +46,10 @@ from support.tree import differences, snapshot
 PAGE = 4096
 _COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE, which the time module does not name
 
-CONFIGURATIONS = [Configuration(nodes, cache) for nodes in node_counts([1, 2]) for cache in ("writeback", "none")]
+CONFIGURATIONS = configurations([1, 2], ("writeback", "none"))
+on_pyfuse3 = pytest.mark.parametrize(
+    "pair", [shape for shape in CONFIGURATIONS if shape.channel == "pyfuse3"], ids=str, indirect=True
+)
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS, ids=str)
@@ -509,8 +512,8 @@ def test_the_largest_xattr_comes_back_whole(pair: Pair) -> None:
 # -- what the mount cannot carry --------------------------------------------------------------------------------------
 
 
+@on_pyfuse3
 def test_fallocate_is_not_carried_and_changes_nothing(pair: Pair) -> None:
-    assert not pair.abilities.fallocate
     path = pair.directories("fallocate")[1] / "file"
     path.write_bytes(b"data" * PAGE)
     descriptor = os.open(path, os.O_RDWR)
@@ -524,8 +527,8 @@ def test_fallocate_is_not_carried_and_changes_nothing(pair: Pair) -> None:
         os.close(descriptor)
 
 
+@on_pyfuse3
 def test_seeks_for_holes_are_not_carried_and_find_data_up_to_the_end(pair: Pair) -> None:
-    assert not pair.abilities.hole_seeks
     descriptor = os.open(pair.directories("seek")[1] / "file", os.O_RDWR | os.O_CREAT)
     try:
         os.pwrite(descriptor, b"data", 10 * PAGE)
@@ -598,8 +601,8 @@ def test_a_seek_from_the_end_of_a_directory_is_from_its_size(pair: Pair) -> None
     assert ends == [Failed("EINVAL"), 40]
 
 
+@on_pyfuse3
 def test_xattr_flags_that_exclude_each_other_are_taken_for_the_first(pair: Pair) -> None:
-    assert not pair.abilities.xattr_flags_that_exclude_each_other
     path = pair.directories("flags")[1]
     both = os.XATTR_CREATE | os.XATTR_REPLACE
     os.setxattr(path, "user.a", b"value", both)

@@ -19,14 +19,12 @@ import pytest
 from support import operations as ops
 from support import workers
 from support.compare import Failed, Step, compare, outcome
-from support.mounts import Configuration, Pair, more_than_cpus, mounted_pair, node_counts
+from support.mounts import Pair, configurations, more_than_cpus, mounted_pair
 from support.operations import Pattern
 from support.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 from support.tree import differences, snapshot
 
-CONFIGURATIONS = [
-    Configuration(nodes, cache) for nodes in node_counts([1, more_than_cpus()]) for cache in ("writeback", "none")
-]
+CONFIGURATIONS = configurations([1, more_than_cpus()], ("writeback", "none"))
 PROCESSES = 6
 
 
@@ -198,7 +196,7 @@ def _work_under_signals(directory: Path, restart: bool) -> None:
         assert (directory / f"linked {number}").read_bytes() == content[number : number + number * 50]
         assert len(list(directory.iterdir())) == 1 + number + 1 + (number // 2 + 1)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    assert next(seen) > 100, "the signals did not come"
+    assert next(seen) > 10, "the signals did not come"
 
 
 def test_processes_killed_in_the_midst_leave_whole_files_and_a_mount_that_works(pair: Pair) -> None:

@@ -17,14 +17,14 @@ import pytest
 from conftest import wait_until
 from support import operations as ops
 from support.compare import Failed, Step, compare, outcome
-from support.mounts import Configuration, Pair, mounted_pair, node_counts
+from support.mounts import Pair, configurations, mounted_pair
 from support.operations import Pattern
 from support.tree import differences, snapshot
 
 PAGE = 4096
 SIZE = 4 << 20
 INODES = 64
-CONFIGURATIONS = [Configuration(nodes, cache) for nodes in node_counts([1, 2]) for cache in ("writeback", "none")]
+CONFIGURATIONS = configurations([1, 2], ("writeback", "none"))
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS, ids=str)

@@ -186,9 +186,11 @@ def test_messages_go_to_the_log_that_was_asked_for(mount_nrfs: Mounts, tmp_path:
 
 def test_a_caller_that_is_killed_in_a_request_leaves_no_trace(mount_nrfs: Mounts, nothing_left: None) -> None:
     path = mount_nrfs(cache="none")
-    with stopped(daemon_of(path)), subprocess.Popen(["stat", path / "file"], stderr=subprocess.DEVNULL) as caller:
+    with stopped(daemon_of(path)):
+        caller = subprocess.Popen(["stat", path / "file"], stderr=subprocess.DEVNULL)
         time.sleep(0.1)
         caller.kill()
+    caller.wait()  # A request on the ring cannot be taken back: it ends with the daemon's answer.
     (path / "file").touch()
     mount_nrfs.unmount(path)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 from support import shell
-from support.mounts import Configuration, Pair, more_than_cpus, mounted_pair, node_counts
+from support.mounts import Pair, configurations, more_than_cpus, mounted_pair
 from support.tree import Tree, differences, snapshot
 
-CONFIGURATIONS = [Configuration(nodes) for nodes in node_counts([1, more_than_cpus()])]
+CONFIGURATIONS = configurations([1, more_than_cpus()])
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS, ids=str)

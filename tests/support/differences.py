@@ -28,6 +28,9 @@ class Abilities:
     fallocate: bool = True
     """pyfuse3 has no request for fallocate(2): it fails with EOPNOTSUPP, and changes nothing."""
 
+    refusal_of_zero_ranges: bool = True
+    """fallocate(2) with FALLOC_FL_ZERO_RANGE: tmpfs refuses it, the native channels do it."""
+
     hole_seeks: bool = True
     """Nor for lseek(2) with SEEK_DATA and SEEK_HOLE: the kernel answers that all is data, up to the end."""
 
@@ -55,15 +58,17 @@ ALL = Abilities()
 """What tmpfs can do."""
 
 
-def abilities_of(cache: str) -> Abilities:
-    """What a mount can do with this ``--cache``."""
+def abilities_of(cache: str, channel: str) -> Abilities:
+    """What a mount can do with this ``--cache`` on this ``--channel``."""
     writeback = cache == "writeback"
+    native = channel != "pyfuse3"
     return Abilities(
-        fallocate=False,
-        hole_seeks=False,
+        fallocate=native,
+        refusal_of_zero_ranges=not native,
+        hole_seeks=native,
         acls=False,
-        xattr_flags_that_exclude_each_other=False,
+        xattr_flags_that_exclude_each_other=native,
         chown_of_nothing=False,
-        mapped_writes=writeback,
+        mapped_writes=writeback or native,
         truncation_in_vain=not writeback,
     )

@@ -2,6 +2,7 @@
 
 ``NRFS_TEST_NODES`` sets the numbers of replicas: ``NRFS_TEST_NODES=1 pytest tests`` runs everything with one replica,
 ``NRFS_TEST_NODES=5`` with five, be that more than there are CPUs; ``1,2,8`` goes through all of them.
+``NRFS_TEST_CHANNELS`` sets the channels: ``pyfuse3,device,ring`` runs everything on each; otherwise they take turns.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 from conftest import Mounts, run_nrfs
+
+from mount.channel import ring_problem
 
 from .differences import Abilities, abilities_of
 
@@ -32,9 +35,28 @@ class Configuration:
 
     nodes: int
     cache: str = "writeback"
+    channel: str = "pyfuse3"
 
     def __str__(self) -> str:
-        return f"{self.nodes}-{self.cache}"
+        return f"{self.nodes}-{self.cache}-{self.channel}"
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """As ``nrfs mount`` takes it."""
+        return {"nodes": self.nodes, "cache": self.cache, "channel": self.channel}
+
+
+def configurations(nodes: Sequence[int], caches: Sequence[str] = ("writeback",)) -> list[Configuration]:
+    """Those to test with: all numbers of replicas and cache modes, on channels that take turns.
+
+    Where there is no ring, the device stands in for it.
+    """
+    shapes = [(count, cache) for count in node_counts(nodes) for cache in caches]
+    asked = os.environ.get("NRFS_TEST_CHANNELS")
+    if asked:
+        return [Configuration(*shape, channel) for channel in asked.split(",") for shape in shapes]
+    turns = cycle(("pyfuse3", "ring" if ring_problem() is None else "device", "device"))
+    return [Configuration(*shape, channel) for shape, channel in zip(shapes, turns, strict=False)]
 
 
 def node_counts(default: Sequence[int]) -> list[int]:
@@ -60,7 +82,7 @@ class Pair:
     @property
     def abilities(self) -> Abilities:
         """What both can do."""
-        return abilities_of(self.configuration.cache)
+        return abilities_of(self.configuration.cache, self.configuration.channel)
 
     def directories(self, name: str) -> tuple[Path, Path]:
         """A new directory on each, the reference first, of the same name."""
@@ -115,6 +137,6 @@ def mounted_pair(directory: Path, configuration: Configuration, **options: Optio
     ]
     with (
         mounted_tmpfs(directory, "mode=755", *limits) as reference,
-        mounted_nrfs(nodes=configuration.nodes, cache=configuration.cache, **options) as subject,
+        mounted_nrfs(**configuration.options, **options) as subject,
     ):
         yield Pair(reference, subject, configuration)

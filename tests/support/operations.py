@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from .differences import ALL, Abilities
-from .syscalls import fallocate, getdents, linkat, renameat2
+from .syscalls import FALLOC_FL_ZERO_RANGE, fallocate, getdents, linkat, renameat2
 
 Result: TypeAlias = object
 Time: TypeAlias = int | Literal["now", "omit"]
@@ -573,7 +573,7 @@ class Fallocate(OnHandle):
     length: int
 
     def needs(self) -> str | None:
-        return "fallocate"
+        return "refusal_of_zero_ranges" if self.mode & FALLOC_FL_ZERO_RANGE else "fallocate"
 
     def call(self, descriptor: int) -> Result:
         return fallocate(descriptor, self.mode, self.offset, self.length)
