@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use machines::namespace::{Change, Cookie, NewNode, Privileges, RenameMode, XattrMode};
-use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions};
+use machines::namespace::{Change, Cookie, NewInode, Privileges, RenameMode, XattrMode};
+use machines::types::{Errno, Ino, Kind, Name, Owner};
 use machines::{content, namespace};
 
 use crate::attributes::{Attributes, NewAttributes};
@@ -29,16 +29,8 @@ impl Filesystem {
     }
 
     /// Makes an inode under a new name.
-    pub fn create(
-        &self,
-        parent: Ino,
-        name: Name,
-        node: NewNode,
-        permissions: Permissions,
-        owner: Owner,
-        token: &Token,
-    ) -> Result<Attributes, Errno> {
-        let changed = self.change_with_new_inode(Change::Create { parent, name, node, permissions, owner }, token)?;
+    pub fn create(&self, parent: Ino, name: Name, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
+        let changed = self.change_with_new_inode(Change::Create { parent, name, inode }, token)?;
         Ok(self.join(changed.attributes, token))
     }
 
@@ -158,12 +150,12 @@ impl Filesystem {
 
     /// The value of an extended attribute.
     pub fn xattr(&self, ino: Ino, name: &[u8], token: &Token) -> Result<Box<[u8]>, Errno> {
-        self.namespace.execute(|tree| tree.xattr(ino, name).map(Into::into), &token.namespace)
+        self.namespace.execute(|tree| Ok(tree.xattr(ino, name)?.into()), &token.namespace)
     }
 
-    /// The names of an inode's extended attributes.
-    pub fn xattr_names(&self, ino: Ino, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
-        let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino)?.map(Into::into).collect());
+    /// The names of an inode's extended attributes that root, or another, may see.
+    pub fn xattr_names(&self, ino: Ino, is_root: bool, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
+        let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino, is_root)?.map(Into::into).collect());
         self.namespace.execute(names, &token.namespace)
     }
 

@@ -4,8 +4,8 @@
 use std::thread;
 
 use filesystem::{
-    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewNode, Owner,
-    Permissions, RenameMode, Size, Time, Token, Topology, Whence,
+    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewInode, NewNode,
+    Owner, Permissions, RenameMode, Size, Time, Token, Topology, Whence,
 };
 
 const PAGE: usize = 4096;
@@ -28,8 +28,13 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
+fn new_inode(node: NewNode) -> NewInode {
+    let [permissions, umask] = [0o666, 0o022].map(Permissions::from_mode);
+    NewInode { node, permissions, umask, owner: OWNER }
+}
+
 fn create(fs: &Filesystem, text: &str, token: &Token) -> Result<Attributes, Errno> {
-    fs.create(Ino::ROOT, name(text), NewNode::File, Permissions::from_mode(0o644), OWNER, token)
+    fs.create(Ino::ROOT, name(text), new_inode(NewNode::File), token)
 }
 
 /// Runs `work` in several threads, spread over the nodes.
@@ -157,7 +162,7 @@ fn content_operations_are_for_files() {
     fs.with_token(|token| {
         assert_eq!(fs.read(Ino::ROOT, 0, &mut [0], token), Err(Errno::EISDIR));
         assert_eq!(fs.write(Ino(77), 0, b"x", token), Err(Errno::ENOENT));
-        let fifo = fs.create(Ino::ROOT, name("p"), NewNode::Fifo, Permissions::from_mode(0o600), OWNER, token).unwrap();
+        let fifo = fs.create(Ino::ROOT, name("p"), new_inode(NewNode::Fifo), token).unwrap();
         assert_eq!(fifo.kind, Kind::Fifo);
         assert_eq!(fs.write(fifo.ino, 0, b"x", token), Err(Errno::EINVAL));
         let file = create(&fs, "f", token).unwrap().ino;
@@ -203,8 +208,7 @@ fn a_refusal_names_what_is_wrong_before_it_names_a_limit() {
     let fs = filesystem(1, 1, 10, 2);
     fs.with_token(|token| {
         let file = create(&fs, "f", token).unwrap().ino;
-        let make =
-            |parent| fs.create(parent, name("f"), NewNode::Directory, Permissions::from_mode(0o755), OWNER, token);
+        let make = |parent| fs.create(parent, name("f"), new_inode(NewNode::Directory), token);
         assert_eq!(make(Ino::ROOT), Err(Errno::EEXIST));
         assert_eq!(make(file), Err(Errno::ENOTDIR));
         assert_eq!(make(Ino(99)), Err(Errno::ENOENT));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use filesystem::{
-    AllocateMode, Configuration, Cookie, Errno, Ino, Kind, Name, NewAttributes, NewNode, Owner, Permissions,
+    AllocateMode, Configuration, Cookie, Errno, Ino, Kind, Name, NewAttributes, NewInode, NewNode, Owner, Permissions,
     RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
 };
 use pyo3::buffer::PyBuffer;
@@ -48,18 +48,9 @@ impl Filesystem {
         py.detach(|| self.service.with_token(|token| call(&self.service, token))).map_err(os_error)
     }
 
-    fn create(
-        &self,
-        py: Python<'_>,
-        parent: u64,
-        name: &[u8],
-        node: NewNode,
-        mode: u32,
-        owner: Owner,
-    ) -> PyResult<Attributes> {
-        let permissions = Permissions::from_mode(mode);
+    fn create(&self, py: Python<'_>, parent: u64, name: &[u8], inode: NewInode) -> PyResult<Attributes> {
         self.call(py, |service, token| {
-            service.create(Ino(parent), Name::new(name)?, node, permissions, owner, token).map(Attributes::from)
+            service.create(Ino(parent), Name::new(name)?, inode, token).map(Attributes::from)
         })
     }
 }
@@ -108,7 +99,7 @@ impl Filesystem {
         self.call(py, |service, token| service.lookup(Ino(parent), &Name::new(name)?, token).map(Attributes::from))
     }
 
-    #[pyo3(signature = (parent, name, mode, *, rdev = 0, uid = None, gid = None))]
+    #[pyo3(signature = (parent, name, mode, *, rdev = 0, umask = 0, uid = None, gid = None))]
     #[allow(clippy::too_many_arguments, reason = "as many as mknod(2) and its caller have")]
     fn mknod(
         &self,
@@ -117,6 +108,7 @@ impl Filesystem {
         name: &[u8],
         mode: u32,
         rdev: u32,
+        umask: u32,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
@@ -131,20 +123,22 @@ impl Filesystem {
             Some(Kind::Directory) => return Err(os_error(Errno::EPERM)),
             Some(Kind::Symlink) | None => return Err(os_error(Errno::EINVAL)),
         };
-        self.create(py, parent, name, node, mode, owner(uid, gid))
+        self.create(py, parent, name, new_inode(node, mode, umask, owner(uid, gid)))
     }
 
-    #[pyo3(signature = (parent, name, mode, *, uid = None, gid = None))]
+    #[pyo3(signature = (parent, name, mode, *, umask = 0, uid = None, gid = None))]
+    #[allow(clippy::too_many_arguments, reason = "as many as mkdir(2) and its caller have")]
     fn mkdir(
         &self,
         py: Python<'_>,
         parent: u64,
         name: &[u8],
         mode: u32,
+        umask: u32,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
-        self.create(py, parent, name, NewNode::Directory, mode, owner(uid, gid))
+        self.create(py, parent, name, new_inode(NewNode::Directory, mode, umask, owner(uid, gid)))
     }
 
     #[pyo3(signature = (parent, name, target, *, uid = None, gid = None))]
@@ -157,7 +151,7 @@ impl Filesystem {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
-        self.create(py, parent, name, NewNode::Symlink(target.into()), 0o777, owner(uid, gid))
+        self.create(py, parent, name, new_inode(NewNode::Symlink(target.into()), 0o777, 0, owner(uid, gid)))
     }
 
     fn link(&self, py: Python<'_>, ino: u64, parent: u64, name: &[u8]) -> PyResult<Attributes> {
@@ -260,8 +254,9 @@ impl Filesystem {
         self.call(py, |service, token| service.set_xattr(Ino(ino), name.into(), value.into(), mode, token))
     }
 
-    fn listxattr<'py>(&self, py: Python<'py>, ino: u64) -> PyResult<Bound<'py, PyList>> {
-        let names = self.call(py, |service, token| service.xattr_names(Ino(ino), token))?;
+    #[pyo3(signature = (ino, *, uid = 0))]
+    fn listxattr<'py>(&self, py: Python<'py>, ino: u64, uid: u32) -> PyResult<Bound<'py, PyList>> {
+        let names = self.call(py, |service, token| service.xattr_names(Ino(ino), uid == 0, token))?;
         PyList::new(py, names.iter().map(|name| PyBytes::new(py, name)))
     }
 
@@ -354,6 +349,12 @@ fn owner(uid: Option<u32>, gid: Option<u32>) -> Owner {
         uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
     }
+}
+
+fn new_inode(node: NewNode, mode: u32, umask: u32, owner: Owner) -> NewInode {
+    // As umask(2) has it: nothing but the permissions of the three classes.
+    let [permissions, umask] = [mode, umask & 0o777].map(Permissions::from_mode);
+    NewInode { node, permissions, umask, owner }
 }
 
 fn value_error(error: impl std::error::Error) -> PyErr {

@@ -3,14 +3,16 @@
 //! Of a file's content it knows nothing. From the bottom up:
 //!
 //! - `directory`: the entries of one directory, and cookies that stay true while it changes;
+//! - `acl`: access control lists;
 //! - `inode`: one inode and its attributes;
 //! - `operation`: what can be changed, as data, for the log;
 //! - this file: reading the tree; making, linking and removing;
 //! - `rename`: moving;
-//! - `xattr`: extended attributes.
+//! - `xattr`: extended attributes, by which access control lists are set too.
 //!
 //! Permissions are not checked here: the kernel has done it before it asks.
 
+mod acl;
 mod directory;
 mod inode;
 mod operation;
@@ -20,7 +22,7 @@ mod xattr;
 pub use directory::Cookie;
 pub use inode::Attributes;
 pub use operation::{
-    Change, Changed, NewAttributes, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
+    Change, Changed, NewAttributes, NewInode, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
 };
 
 use std::ops::ControlFlow;
@@ -53,9 +55,7 @@ impl Dispatch for Namespace {
     fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
         let time = operation.time;
         match &operation.change {
-            Change::Create { parent, name, node, permissions, owner } => {
-                self.create(*parent, name, node, *permissions, *owner, time)
-            }
+            Change::Create { parent, name, inode } => self.create(*parent, name, inode, time),
             Change::Link { ino, parent, name } => self.link(*ino, *parent, name, time),
             Change::Unlink { parent, name } => self.unlink(*parent, name, time),
             Change::RemoveDirectory { parent, name } => self.remove_directory(*parent, name, time),
@@ -72,7 +72,9 @@ impl Dispatch for Namespace {
 
     fn payload_bytes(operation: &WriteOperation) -> usize {
         match &operation.change {
-            Change::Create { name, node: NewNode::Symlink(target), .. } => name.as_bytes().len() + target.len(),
+            Change::Create { name, inode: NewInode { node: NewNode::Symlink(target), .. }, .. } => {
+                name.as_bytes().len() + target.len()
+            }
             Change::Create { name, .. }
             | Change::Link { name, .. }
             | Change::Unlink { name, .. }
@@ -177,22 +179,12 @@ impl Namespace {
 
 /// Making, linking, removing. Every check comes before the first change.
 impl Namespace {
-    fn create(
-        &mut self,
-        parent: Ino,
-        name: &Name,
-        node: &NewNode,
-        permissions: Permissions,
-        owner: Owner,
-        time: Time,
-    ) -> Response {
-        let directory = self.live_directory(parent)?;
-        let inherits_group = directory.permissions.has_set_group_id();
-        let group = directory.owner.gid;
+    fn create(&mut self, parent: Ino, name: &Name, new: &NewInode, time: Time) -> Response {
+        self.live_directory(parent)?;
         if self.directory(parent)?.get(name).is_some() {
             return Err(Errno::EEXIST);
         }
-        if let NewNode::Symlink(target) = node {
+        if let NewNode::Symlink(target) = &new.node {
             match target.len() {
                 0 => return Err(Errno::ENOENT),
                 length if length > TARGET_MAX => return Err(Errno::ENAMETOOLONG),
@@ -201,7 +193,7 @@ impl Namespace {
         }
         let ino = self.next;
         self.next = Ino(ino.0 + 1);
-        let node = match node {
+        let node = match &new.node {
             NewNode::File => Node::File,
             NewNode::Directory => Node::Directory(Box::new(Directory::new(parent, self.hasher.clone()))),
             NewNode::Symlink(target) => Node::Symlink(target.clone()),
@@ -211,10 +203,9 @@ impl Namespace {
             NewNode::BlockDevice(device) => Node::BlockDevice(*device),
         };
         let kind = node.kind();
-        let owner = if inherits_group { Owner { gid: group, ..owner } } else { owner };
-        let permissions =
-            if inherits_group && kind == Kind::Directory { permissions.with_set_group_id() } else { permissions };
-        self.inodes.insert(ino, Inode::new(node, permissions, owner, time));
+        let mut inode = Inode::new(node, new.permissions, new.owner, time);
+        inode.inherit(self.inode(parent)?, new.umask);
+        self.inodes.insert(ino, inode);
         self.add_entry(parent, name, ino, kind, time);
         Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
     }
@@ -264,7 +255,7 @@ impl Namespace {
         if new.uid.is_some() || new.gid.is_some() {
             inode.kill_privileges(Privileges::All);
         }
-        inode.permissions = new.permissions.unwrap_or(inode.permissions);
+        inode.set_permissions(new.permissions.unwrap_or(inode.permissions));
         inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
         inode.owner.gid = new.gid.unwrap_or(inode.owner.gid);
         inode.accessed = new.accessed.unwrap_or(inode.accessed);
