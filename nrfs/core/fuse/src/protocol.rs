@@ -3,17 +3,25 @@
 //! Source: `include/uapi/linux/fuse.h`, protocol 7.31 and later. All numbers are in the machine's own
 //! byte order. A message may hold anything: what is not there reads as nothing.
 
+use std::ops::Range;
+
 use filesystem::Privileges;
 
 /// What may be negotiated in the handshake; each is one bit of [`Init::flags`].
 pub mod flags {
+    /// The file system takes the umask off the mode of what is made, where it should.
+    pub const DONT_MASK: u64 = 1 << 6;
     /// As `HANDLE_KILLPRIV_V2`, but without a mark in the requests that it is about.
     pub const HANDLE_KILLPRIV: u64 = 1 << 19;
+    /// The file system has access control lists: the kernel keeps them, and lets in whom they let in.
+    pub const POSIX_ACL: u64 = 1 << 20;
     /// A symlink's target may be kept.
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
     /// The file system takes set-user-id and set-group-id away when a file is written, truncated or
     /// given away. Without it the kernel asks for `security.capability` before every single write.
     pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    /// Setting an access control list says whether set-group-id must go.
+    pub const SETXATTR_EXT: u64 = 1 << 29;
     /// The upper half of the flags is there.
     pub const INIT_EXT: u64 = 1 << 30;
 }
@@ -31,6 +39,7 @@ const O_TRUNC: u32 = 0o1000;
 const SETATTR: u32 = 4;
 const OPEN: u32 = 14;
 const WRITE: u32 = 16;
+const SETXATTR: u32 = 21;
 const INIT: u32 = 26;
 
 /// Bytes before a request's own arguments.
@@ -68,22 +77,27 @@ impl<'a> Request<'a> {
         Some(Init { unique: u64_at(self.0, 8)?, flags: lower | upper << 32 })
     }
 
-    /// The inode whose content this request changes, if it does, and the privileges that go with that.
-    /// Which, the kernel says only with [`flags::HANDLE_KILLPRIV_V2`]. Of what it had collected it says
-    /// nothing: it has seen to that when it was written.
+    /// The inode whose content or access control list this request changes, if it does, and the
+    /// privileges that go with that. Which, the kernel says only with [`flags::HANDLE_KILLPRIV_V2`] and
+    /// [`flags::SETXATTR_EXT`]. Of what it had collected it says nothing: it has seen to that when it was
+    /// written.
     pub fn kills_privileges(self) -> Option<(u64, Privileges)> {
         const SIZE: u32 = 1 << 3;
         const COLLECTED: u32 = 1 << 0;
-        // Where the mark is, and whether content changes without it, too.
-        let (place, mark, changes) = match self.opcode()? {
-            SETATTR => (0, 1 << 11, self.argument(0)? & SIZE != 0),
-            OPEN => (4, 1 << 0, self.argument(0)? & O_TRUNC != 0),
-            WRITE => (20, 1 << 2, self.argument(20)? & COLLECTED == 0),
+        const ACCESS_LIST: &[u8] = b"system.posix_acl_access\0";
+        // Where the mark is, what it stands for, and whether content changes without it, too.
+        let (place, mark, marked, changes) = match self.opcode()? {
+            SETATTR => (0, 1 << 11, Privileges::All, self.argument(0)? & SIZE != 0),
+            OPEN => (4, 1 << 0, Privileges::All, self.argument(0)? & O_TRUNC != 0),
+            WRITE => (20, 1 << 2, Privileges::All, self.argument(20)? & COLLECTED == 0),
+            SETXATTR if self.0.get(REQUEST_HEADER + 16..)?.starts_with(ACCESS_LIST) => {
+                (8, 1 << 0, Privileges::SetGroupId, false)
+            }
             _ => return None,
         };
         let node = u64_at(self.0, 16)?;
         match (self.argument(place)? & mark != 0, changes) {
-            (true, _) => Some((node, Privileges::All)),
+            (true, _) => Some((node, marked)),
             (false, true) => Some((node, Privileges::Capability)),
             (false, false) => None,
         }
@@ -106,6 +120,19 @@ impl<'a> Request<'a> {
     fn argument(self, offset: usize) -> Option<u32> {
         u32_at(self.0, REQUEST_HEADER + offset)
     }
+}
+
+/// Takes what [`flags::SETXATTR_EXT`] adds out of a request, for who does not expect it there. Returns
+/// how long the message is then.
+pub fn cut_extension(message: &mut [u8]) -> usize {
+    const EXTENSION: Range<usize> = REQUEST_HEADER + 8..REQUEST_HEADER + 16;
+    if Request(message).opcode() != Some(SETXATTR) || message.len() < EXTENSION.end {
+        return message.len();
+    }
+    message.copy_within(EXTENSION.end.., EXTENSION.start);
+    let length = message.len() - EXTENSION.len();
+    message[..4].copy_from_slice(&(length as u32).to_ne_bytes());
+    length
 }
 
 /// Names the request that a reply answers.
@@ -175,6 +202,34 @@ mod tests {
         assert_eq!(kills(OPEN, &[O_TRUNC | 2, 0]), Some((9, Privileges::Capability)));
         assert_eq!(kills(OPEN, &[O_TRUNC | 2, 1]), Some((9, Privileges::All)));
         assert_eq!(kills(INIT, &[u32::MAX; 16]), None);
+        assert_eq!(kills(SETXATTR, &[u32::MAX; 16]), None);
+    }
+
+    fn setxattr(mark: u32, name: &[u8]) -> Vec<u8> {
+        let mut message = request(SETXATTR, 9, &[1, 0, mark, 0]);
+        message.extend_from_slice(name);
+        message.extend_from_slice(b"\0value");
+        message
+    }
+
+    #[test]
+    fn who_sets_an_access_list_from_outside_the_group_takes_set_group_id_away() {
+        let kills = |mark, name| Request::new(&setxattr(mark, name)).kills_privileges();
+        assert_eq!(kills(1, b"system.posix_acl_access"), Some((9, Privileges::SetGroupId)));
+        assert_eq!(kills(0, b"system.posix_acl_access"), None);
+        assert_eq!(kills(1, b"system.posix_acl_default"), None);
+    }
+
+    #[test]
+    fn an_extension_is_cut_out_of_what_has_one() {
+        let mut message = setxattr(1, b"user.name");
+        let length = cut_extension(&mut message);
+        assert_eq!(message[..length][REQUEST_HEADER..], *b"\x01\0\0\0\0\0\0\0user.name\0value");
+        assert_eq!(u32_at(&message, 0), Some(length as u32));
+        for mut other in [request(WRITE, 9, &[7; 10]), request(SETXATTR, 9, &[7; 3])] {
+            let before = other.clone();
+            assert_eq!((cut_extension(&mut other), &other), (before.len(), &before));
+        }
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Relay {
     pub fn start(filesystem: Arc<Filesystem>, device: OwnedFd, caching: bool) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let data = largest_data(&socket, &theirs)?;
-        let wanted = flags::HANDLE_KILLPRIV_V2 | if caching { flags::CACHE_SYMLINKS } else { 0 };
+        let caches = if caching { flags::CACHE_SYMLINKS } else { 0 };
+        let wanted = flags::DONT_MASK | flags::POSIX_ACL | flags::SETXATTR_EXT | flags::HANDLE_KILLPRIV_V2 | caches;
         rustix::io::ioctl_fionbio(&device, true)?;
         let shared = Arc::new(Shared {
             filesystem,
@@ -108,8 +109,9 @@ impl Shared {
     fn relay_requests(&self) {
         // No larger than what the socket holds: the kernel fills it, with FORGETs if with nothing else.
         let mut buffer = vec![0; self.data + HEADER_ROOM];
+        let mut has_extensions = false;
         while let Some(length) = self.next_request(&mut buffer) {
-            let message = &buffer[..length];
+            let message = &mut buffer[..length];
             let request = Request::new(message);
             if let Some((node, privileges)) = request.kills_privileges() {
                 let kill = |token: &Token| self.filesystem.kill_privileges(Ino(node), privileges, token);
@@ -117,13 +119,15 @@ impl Shared {
                 let _ = self.filesystem.with_token(kill);
             }
             if let Some(init) = request.init() {
+                has_extensions = init.flags & self.wanted & flags::SETXATTR_EXT != 0;
                 *self.init.lock().unwrap_or_else(PoisonError::into_inner) = Some(init);
             }
-            match retry(|| send(&self.socket, message, SendFlags::NOSIGNAL)) {
+            let length = if has_extensions { protocol::cut_extension(message) } else { length };
+            match retry(|| send(&self.socket, &message[..length], SendFlags::NOSIGNAL)) {
                 Ok(_) => {}
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return,
                 // This one cannot be handed on, the next may be.
-                Err(errno) => self.refuse(request, errno),
+                Err(errno) => self.refuse(Request::new(message), errno),
             }
         }
     }
