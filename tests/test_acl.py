@@ -10,6 +10,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -228,14 +229,14 @@ def test_a_list_that_changes_lets_in_others_at_once(pair: Pair) -> None:
         path.touch(0o600)
         for rights in (0, 6, 4, 0, 2):
             os.setxattr(path, ACCESS_LIST, value(rights))
-            let_in = as_user(1000, [], lambda: [os.access(path, mode) for mode in (os.R_OK, os.W_OK)])  # noqa: B023
+            let_in = [as_user(1000, [], partial(os.access, path, mode)) for mode in (os.R_OK, os.W_OK)]
             assert let_in == [bool(rights & 4), bool(rights & 2)]
         path.chmod(0o600)
-        assert not as_user(1000, [], lambda: os.access(path, os.W_OK))  # noqa: B023
+        assert not as_user(1000, [], partial(os.access, path, os.W_OK))
         path.chmod(0o660)
-        assert as_user(1000, [], lambda: os.access(path, os.W_OK))  # noqa: B023
+        assert as_user(1000, [], partial(os.access, path, os.W_OK))
         os.removexattr(path, ACCESS_LIST)
-        assert not as_user(1000, [], lambda: os.access(path, os.W_OK))  # noqa: B023
+        assert not as_user(1000, [], partial(os.access, path, os.W_OK))
 
 
 def test_only_the_owner_sets_a_list(pair: Pair) -> None:
@@ -273,7 +274,7 @@ def test_set_group_id_stays_when_an_outsider_removes_an_access_list(pair: Pair) 
         os.setxattr(path, ACCESS_LIST, EXTENDED)
         os.chown(path, 1000, 3000)
         path.chmod(0o2775)
-        as_user(1000, [], lambda: os.removexattr(path, ACCESS_LIST))  # noqa: B023
+        as_user(1000, [], partial(os.removexattr, path, ACCESS_LIST))
         modes.append(oct(stat.S_IMODE(path.stat().st_mode)))
     assert not pair.abilities.removal_of_a_list_by_outsiders
     assert modes == ["0o775", "0o2775"]

@@ -2,7 +2,8 @@
 //!
 //! pyfuse3 is served through a socket pair as if it had the device itself. In between we settle the
 //! handshake, which libfuse offers only a part of, and take privileges away where a request says so: a
-//! mark in the message that pyfuse3 does not pass on.
+//! mark in the message that pyfuse3 does not pass on. Where the handshake makes a request longer than
+//! libfuse expects it, we cut it to that.
 //!
 //! One thread takes requests from the device to the socket, the other replies back. Both end when the
 //! mount is taken away, when pyfuse3's end of the socket is closed, or when they are told to.
