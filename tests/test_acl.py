@@ -358,15 +358,6 @@ def test_a_buffer_that_is_too_small_is_told(pair: Pair) -> None:
     assert results[0][1] == Failed("ERANGE")
 
 
-def test_xattrs_take_no_inodes_and_have_a_bound_of_their_own(pair: Pair) -> None:
-    results = []
-    for directory in pair.directories("space"):
-        before = os.statvfs(directory).f_ffree
-        told: list[object] = [outcome(os.setxattr, directory, f"user.{number}", bytes(60_000)) for number in range(3)]
-        results.append((told, before - os.statvfs(directory).f_ffree))
-    assert results == [([None, None, None], 176), ([None, None, Failed("ENOSPC")], 0)]
-
-
 # -- what it costs ----------------------------------------------------------------------------------------------------
 
 

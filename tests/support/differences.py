@@ -13,8 +13,6 @@ Besides what a mount can do, it differs in this:
 - under the writeback cache, if a process is killed in the midst of a rename, link or unlink, the next close(2) of the
   file fails once with EIO: the kernel takes the time stamp that it could not send any more for lost data. None is;
 - an access control list has up to 4 KiB, no more than the kernel passes on; on tmpfs it has 64 KiB (``test_acl``);
-- the xattrs of one inode, names and values, have up to 128 KiB together and take no inodes away; on tmpfs they have
-  what there is, and each KiB is an inode less (``test_acl``);
 - whether xattrs in ``trusted.`` are listed goes by the user, root or not; on tmpfs it goes by CAP_SYS_ADMIN, of which
   the kernel does not tell the file system;
 - lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;

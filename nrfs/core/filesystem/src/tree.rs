@@ -7,6 +7,7 @@ use machines::types::{Errno, Ino, Kind, Name, Owner};
 use machines::{content, namespace};
 
 use crate::attributes::{Attributes, NewAttributes};
+use crate::capacity::INODE_SPACE;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
@@ -68,12 +69,12 @@ impl Filesystem {
 
     /// A change that may make an inode, for which there must be room.
     fn change_with_new_inode(&self, change: Change, token: &Token) -> namespace::Response {
-        if self.ledger.take_inode().is_err() {
+        if self.ledger.take_inode_space(INODE_SPACE).is_err() {
             return Err(self.refusal(&change, token));
         }
         let changed = self.change_tree(change, token);
         if !changed.is_ok_and(|changed| changed.made_inode) {
-            self.ledger.return_inode();
+            self.ledger.return_inode_space(INODE_SPACE);
         }
         changed
     }
@@ -159,7 +160,7 @@ impl Filesystem {
         self.namespace.execute(names, &token.namespace)
     }
 
-    /// Sets an extended attribute.
+    /// Sets an extended attribute, for which there must be room, also if it takes another's place.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -168,7 +169,10 @@ impl Filesystem {
         mode: XattrMode,
         token: &Token,
     ) -> Result<(), Errno> {
-        self.change_tree(Change::SetXattr { ino, name, value, mode }, token).map(drop)
+        let space = namespace::xattr_space(&name, &value);
+        self.ledger.take_inode_space(space)?;
+        let changed = self.change_tree(Change::SetXattr { ino, name, value, mode }, token);
+        changed.map(drop).inspect_err(|_| self.ledger.return_inode_space(space))
     }
 
     /// Removes an extended attribute.

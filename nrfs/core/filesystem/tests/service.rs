@@ -5,7 +5,7 @@ use std::thread;
 
 use filesystem::{
     AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewInode, NewNode,
-    Owner, Permissions, RenameMode, Size, Time, Token, Topology, Whence,
+    Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
 };
 
 const PAGE: usize = 4096;
@@ -255,4 +255,30 @@ fn attributes_join_what_tree_and_content_know() {
         assert_eq!((set.accessed, set.modified, set.changed), (time(1), time(2), time(1 << 40)));
         assert_eq!(fs.lookup(Ino::ROOT, &name("f"), token), Ok(set));
     });
+}
+
+#[test]
+fn extended_attributes_take_space_of_inodes_until_they_are_gone() {
+    let fs = filesystem(2, 1, 10, 10);
+    fs.with_token(|token| {
+        let ino = create(&fs, "f", token).unwrap().ino;
+        let set = |name: &[u8], bytes: usize, mode| {
+            let (name, value) = (name.into(), vec![0; bytes].into());
+            fs.set_xattr(ino, name, value, mode, token).map(|()| fs.capacity().inodes_free)
+        };
+        // With its name of 6 bytes and 40 beside.
+        assert_eq!(set(b"user.a", 1024 - 46, XattrMode::Set), Ok(7));
+        assert_eq!(set(b"user.b", 1024 - 46 + 1, XattrMode::Create), Ok(5));
+        assert_eq!(set(b"user.b", 10, XattrMode::Create), Err(Errno::EEXIST));
+        assert_eq!(set(b"user.b", 6 * 1024, XattrMode::Replace), Err(Errno::ENOSPC), "the old one takes space, too");
+        assert_eq!(set(b"user.b", 10, XattrMode::Replace), Ok(6));
+        assert_eq!(set(b"user.c", 1 << 17, XattrMode::Set), Err(Errno::ENOSPC));
+        fs.remove_xattr(ino, b"user.a"[..].into(), token).unwrap();
+        assert_eq!(set(b"security.capability", 1024, XattrMode::Set), Ok(6));
+        fs.kill_privileges(ino, Privileges::All, token).unwrap();
+        assert_eq!(fs.capacity().inodes_free, 7);
+        fs.unlink(Ino::ROOT, name("f"), token).unwrap();
+        assert_eq!(fs.capacity().inodes_free, 9);
+    });
+    check_replicas(&fs);
 }

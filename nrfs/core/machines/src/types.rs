@@ -58,6 +58,7 @@ pub enum Errno {
     EFBIG = libc::EFBIG,
     ENOSPC = libc::ENOSPC,
     EMLINK = libc::EMLINK,
+    ERANGE = libc::ERANGE,
     ENAMETOOLONG = libc::ENAMETOOLONG,
     ENOTEMPTY = libc::ENOTEMPTY,
     ENODATA = libc::ENODATA,

@@ -259,6 +259,9 @@ fn extended_attributes_answer_as_those_of_tmpfs() {
     assert_eq!(tree.change(set("user.a", XattrMode::Create)), Err(Errno::EEXIST));
     assert_eq!(tree.change(set("other.a", XattrMode::Set)), Err(Errno::EOPNOTSUPP));
     assert_eq!(tree.change(set("user.", XattrMode::Set)), Err(Errno::EINVAL));
+    assert_eq!(tree.change(set(&format!("user.{}", "n".repeat(251)), XattrMode::Set)), Err(Errno::ERANGE));
+    let (name, value) = (b"user.a"[..].into(), vec![0; (1 << 16) + 1].into());
+    assert_eq!(tree.change(Change::SetXattr { ino, name, value, mode: XattrMode::Set }), Err(Errno::E2BIG));
     assert_eq!(tree.namespace.xattr(ino, b"user.a").as_deref(), Ok(&b"v"[..]));
     assert_eq!(tree.namespace.xattr_names(ino, true).unwrap().collect::<Vec<_>>(), [b"user.a"]);
     tree.change(set("trusted.a", XattrMode::Set)).unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Privileges;
 use super::acl::Acl;
 use super::directory::{Cookie, Directory};
+use super::xattr::xattr_space;
 use crate::digest::Digester;
 use crate::types::{Ino, Kind, Owner, Permissions, Time};
 
@@ -107,6 +108,12 @@ impl Inode {
     /// What few inodes have, if this one does.
     pub fn extended(&self) -> Option<&Extended> {
         self.extended.as_deref()
+    }
+
+    /// The space that its extended attributes take.
+    pub fn xattr_space(&self) -> u64 {
+        let xattrs = self.extended().into_iter().flat_map(|extended| &extended.xattrs);
+        xattrs.map(|(name, value)| xattr_space(name, value)).sum()
     }
 
     /// Changes what few inodes have, and keeps no room for it if nothing is left.

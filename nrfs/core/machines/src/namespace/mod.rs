@@ -25,6 +25,8 @@ pub use operation::{
     Change, Changed, NewAttributes, NewInode, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
 };
 
+pub use xattr::xattr_space;
+
 use std::ops::ControlFlow;
 
 use foldhash::fast::FixedState;
@@ -173,7 +175,7 @@ impl Namespace {
 
     /// What a change answers when it is done.
     fn changed(&self, ino: Ino, orphan: Option<Ino>) -> Response {
-        Ok(Changed { attributes: self.attributes(ino)?, orphan, made_inode: false })
+        Ok(Changed { attributes: self.attributes(ino)?, orphan, made_inode: false, freed: 0 })
     }
 }
 
@@ -252,24 +254,28 @@ impl Namespace {
 
     fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
+        let space = inode.xattr_space();
         if new.uid.is_some() || new.gid.is_some() {
             inode.kill_privileges(Privileges::All);
         }
+        let freed = space - inode.xattr_space();
         inode.set_permissions(new.permissions.unwrap_or(inode.permissions));
         inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
         inode.owner.gid = new.gid.unwrap_or(inode.owner.gid);
         inode.accessed = new.accessed.unwrap_or(inode.accessed);
         inode.modified = new.modified.unwrap_or(inode.modified);
         inode.changed = new.changed.unwrap_or(time);
-        self.changed(ino, None)
+        Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 
     fn kill_privileges(&mut self, ino: Ino, privileges: Privileges, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
+        let space = inode.xattr_space();
         if inode.kill_privileges(privileges) {
             inode.changed = time;
         }
-        self.changed(ino, None)
+        let freed = space - inode.xattr_space();
+        Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 
     fn drop_inode(&mut self, ino: Ino) -> Response {
@@ -277,8 +283,8 @@ impl Namespace {
         if !attributes.is_orphan() {
             return Err(Errno::EBUSY);
         }
-        self.inodes.remove(ino);
-        Ok(Changed { attributes, orphan: None, made_inode: false })
+        let freed = self.inodes.remove(ino).map_or(0, |inode| inode.xattr_space());
+        Ok(Changed { attributes, orphan: None, made_inode: false, freed })
     }
 
     /// Adds an entry to a directory, which must not have that name.

@@ -193,4 +193,6 @@ pub struct Changed {
     pub orphan: Option<Ino>,
     /// Whether there is one inode more.
     pub made_inode: bool,
+    /// The space of extended attributes that are gone, as [`xattr_space`](super::xattr_space) counts it.
+    pub freed: u64,
 }

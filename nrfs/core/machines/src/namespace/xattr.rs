@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::acl::Acl;
-use super::{Namespace, Response, XattrMode};
+use super::{Changed, Namespace, Response, XattrMode};
 use crate::types::{Errno, Ino, Kind, Time};
 
 /// What the name of an attribute stands for.
@@ -21,9 +21,18 @@ const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 const TRUSTED: &[u8] = b"trusted.";
 const PREFIXES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
-/// Bytes of names and values that an inode can have: room for one value of the largest size that the
-/// kernel lets through, and as much again.
-const BYTES_MAX: usize = 1 << 17;
+/// Bytes in the longest name, and in the largest value: as many as the kernel lets through.
+const NAME_MAX: usize = 255;
+const VALUE_MAX: usize = 1 << 16;
+
+/// The space that tmpfs says an extended attribute takes. For access control lists it asks none.
+pub fn xattr_space(name: &[u8], value: &[u8]) -> u64 {
+    const BESIDE: usize = 40;
+    match name {
+        ACCESS_LIST | DEFAULT_LIST => 0,
+        _ => (BESIDE + name.len() + value.len()) as u64,
+    }
+}
 
 impl Attribute {
     fn named(name: &[u8]) -> Result<Self, Errno> {
@@ -87,9 +96,9 @@ impl Namespace {
             Attribute::DefaultList => self.set_default_list(ino, None, time),
             Attribute::Plain => {
                 let inode = self.inode_mut(ino)?;
-                inode.change_extended(|extended| extended.xattrs.remove(name)).ok_or(Errno::ENODATA)?;
+                let removed = inode.change_extended(|extended| extended.xattrs.remove(name)).ok_or(Errno::ENODATA)?;
                 inode.changed = time;
-                self.changed(ino, None)
+                Ok(Changed { freed: xattr_space(name, &removed), ..self.changed(ino, None)? })
             }
         }
     }
@@ -121,7 +130,14 @@ impl Namespace {
         self.changed(ino, None)
     }
 
+    /// Sets an attribute, for whose space the caller has seen.
     fn set_plain(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode, time: Time) -> Response {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ERANGE);
+        }
+        if value.len() > VALUE_MAX {
+            return Err(Errno::E2BIG);
+        }
         let xattrs = self.inode(ino)?.extended().map(|extended| &extended.xattrs);
         let there = xattrs.is_some_and(|xattrs| xattrs.contains_key(name));
         match (mode, there) {
@@ -129,14 +145,10 @@ impl Namespace {
             (XattrMode::Replace, false) => return Err(Errno::ENODATA),
             _ => {}
         }
-        let others = xattrs.into_iter().flatten().filter(|(other, _)| ***other != *name);
-        let others: usize = others.map(|(name, value)| name.len() + value.len()).sum();
-        if others + name.len() + value.len() > BYTES_MAX {
-            return Err(Errno::ENOSPC);
-        }
         let inode = self.inode_mut(ino)?;
-        inode.change_extended(|extended| extended.xattrs.insert(name.into(), value.into()));
+        let replaced = inode.change_extended(|extended| extended.xattrs.insert(name.into(), value.into()));
         inode.changed = time;
-        self.changed(ino, None)
+        let freed = replaced.map_or(0, |replaced| xattr_space(name, &replaced));
+        Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 }
