@@ -114,11 +114,15 @@ class Operations(pyfuse3.Operations):
 
     @_request
     def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
-        return self._held_entry(self._filesystem.mknod(parent_inode, name, mode, rdev=rdev, uid=ctx.uid, gid=ctx.gid))
+        attributes = self._filesystem.mknod(
+            parent_inode, name, mode, rdev=rdev, umask=ctx.umask, uid=ctx.uid, gid=ctx.gid
+        )
+        return self._held_entry(attributes)
 
     @_request
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
-        return self._held_entry(self._filesystem.mkdir(parent_inode, name, mode, uid=ctx.uid, gid=ctx.gid))
+        attributes = self._filesystem.mkdir(parent_inode, name, mode, umask=ctx.umask, uid=ctx.uid, gid=ctx.gid)
+        return self._held_entry(attributes)
 
     @_request
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
@@ -189,7 +193,7 @@ class Operations(pyfuse3.Operations):
 
     @_request
     def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return self._filesystem.listxattr(inode)
+        return self._filesystem.listxattr(inode, uid=ctx.uid)
 
     @_request
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -213,7 +217,7 @@ class Operations(pyfuse3.Operations):
     def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        attributes = self._filesystem.mknod(parent_inode, name, mode, uid=ctx.uid, gid=ctx.gid)
+        attributes = self._filesystem.mknod(parent_inode, name, mode, umask=ctx.umask, uid=ctx.uid, gid=ctx.gid)
         self._filesystem.hold(attributes.ino, 2)
         return self._opened(attributes.ino), self._entry(attributes)
 

@@ -105,12 +105,31 @@ class Filesystem:
     # Names
     def lookup(self, parent: int, name: bytes) -> Attributes: ...
     def mknod(
-        self, parent: int, name: bytes, mode: int, *, rdev: int = 0, uid: int | None = None, gid: int | None = None
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        *,
+        rdev: int = 0,
+        umask: int = 0,
+        uid: int | None = None,
+        gid: int | None = None,
     ) -> Attributes:
-        """Makes a regular file, fifo, socket or device node: the type is in ``mode``."""
+        """Makes a regular file, fifo, socket or device node: the type is in ``mode``.
+
+        Where the directory has a default access control list, the inode begins with that, and ``umask`` is ignored.
+        """
     def mkdir(
-        self, parent: int, name: bytes, mode: int, *, uid: int | None = None, gid: int | None = None
-    ) -> Attributes: ...
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        *,
+        umask: int = 0,
+        uid: int | None = None,
+        gid: int | None = None,
+    ) -> Attributes:
+        """Makes a directory; ``umask`` as for ``mknod``."""
     def symlink(
         self, parent: int, name: bytes, target: bytes, *, uid: int | None = None, gid: int | None = None
     ) -> Attributes: ...
@@ -152,8 +171,13 @@ class Filesystem:
     ) -> Attributes: ...
     def getxattr(self, ino: int, name: bytes) -> bytes: ...
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """``flags``: os.XATTR_CREATE or os.XATTR_REPLACE."""
-    def listxattr(self, ino: int) -> list[bytes]: ...
+        """``flags``: os.XATTR_CREATE or os.XATTR_REPLACE.
+
+        ``system.posix_acl_access`` and ``system.posix_acl_default`` are access control lists, in Linux's binary form:
+        they change the mode as the mode changes them, and are there or not whatever ``flags`` says.
+        """
+    def listxattr(self, ino: int, *, uid: int = 0) -> list[bytes]:
+        """The names that user ``uid`` sees: those in ``trusted.`` are root's."""
     def removexattr(self, ino: int, name: bytes) -> None: ...
 
     # Content

@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import acl
 from support.generating import generated
 from support.model import PAGE, Model, ModelFile
-from support.operations import Pattern
+from support.operations import ACCESS_LIST, DEFAULT_LIST, Pattern
 from support.syscalls import (
     FALLOC_FL_COLLAPSE_RANGE,
     FALLOC_FL_KEEP_SIZE,
@@ -37,6 +38,8 @@ import nrfs
 
 REPLICATION = [(1, 1), (1, 4), (2, 1), (2, 4), (4, 1), (4, 4)]
 """Nodes and content logs."""
+
+LIST = acl.packed(acl.owner(7), acl.user(1000, 6), acl.group(5), acl.mask(7), acl.other(0))
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -361,6 +364,9 @@ def disturb(filesystem: nrfs.Filesystem, chance: random.Random, directory: int) 
         lambda: filesystem.fallocate(ino(), chance.randrange(3 * PAGE), chance.randrange(1, PAGE), 3),
         lambda: filesystem.setxattr(ino(), b"user." + other, chance.randbytes(20)),
         lambda: filesystem.removexattr(ino(), b"user." + other),
+        lambda: filesystem.setxattr(ino(), ACCESS_LIST, LIST),
+        lambda: filesystem.setxattr(ino(), DEFAULT_LIST, LIST),
+        lambda: filesystem.removexattr(ino(), DEFAULT_LIST),
     ]
     outcome(chance.choice(calls))
 
@@ -403,6 +409,9 @@ def test_a_digest_tells_every_kind_of_change() -> None:
         lambda: filesystem.set_attributes(ino, size=9),
         lambda: filesystem.setxattr(ino, b"user.a", b"1"),
         lambda: filesystem.setxattr(ino, b"user.a", b"2"),
+        lambda: filesystem.setxattr(ino, ACCESS_LIST, LIST),
+        lambda: filesystem.setxattr(nrfs.ROOT, DEFAULT_LIST, LIST),
+        lambda: filesystem.removexattr(nrfs.ROOT, DEFAULT_LIST),
         lambda: filesystem.rename(nrfs.ROOT, b"file", nrfs.ROOT, b"other"),
         lambda: filesystem.link(ino, nrfs.ROOT, b"link"),
         lambda: filesystem.unlink(nrfs.ROOT, b"link"),

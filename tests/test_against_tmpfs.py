@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -539,19 +538,6 @@ def test_seeks_for_holes_are_not_carried_and_find_data_up_to_the_end(pair: Pair)
             os.lseek(descriptor, 10 * PAGE + 4, os.SEEK_DATA)
     finally:
         os.close(descriptor)
-
-
-def test_access_control_lists_are_not_carried_and_leave_the_mode(pair: Pair) -> None:
-    assert not pair.abilities.acls
-    path = pair.directories("acl")[1] / "file"
-    path.touch(0o640)
-    minimal = struct.pack("<I" + "HHI" * 3, 2, 1, 7, 0xFFFFFFFF, 4, 7, 0xFFFFFFFF, 0x20, 7, 0xFFFFFFFF)
-    for where, name in ((path, "system.posix_acl_access"), (path.parent, "system.posix_acl_default")):
-        with pytest.raises(OSError, match="not supported") as refused:
-            os.setxattr(where, name, minimal)
-        assert refused.value.errno == errno.EOPNOTSUPP
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listxattr(path) == []
 
 
 def test_the_times_of_a_fifo_are_not_told_by_what_goes_through_it(pair: Pair) -> None:

@@ -15,15 +15,18 @@ from pathlib import Path
 
 import pytest
 from conftest import wait_until
+from support import acl
 from support import operations as ops
 from support.compare import Failed, Step, compare, outcome
 from support.mounts import Pair, configurations, mounted_pair
-from support.operations import Pattern
+from support.operations import DEFAULT_LIST, Pattern
+from support.programs import file_capability
 from support.tree import differences, snapshot
 
 PAGE = 4096
 SIZE = 4 << 20
 INODES = 64
+LIST = acl.packed(acl.owner(7), acl.user(1000, 7), acl.group(5), acl.mask(7), acl.other(0))
 CONFIGURATIONS = configurations([1, 2], ("writeback", "none"))
 
 
@@ -252,6 +255,42 @@ def test_an_inode_that_is_freed_can_be_used_again_at_once(pair: Pair) -> None:
             for number in range(INODES - 2):
                 (directory / f"{number}").unlink()
                 (directory / f"{number}").write_text(f"{round_number}")
+
+
+def test_xattrs_take_the_space_of_inodes_as_on_tmpfs(pair: Pair) -> None:
+    """A KiB is an inode. What takes another's place needs room beside it; access control lists need none."""
+    values = (
+        ("user.a", 0, 0),
+        ("user.a", 978, 0),
+        ("user.a", 979, os.XATTR_REPLACE),
+        ("security.b", 20_000, os.XATTR_CREATE),
+        ("security.b", 5, os.XATTR_CREATE),
+        ("user.c", 40_000, 0),
+        ("trusted.d", 25_000, 0),
+        ("security.b", 20_000, 0),
+        ("user.missing", 5, os.XATTR_REPLACE),
+        ("security.b", 10, 0),
+        ("user.c", 40_000, 0),
+    )
+    results = []
+    for top in pair.directories("xattrs"):
+        file, other, directory = top / "file", top / "other", top / "directory"
+        file.touch()
+        other.touch()
+        calls: list[Callable[[], object]] = [
+            *(partial(os.setxattr, file, name, bytes(length), flags) for name, length, flags in values),
+            partial(os.removexattr, file, "trusted.d"),
+            partial(os.setxattr, other, "user.e", bytes(15_000)),
+            directory.mkdir,
+            partial(os.setxattr, directory, DEFAULT_LIST, LIST),
+            (directory / "below").mkdir,
+            partial(os.setxattr, other, "security.capability", file_capability),
+            partial(os.chown, other, 5, 5),
+        ]
+        results.append([(outcome(call), used(top)) for call in calls])
+        file.unlink()
+    assert results[1] == results[0]
+    assert any(result == Failed("ENOSPC") for result, _ in results[0])
 
 
 def test_hard_links_cost_no_inodes_though_on_tmpfs_they_do(pair: Pair) -> None:

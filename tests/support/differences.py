@@ -12,6 +12,9 @@ Besides what a mount can do, it differs in this:
   the kernel does not tell the file system to take it away, as it does where the group may execute;
 - under the writeback cache, if a process is killed in the midst of a rename, link or unlink, the next close(2) of the
   file fails once with EIO: the kernel takes the time stamp that it could not send any more for lost data. None is;
+- an access control list has up to 4 KiB, no more than the kernel passes on; on tmpfs it has 64 KiB (``test_acl``);
+- whether xattrs in ``trusted.`` are listed goes by the user, root or not; on tmpfs it goes by CAP_SYS_ADMIN, of which
+  the kernel does not tell the file system;
 - lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;
 - a directory lists its entries in an order of its own: new ones first where others went, then behind the last.
 """
@@ -34,15 +37,17 @@ class Abilities:
     hole_seeks: bool = True
     """Nor for lseek(2) with SEEK_DATA and SEEK_HOLE: the kernel answers that all is data, up to the end."""
 
-    acls: bool = True
-    """Nor does it agree with the kernel on POSIX ACLs: setting one fails with EOPNOTSUPP, and there never are any."""
-
     xattr_flags_that_exclude_each_other: bool = True
     """setxattr(2) with XATTR_CREATE and XATTR_REPLACE can only fail; pyfuse3 takes it for XATTR_CREATE."""
 
     chown_of_nothing: bool = True
     """chown(2) with -1 for both ids takes set-user-id and set-group-id away, also on tmpfs. The kernel does not tell
     the file system of it, but that ctime has changed.
+    """
+
+    removal_of_a_list_by_outsiders: bool = True
+    """Who removes the access control list of his own file, but is outside the file's group, takes set-group-id away. Of
+    a list that is set the kernel tells that to the file system, but not of one that is removed.
     """
 
     mapped_writes: bool = True
@@ -66,9 +71,9 @@ def abilities_of(cache: str, channel: str) -> Abilities:
         fallocate=native,
         refusal_of_zero_ranges=not native,
         hole_seeks=native,
-        acls=False,
         xattr_flags_that_exclude_each_other=native,
         chown_of_nothing=False,
+        removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
         truncation_in_vain=not writeback,
     )

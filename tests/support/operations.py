@@ -28,6 +28,9 @@ from .syscalls import FALLOC_FL_ZERO_RANGE, fallocate, getdents, linkat, renamea
 Result: TypeAlias = object
 Time: TypeAlias = int | Literal["now", "omit"]
 
+ACCESS_LIST = b"system.posix_acl_access"
+DEFAULT_LIST = b"system.posix_acl_default"
+
 HOLES_SEEN_BELOW = (1 << 63) - (1 << 20)
 """In a file with data in its last page that can be, SEEK_HOLE of tmpfs overflows: no reference there."""
 
@@ -362,7 +365,7 @@ class SetXattr(Operation):
     follow: bool
 
     def needs(self) -> str | None:
-        return _needs_of_xattr(self.name, self.flags)
+        return _needs_of_flags(self.flags)
 
     def run(self, world: World) -> Result:
         return os.setxattr(self.path, self.name, self.value, self.flags, follow_symlinks=self.follow)
@@ -373,9 +376,6 @@ class GetXattr(Operation):
     path: bytes
     name: bytes
     follow: bool
-
-    def needs(self) -> str | None:
-        return _needs_of_xattr(self.name)
 
     def run(self, world: World) -> Result:
         return os.getxattr(self.path, self.name, follow_symlinks=self.follow)
@@ -396,10 +396,10 @@ class RemoveXattr(Operation):
     name: bytes
     follow: bool
 
-    def needs(self) -> str | None:
-        return _needs_of_xattr(self.name)
-
     def run(self, world: World) -> Result:
+        compared = self.name != ACCESS_LIST or world.abilities.removal_of_a_list_by_outsiders
+        if not compared and os.stat(self.path, follow_symlinks=self.follow).st_mode & stat.S_ISGID:
+            return "not compared"
         return os.removexattr(self.path, self.name, follow_symlinks=self.follow)
 
 
@@ -636,7 +636,7 @@ class FsetXattr(OnHandle):
     flags: int
 
     def needs(self) -> str | None:
-        return _needs_of_xattr(self.name, self.flags)
+        return _needs_of_flags(self.flags)
 
     def call(self, descriptor: int) -> Result:
         return os.setxattr(descriptor, self.name, self.value, self.flags)
@@ -679,9 +679,7 @@ class CopyRange(Operation):
         )
 
 
-def _needs_of_xattr(name: bytes, flags: int = 0) -> str | None:
-    if name.startswith(b"system.posix_acl"):
-        return "acls"
+def _needs_of_flags(flags: int) -> str | None:
     both = os.XATTR_CREATE | os.XATTR_REPLACE
     return "xattr_flags_that_exclude_each_other" if flags & both == both else None
 

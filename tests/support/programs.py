@@ -12,6 +12,7 @@ import struct
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from . import acl
 from . import operations as ops
 from .compare import Program, Step
 from .syscalls import (
@@ -116,27 +117,23 @@ xattr_names = st.one_of(
 xattr_values = st.sampled_from([b"", b"v", b"w" * 100, b"x" * 5000, b"y" * 65536, b"z" * 65537])
 xattr_flags = st.sampled_from([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE, os.XATTR_CREATE | os.XATTR_REPLACE, 4])
 
-_ACL_XATTRS = [b"system.posix_acl_access", b"system.posix_acl_default"]
+acl_names = st.sampled_from([ops.ACCESS_LIST, ops.DEFAULT_LIST])
 
 
 @st.composite
 def _acls(draw: st.DrawFn) -> bytes:
-    """The value of a POSIX ACL attribute: complete and ordered as the kernel wants it, or with a part missing."""
-    bits = st.integers(0, 7)
-    anyone = 0xFFFFFFFF
-    named_users: tuple[int, ...] = draw(st.sampled_from([(), (1000,), (1000, 2000)]))
-    named_groups: tuple[int, ...] = draw(st.sampled_from([(), (1000,)]))
-    entries = [(0x01, draw(bits), anyone)]
-    entries += [(0x02, draw(bits), uid) for uid in named_users]
-    entries += [(0x04, draw(bits), anyone)]
-    entries += [(0x08, draw(bits), gid) for gid in named_groups]
-    with_mask = draw(st.booleans())
-    if with_mask or named_users or named_groups:
-        entries.append((0x10, draw(bits), anyone))
-    entries.append((0x20, draw(bits), anyone))
-    if draw(st.integers(0, 9)) == 9:
+    """An access control list: complete and ordered as the kernel wants it, or with a part missing."""
+    rights = st.integers(0, 7)
+    ids = st.lists(st.sampled_from([0, 1000, 2000]), max_size=2)
+    users, groups = draw(ids), draw(ids)
+    entries = [acl.owner(draw(rights)), *(acl.user(uid, draw(rights)) for uid in users)]
+    entries += [acl.group(draw(rights)), *(acl.named_group(gid, draw(rights)) for gid in groups)]
+    if users or groups or draw(st.booleans()):
+        entries.append(acl.mask(draw(rights)))
+    entries.append(acl.other(draw(rights)))
+    if draw(st.integers(0, 19)) == 19:
         entries.pop(draw(st.integers(0, len(entries) - 1)))
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    return acl.packed(*entries)
 
 
 acls = _acls()
@@ -243,9 +240,13 @@ attribute_operations: SearchStrategy[ops.Operation] = st.one_of(
 )
 
 acl_operations: SearchStrategy[ops.Operation] = st.one_of(
-    st.builds(ops.SetXattr, names, st.sampled_from(_ACL_XATTRS), acls, st.just(0), st.just(True)),
-    st.builds(ops.GetXattr, names, st.sampled_from(_ACL_XATTRS), st.booleans()),
-    st.builds(ops.RemoveXattr, names, st.sampled_from(_ACL_XATTRS), st.booleans()),
+    st.builds(ops.SetXattr, names, acl_names, acls, st.just(0), st.just(True)),
+    st.builds(ops.SetXattr, names, st.just(ops.DEFAULT_LIST), acls, st.just(0), st.just(True)),
+    st.builds(ops.SetXattr, paths, acl_names, acls, xattr_flags, st.booleans()),
+    st.builds(ops.FsetXattr, slots, acl_names, acls, xattr_flags),
+    st.builds(ops.GetXattr, paths, acl_names, st.booleans()),
+    st.builds(ops.FgetXattr, slots, acl_names),
+    st.builds(ops.RemoveXattr, paths, acl_names, st.booleans()),
 )
 
 xattr_operations: SearchStrategy[ops.Operation] = st.one_of(
@@ -349,6 +350,31 @@ _CONTENT_OPENINGS: list[list[ops.Operation]] = [
 ]
 
 
+_EVERYTHING_TO_ALL = acl.packed(
+    acl.owner(7), acl.user(1000, 7), acl.group(7), acl.named_group(2000, 6), acl.mask(7), acl.other(5)
+)
+
+_ACL_OPENINGS: list[list[ops.Operation]] = [
+    [
+        ops.Mkdir(b"a", 0o2777),
+        ops.SetXattr(b"a", ops.DEFAULT_LIST, _EVERYTHING_TO_ALL, 0, True),
+        ops.Mkdir(b"a/a", 0o755),
+        ops.Make(b"a/b", 0o640),
+        ops.Symlink(b"a/b", b"d"),
+        ops.Open(0, b"a/c", os.O_RDWR | os.O_CREAT, 0o666),
+    ],
+    [
+        ops.SetXattr(b".", ops.DEFAULT_LIST, acl.packed(acl.owner(7), acl.group(5), acl.other(0)), 0, True),
+        ops.Make(b"a", 0o6777),
+        ops.Chown(b"a", 1000, 2000, True),
+        ops.SetXattr(b"a", ops.ACCESS_LIST, _EVERYTHING_TO_ALL, 0, True),
+        ops.Mkdir(b"b", 0o777),
+        ops.Chown(b"b", 1000, 1000, True),
+        ops.Mknod(b"c", stat.S_IFIFO | 0o666, 0),
+    ],
+]
+
+
 def programs(
     openings: list[list[ops.Operation]], operations: SearchStrategy[ops.Operation], length: int = 40
 ) -> SearchStrategy[Program]:
@@ -365,6 +391,12 @@ def tree_programs() -> SearchStrategy[Program]:
     """Names, links, types, attributes, xattrs, and files held open meanwhile."""
     kinds = [tree_operations] * 3 + [attribute_operations, xattr_operations, acl_operations, opening_operations]
     return programs(_TREE_OPENINGS, st.one_of(kinds))
+
+
+def acl_programs() -> SearchStrategy[Program]:
+    """Access control lists, what inherits them, and what changes the mode that shows them."""
+    kinds = [acl_operations] * 3 + [tree_operations, attribute_operations, opening_operations]
+    return programs(_ACL_OPENINGS + _TREE_OPENINGS, st.one_of(kinds))
 
 
 def content_programs() -> SearchStrategy[Program]:

@@ -25,10 +25,15 @@ _SYS_GETDENTS64 = {"x86_64": 217}.get(os.uname().machine, 61)
 _SYS_SETFSUID = {"x86_64": 122}.get(os.uname().machine, 151)
 _SYS_SETFSGID = {"x86_64": 123}.get(os.uname().machine, 152)
 
+_CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)
+_CAPABILITY_DATA = struct.Struct("III")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 _libc.linkat.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.getxattr.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+_libc.getxattr.restype = ctypes.c_ssize_t
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -77,21 +82,42 @@ def getdents(descriptor: int, size: int = 1024) -> list[RawEntry]:
     return entries
 
 
+def getxattr(path: bytes, name: bytes, size: int) -> bytes:
+    """The value of an xattr in a buffer of ``size`` bytes; with 0, as many zeros as the value has bytes."""
+    buffer = ctypes.create_string_buffer(size)
+    length: int = _libc.getxattr(path, name, buffer if size else None, size)
+    return buffer.raw[: _checked(length)] if size else bytes(_checked(length))
+
+
 @contextmanager
 def acting_as(user: int, umask: int) -> Iterator[None]:
     """Makes file operations of this thread run as ``user`` (and the group of the same number).
 
-    Only the file system ids change, so that the way back to root stays open. Root's capabilities over
-    files are gone meanwhile: capabilities(7).
+    Only the file system ids change, so that the way back to root stays open, and root's capabilities are
+    gone meanwhile: capabilities(7).
     """
     before = os.umask(umask)
+    capabilities = _capabilities()
     if user:
         _libc.syscall(_SYS_SETFSGID, ctypes.c_uint(user))
         _libc.syscall(_SYS_SETFSUID, ctypes.c_uint(user))
+        _set_capabilities([(0, permitted, inheritable) for _, permitted, inheritable in capabilities])
     try:
         yield
     finally:
         if user:
             _libc.syscall(_SYS_SETFSUID, ctypes.c_uint(0))
             _libc.syscall(_SYS_SETFSGID, ctypes.c_uint(0))
+            _set_capabilities(capabilities)
         os.umask(before)
+
+
+def _capabilities() -> list[tuple[int, int, int]]:
+    """Of this thread: effective, permitted and inheritable, 32 at a time."""
+    data = ctypes.create_string_buffer(_CAPABILITY_DATA.size * 2)
+    _checked(_libc.capget(_CAPABILITY_HEADER, data))
+    return list(_CAPABILITY_DATA.iter_unpack(data.raw))
+
+
+def _set_capabilities(capabilities: list[tuple[int, int, int]]) -> None:
+    _checked(_libc.capset(_CAPABILITY_HEADER, b"".join(_CAPABILITY_DATA.pack(*part) for part in capabilities)))

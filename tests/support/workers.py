@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 120
 
@@ -24,6 +27,23 @@ def run_at_once(bodies: Sequence[Callable[[], object]]) -> None:
         if status:
             failures.append(said or f"process {process}: {os.waitstatus_to_exitcode(status)}")
     assert not failures, "\n".join(failures)
+
+
+def as_user(user: int, groups: Sequence[int], body: Callable[[], Answer]) -> Answer:
+    """Runs ``body`` in a process that is ``user`` for good, of the group of the same number and of ``groups``."""
+    reading, writing = os.pipe()
+
+    def become_and_tell() -> None:
+        os.setgroups(groups)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        os.write(writing, pickle.dumps(body()))
+
+    run_at_once([become_and_tell])
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123
+        told: Answer = pickle.load(pipe)
+    return told
 
 
 def _fork(body: Callable[[], object]) -> tuple[int, int]:

@@ -1,4 +1,5 @@
-//! How much is left: pages of file content, and inodes.
+//! How much is left: pages of file content, and inodes. Extended attributes take from the space of
+//! inodes, as on tmpfs.
 //!
 //! Space is granted before an operation enters the log and the operation carries its grant, so that
 //! running out is decided once and every replica agrees. A grant is the most that an operation could
@@ -9,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use machines::types::Errno;
 use memory::PAGE_SIZE;
+
+/// Bytes that an inode takes of the space of inodes; extended attributes take theirs.
+pub(crate) const INODE_SPACE: u64 = 1024;
 
 /// The most that there may be.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +30,8 @@ pub(crate) struct Ledger {
     granted: AtomicU64,
     /// How often an operation gave back a part of its grant.
     returns: AtomicU64,
-    inodes: AtomicU64,
+    /// Bytes of the space of inodes.
+    inode_space: AtomicU64,
 }
 
 /// What statvfs(3) tells.
@@ -60,7 +65,7 @@ impl Ledger {
             pages: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             returns: AtomicU64::new(0),
-            inodes: AtomicU64::new(1),
+            inode_space: AtomicU64::new(INODE_SPACE),
         }
     }
 
@@ -80,16 +85,17 @@ impl Ledger {
         self.pages.fetch_sub(pages, Ordering::SeqCst);
     }
 
-    /// Takes one inode.
-    pub fn take_inode(&self) -> Result<(), Errno> {
-        let take = |used| (used < self.limits.inodes).then_some(used + 1);
-        let taken = self.inodes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+    /// Takes space for an inode, or for an extended attribute.
+    pub fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        let all = self.limits.inodes.saturating_mul(INODE_SPACE);
+        let take = |used| (bytes <= all - used).then_some(used + bytes);
+        let taken = self.inode_space.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         taken.map(drop).map_err(|_| Errno::ENOSPC)
     }
 
-    /// Takes back an inode that was dropped, or not made after all.
-    pub fn return_inode(&self) {
-        self.inodes.fetch_sub(1, Ordering::SeqCst);
+    /// Takes back space of what is gone, or was not made after all.
+    pub fn return_inode_space(&self, bytes: u64) {
+        self.inode_space.fetch_sub(bytes, Ordering::SeqCst);
     }
 
     /// What is left now.
@@ -99,7 +105,7 @@ impl Ledger {
             blocks: self.limits.pages,
             blocks_free: self.limits.pages - self.pages.load(Ordering::SeqCst),
             inodes: self.limits.inodes,
-            inodes_free: self.limits.inodes - self.inodes.load(Ordering::SeqCst),
+            inodes_free: self.limits.inodes - self.inode_space.load(Ordering::SeqCst).div_ceil(INODE_SPACE),
         }
     }
 }
@@ -166,9 +172,18 @@ mod tests {
     #[test]
     fn inodes_run_out_and_come_back() {
         let ledger = Ledger::new(LIMITS);
-        assert_eq!(ledger.take_inode(), Ok(()));
-        assert_eq!(ledger.take_inode(), Err(Errno::ENOSPC));
-        ledger.return_inode();
+        assert_eq!(ledger.take_inode_space(INODE_SPACE), Ok(()));
+        assert_eq!(ledger.take_inode_space(1), Err(Errno::ENOSPC));
+        ledger.return_inode_space(INODE_SPACE);
         assert_eq!(ledger.capacity().inodes_free, 1);
+    }
+
+    #[test]
+    fn an_inode_that_is_in_use_in_part_is_not_free() {
+        let ledger = Ledger::new(LIMITS);
+        assert_eq!(ledger.take_inode_space(1), Ok(()));
+        assert_eq!(ledger.capacity().inodes_free, 0);
+        assert_eq!(ledger.take_inode_space(INODE_SPACE), Err(Errno::ENOSPC));
+        assert_eq!(ledger.take_inode_space(INODE_SPACE - 1), Ok(()));
     }
 }

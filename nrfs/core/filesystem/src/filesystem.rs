@@ -12,7 +12,7 @@ use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
 use crate::by_inode::ByInode;
-use crate::capacity::{Capacity, Ledger, Limits};
+use crate::capacity::{Capacity, INODE_SPACE, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
 use crate::size::{Size, machine_memory};
@@ -207,6 +207,9 @@ impl Filesystem {
     pub(crate) fn change_tree(&self, change: namespace::Change, token: &Token) -> namespace::Response {
         let operation = namespace::WriteOperation { time: clock::now(), change };
         let changed = self.namespace.execute_mut(operation, &token.namespace)?;
+        if changed.freed > 0 {
+            self.ledger.return_inode_space(changed.freed);
+        }
         if let Some(orphan) = changed.orphan {
             if self.holds.orphan(orphan) {
                 self.drop_inode(orphan, token);
@@ -223,7 +226,7 @@ impl Filesystem {
                     self.ledger.free_pages(changed.freed);
                 }
             }
-            self.ledger.return_inode();
+            self.ledger.return_inode_space(INODE_SPACE);
         }
         self.holds.bury(ino);
     }

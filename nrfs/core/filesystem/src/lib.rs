@@ -33,7 +33,7 @@ pub use capacity::Capacity;
 pub use files::Whence;
 pub use filesystem::{Configuration, ConfigurationError, Filesystem, Holder};
 pub use machines::content::AllocateMode;
-pub use machines::namespace::{Cookie, NewNode, Privileges, RenameMode, XattrMode};
+pub use machines::namespace::{Cookie, NewInode, NewNode, Privileges, RenameMode, XattrMode};
 pub use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 pub use memory::{Cpu, PhysicalNode, Topology, TopologyError};
 pub use nr::NodeId;

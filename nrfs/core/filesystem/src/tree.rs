@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use machines::namespace::{Change, Cookie, NewNode, Privileges, RenameMode, XattrMode};
-use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions};
+use machines::namespace::{Change, Cookie, NewInode, Privileges, RenameMode, XattrMode};
+use machines::types::{Errno, Ino, Kind, Name, Owner};
 use machines::{content, namespace};
 
 use crate::attributes::{Attributes, NewAttributes};
+use crate::capacity::INODE_SPACE;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
@@ -35,16 +36,8 @@ impl Filesystem {
     }
 
     /// Makes an inode under a new name.
-    pub fn create(
-        &self,
-        parent: Ino,
-        name: Name,
-        node: NewNode,
-        permissions: Permissions,
-        owner: Owner,
-        token: &Token,
-    ) -> Result<Attributes, Errno> {
-        let changed = self.change_with_new_inode(Change::Create { parent, name, node, permissions, owner }, token)?;
+    pub fn create(&self, parent: Ino, name: Name, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
+        let changed = self.change_with_new_inode(Change::Create { parent, name, inode }, token)?;
         Ok(self.join(changed.attributes, token))
     }
 
@@ -82,15 +75,20 @@ impl Filesystem {
 
     /// A change that may make an inode, for which there must be room.
     fn change_with_new_inode(&self, change: Change, token: &Token) -> namespace::Response {
-        let take = || self.ledger.take_inode();
-        if take().is_err() && !(self.settle() && take().is_ok()) {
+        if self.take_inode_space(INODE_SPACE).is_err() {
             return Err(self.refusal(&change, token));
         }
         let changed = self.change_tree(change, token);
         if !changed.is_ok_and(|changed| changed.made_inode) {
-            self.ledger.return_inode();
+            self.ledger.return_inode_space(INODE_SPACE);
         }
         changed
+    }
+
+    /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
+    fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        let take = || self.ledger.take_inode_space(bytes);
+        take().or_else(|errno| if self.settle() { take() } else { Err(errno) })
     }
 
     /// Why there cannot be one more inode: what is wrong with the change itself comes first.
@@ -156,8 +154,8 @@ impl Filesystem {
 
     /// Takes away what lets a file run with more rights than its caller's, if it has any.
     pub fn kill_privileges(&self, ino: Ino, privileges: Privileges, token: &Token) -> Result<(), Errno> {
-        let has_capability = |tree: &namespace::Namespace| tree.has_capability(ino);
-        if privileges == Privileges::Capability && !self.namespace.execute(has_capability, &token.namespace) {
+        let has_privileges = |tree: &namespace::Namespace| tree.has_privileges(ino, privileges);
+        if !self.namespace.execute(has_privileges, &token.namespace) {
             return Ok(());
         }
         self.change_tree(Change::KillPrivileges { ino, privileges }, token).map(drop)
@@ -165,16 +163,16 @@ impl Filesystem {
 
     /// The value of an extended attribute.
     pub fn xattr(&self, ino: Ino, name: &[u8], token: &Token) -> Result<Box<[u8]>, Errno> {
-        self.namespace.execute(|tree| tree.xattr(ino, name).map(Into::into), &token.namespace)
+        self.namespace.execute(|tree| Ok(tree.xattr(ino, name)?.into()), &token.namespace)
     }
 
-    /// The names of an inode's extended attributes.
-    pub fn xattr_names(&self, ino: Ino, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
-        let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino)?.map(Into::into).collect());
+    /// The names of an inode's extended attributes that root, or another, may see.
+    pub fn xattr_names(&self, ino: Ino, is_root: bool, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
+        let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino, is_root)?.map(Into::into).collect());
         self.namespace.execute(names, &token.namespace)
     }
 
-    /// Sets an extended attribute.
+    /// Sets an extended attribute, for which there must be room, also if it takes another's place.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -183,7 +181,10 @@ impl Filesystem {
         mode: XattrMode,
         token: &Token,
     ) -> Result<(), Errno> {
-        self.change_tree(Change::SetXattr { ino, name, value, mode }, token).map(drop)
+        let space = namespace::xattr_space(&name, &value);
+        self.take_inode_space(space)?;
+        let changed = self.change_tree(Change::SetXattr { ino, name, value, mode }, token);
+        changed.map(drop).inspect_err(|_| self.ledger.return_inode_space(space))
     }
 
     /// Removes an extended attribute.

@@ -4,8 +4,8 @@
 use std::thread;
 
 use filesystem::{
-    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewNode, Owner,
-    Permissions, RenameMode, Size, Time, Token, Topology, Whence,
+    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewInode, NewNode,
+    Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
 };
 
 const PAGE: usize = 4096;
@@ -28,8 +28,13 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
+fn new_inode(node: NewNode) -> NewInode {
+    let [permissions, umask] = [0o666, 0o022].map(Permissions::from_mode);
+    NewInode { node, permissions, umask, owner: OWNER }
+}
+
 fn create(fs: &Filesystem, text: &str, token: &Token) -> Result<Attributes, Errno> {
-    fs.create(Ino::ROOT, name(text), NewNode::File, Permissions::from_mode(0o644), OWNER, token)
+    fs.create(Ino::ROOT, name(text), new_inode(NewNode::File), token)
 }
 
 /// Runs `work` in several threads, spread over the nodes.
@@ -157,7 +162,7 @@ fn content_operations_are_for_files() {
     fs.with_token(|token| {
         assert_eq!(fs.read(Ino::ROOT, 0, &mut [0], token), Err(Errno::EISDIR));
         assert_eq!(fs.write(Ino(77), 0, b"x", token), Err(Errno::ENOENT));
-        let fifo = fs.create(Ino::ROOT, name("p"), NewNode::Fifo, Permissions::from_mode(0o600), OWNER, token).unwrap();
+        let fifo = fs.create(Ino::ROOT, name("p"), new_inode(NewNode::Fifo), token).unwrap();
         assert_eq!(fifo.kind, Kind::Fifo);
         assert_eq!(fs.write(fifo.ino, 0, b"x", token), Err(Errno::EINVAL));
         let file = create(&fs, "f", token).unwrap().ino;
@@ -203,8 +208,7 @@ fn a_refusal_names_what_is_wrong_before_it_names_a_limit() {
     let fs = filesystem(1, 1, 10, 2);
     fs.with_token(|token| {
         let file = create(&fs, "f", token).unwrap().ino;
-        let make =
-            |parent| fs.create(parent, name("f"), NewNode::Directory, Permissions::from_mode(0o755), OWNER, token);
+        let make = |parent| fs.create(parent, name("f"), new_inode(NewNode::Directory), token);
         assert_eq!(make(Ino::ROOT), Err(Errno::EEXIST));
         assert_eq!(make(file), Err(Errno::ENOTDIR));
         assert_eq!(make(Ino(99)), Err(Errno::ENOENT));
@@ -251,4 +255,30 @@ fn attributes_join_what_tree_and_content_know() {
         assert_eq!((set.accessed, set.modified, set.changed), (time(1), time(2), time(1 << 40)));
         assert_eq!(fs.lookup(Ino::ROOT, &name("f"), token), Ok(set));
     });
+}
+
+#[test]
+fn extended_attributes_take_space_of_inodes_until_they_are_gone() {
+    let fs = filesystem(2, 1, 10, 10);
+    fs.with_token(|token| {
+        let ino = create(&fs, "f", token).unwrap().ino;
+        let set = |name: &[u8], bytes: usize, mode| {
+            let (name, value) = (name.into(), vec![0; bytes].into());
+            fs.set_xattr(ino, name, value, mode, token).map(|()| fs.capacity().inodes_free)
+        };
+        // With its name of 6 bytes and 40 beside.
+        assert_eq!(set(b"user.a", 1024 - 46, XattrMode::Set), Ok(7));
+        assert_eq!(set(b"user.b", 1024 - 46 + 1, XattrMode::Create), Ok(5));
+        assert_eq!(set(b"user.b", 10, XattrMode::Create), Err(Errno::EEXIST));
+        assert_eq!(set(b"user.b", 6 * 1024, XattrMode::Replace), Err(Errno::ENOSPC), "the old one takes space, too");
+        assert_eq!(set(b"user.b", 10, XattrMode::Replace), Ok(6));
+        assert_eq!(set(b"user.c", 1 << 17, XattrMode::Set), Err(Errno::ENOSPC));
+        fs.remove_xattr(ino, b"user.a"[..].into(), token).unwrap();
+        assert_eq!(set(b"security.capability", 1024, XattrMode::Set), Ok(6));
+        fs.kill_privileges(ino, Privileges::All, token).unwrap();
+        assert_eq!(fs.capacity().inodes_free, 7);
+        fs.unlink(Ino::ROOT, name("f"), token).unwrap();
+        assert_eq!(fs.capacity().inodes_free, 9);
+    });
+    check_replicas(&fs);
 }

@@ -326,7 +326,11 @@ impl Shared {
     /// What we want of the kernel's offer.
     fn terms(&self) -> Terms {
         let cached = |flags| if self.caching { flags } else { 0 };
-        let always = flags::HANDLE_KILLPRIV_V2 | cached(flags::CACHE_SYMLINKS);
+        let always = flags::DONT_MASK
+            | flags::POSIX_ACL
+            | flags::SETXATTR_EXT
+            | flags::HANDLE_KILLPRIV_V2
+            | cached(flags::CACHE_SYMLINKS);
         let ring = if self.channel == Channel::Ring { flags::OVER_IO_URING } else { 0 };
         match self.channel {
             Channel::Pyfuse3 => Terms { kept: !flags::HANDLE_KILLPRIV, wanted: always, data: self.python.data() },
@@ -343,7 +347,6 @@ impl Shared {
                     | flags::PARALLEL_DIROPS
                     | flags::MAX_PAGES
                     | flags::EXPLICIT_INVAL_DATA
-                    | flags::SETXATTR_EXT
                     | flags::DIRECT_IO_ALLOW_MMAP
                     | cached(flags::WRITEBACK_CACHE | flags::NO_OPEN_SUPPORT | flags::NO_OPENDIR_SUPPORT),
                 data: DATA_MAX,
@@ -377,4 +380,3 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these locks changes in single steps.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-

@@ -8,7 +8,7 @@
 //! kernel does not forget an inode that is open.
 
 use filesystem::{
-    AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewNode, Owner,
+    AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
     Permissions, RenameMode, Time, Token, Whence, XattrMode,
 };
 
@@ -46,8 +46,17 @@ pub(crate) enum Answer {
     Count(u32),
     Offset(u64),
     Bytes(Box<[u8]>),
-    Content { ino: Ino, offset: u64, size: usize },
-    Listing { ino: Ino, cookie: Cookie, size: usize, plus: bool },
+    Content {
+        ino: Ino,
+        offset: u64,
+        size: usize,
+    },
+    Listing {
+        ino: Ino,
+        cookie: Cookie,
+        size: usize,
+        plus: bool,
+    },
     Capacity(Capacity),
 }
 
@@ -69,17 +78,18 @@ impl Native<'_> {
             Opcode::Setattr => Answer::Attributes(self.set_attributes(request, token)?),
             Opcode::Readlink => Answer::Bytes(fs.target(ino, token)?),
             Opcode::Mknod => {
-                let MknodArguments { mode, device, .. } = request.argument()?;
-                let made = self.create(request, request.name()?, NewNode::from_mode(mode, device)?, mode, token)?;
+                let MknodArguments { mode, device, umask, .. } = request.argument()?;
+                let node = NewNode::from_mode(mode, device)?;
+                let made = self.create(request, request.name()?, node, (mode, umask), token)?;
                 Answer::Entry(Some(made))
             }
             Opcode::Mkdir => {
-                let MkdirArguments { mode, .. } = request.argument()?;
-                Answer::Entry(Some(self.create(request, request.name()?, NewNode::Directory, mode, token)?))
+                let MkdirArguments { mode, umask } = request.argument()?;
+                Answer::Entry(Some(self.create(request, request.name()?, NewNode::Directory, (mode, umask), token)?))
             }
             Opcode::Symlink => {
                 let (name, target) = request.names()?;
-                Answer::Entry(Some(self.create(request, name, NewNode::Symlink(target.into()), 0o777, token)?))
+                Answer::Entry(Some(self.create(request, name, NewNode::Symlink(target.into()), (0o777, 0), token)?))
             }
             Opcode::Link => {
                 let LinkArguments { old_node } = request.argument()?;
@@ -107,14 +117,12 @@ impl Native<'_> {
             // Made by MKNOD instead, the file is opened, and later released, without a word.
             Opcode::Create if self.opens_are_free(flags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
-                let CreateArguments { mode, .. } = request.argument()?;
-                let made = self.create(request, request.name()?, NewNode::File, mode, token)?;
+                let CreateArguments { mode, umask, .. } = request.argument()?;
+                let made = self.create(request, request.name()?, NewNode::File, (mode, umask), token)?;
                 Answer::Created(made, self.open_flags())
             }
             Opcode::Opendir if self.opens_are_free(flags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
-            Opcode::Opendir => {
-                Answer::Opened(if self.caching { open::KEEP_CACHE | open::CACHE_DIR } else { 0 })
-            }
+            Opcode::Opendir => Answer::Opened(if self.caching { open::KEEP_CACHE | open::CACHE_DIR } else { 0 }),
             Opcode::Release | Opcode::Releasedir | Opcode::Syncfs => Answer::Done,
             // There is nothing to do, and the kernel need not ask again.
             Opcode::Flush | Opcode::Fsync | Opcode::Fsyncdir | Opcode::Access => return Err(Errno::ENOSYS),
@@ -154,7 +162,7 @@ impl Native<'_> {
             }
             Opcode::Listxattr => {
                 let GetxattrArguments { size, .. } = request.argument()?;
-                let names = fs.xattr_names(ino, token)?;
+                let names = fs.xattr_names(ino, request.header().uid == 0, token)?;
                 Self::sized(names.iter().flat_map(|name| name.iter().chain(&[0])).copied().collect(), size)?
             }
             Opcode::Setxattr => {
@@ -236,16 +244,16 @@ impl Native<'_> {
         }
     }
 
-    fn create(&self, request: Request, name: &[u8], node: NewNode, mode: u32, token: &Token) -> Result<Attributes> {
-        let permissions = Permissions::from_mode(mode);
-        let made = self.filesystem.create(
-            request.ino(),
-            Name::new(name)?,
-            node,
-            permissions,
-            owner(request),
-            token,
-        )?;
+    fn create(
+        &self,
+        request: Request,
+        name: &[u8],
+        node: NewNode,
+        (mode, umask): (u32, u32),
+        token: &Token,
+    ) -> Result<Attributes> {
+        let inode = NewInode::new(node, mode, umask, owner(request));
+        let made = self.filesystem.create(request.ino(), Name::new(name)?, inode, token)?;
         self.hold(made, token)
     }
 
@@ -258,9 +266,7 @@ impl Native<'_> {
     fn set_attributes(&self, request: Request, token: &Token) -> Result<Attributes> {
         let new: SetattrArguments = request.argument()?;
         let given = |bit: u32| new.valid & bit != 0;
-        let time = |bit, seconds: u64, nanoseconds| {
-            given(bit).then_some(Time { seconds: seconds as i64, nanoseconds })
-        };
+        let time = |bit, seconds: u64, nanoseconds| given(bit).then_some(Time { seconds: seconds as i64, nanoseconds });
         let new = NewAttributes {
             permissions: given(valid::MODE).then(|| Permissions::from_mode(new.mode)),
             uid: given(valid::UID).then_some(new.uid),

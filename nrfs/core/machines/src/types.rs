@@ -50,6 +50,7 @@ pub enum Errno {
     EIO = libc::EIO,
     ENXIO = libc::ENXIO,
     E2BIG = libc::E2BIG,
+    EACCES = libc::EACCES,
     EBUSY = libc::EBUSY,
     EEXIST = libc::EEXIST,
     ENOTDIR = libc::ENOTDIR,
@@ -187,6 +188,31 @@ impl Permissions {
     /// The same with set-group-id.
     pub fn with_set_group_id(self) -> Self {
         Self::from_mode(self.bits() | libc::S_ISGID)
+    }
+
+    /// The same without set-group-id.
+    pub fn without_set_group_id(self) -> Self {
+        Self::from_mode(self.bits() & !libc::S_ISGID)
+    }
+
+    /// The bits that both have.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The bits that a umask leaves.
+    pub fn without(self, umask: Self) -> Self {
+        Self(self.0 & !umask.0)
+    }
+
+    /// What the owner, the group and the others may do: three bits each.
+    pub fn classes(self) -> [u8; 3] {
+        [6, 3, 0].map(|shift| (self.0 >> shift & 0o7) as u8)
+    }
+
+    /// The same with these rights for the owner, the group and the others.
+    pub fn with_classes(self, [owner, group, other]: [u8; 3]) -> Self {
+        Self(self.0 & !0o777 | u16::from(owner) << 6 | u16::from(group) << 3 | u16::from(other))
     }
 }
 

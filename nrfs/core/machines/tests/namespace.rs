@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use machines::namespace::{
-    Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewNode, Privileges, RenameMode, WriteOperation,
-    XattrMode,
+    Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewInode, NewNode, Privileges, RenameMode,
+    WriteOperation, XattrMode,
 };
 use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 use nr::Dispatch;
@@ -15,6 +15,12 @@ const OWNER: Owner = Owner { uid: 1000, gid: 100 };
 
 fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
+}
+
+/// What OWNER makes under the usual umask.
+fn new_inode(node: NewNode, mode: u32) -> NewInode {
+    let [permissions, umask] = [mode, 0o022].map(Permissions::from_mode);
+    NewInode { node, permissions, umask, owner: OWNER }
 }
 
 /// A tree whose clock ticks with every operation.
@@ -36,8 +42,7 @@ impl Tree {
     }
 
     fn make(&mut self, parent: Ino, text: &str, node: NewNode) -> Result<Ino, Errno> {
-        let permissions = Permissions::from_mode(0o750);
-        let change = Change::Create { parent, name: name(text), node, permissions, owner: OWNER };
+        let change = Change::Create { parent, name: name(text), inode: new_inode(node, 0o750) };
         Ok(self.change(change)?.attributes.ino)
     }
 
@@ -239,6 +244,8 @@ fn privileges_go_with_a_new_owner_or_foreign_content() {
     let attributes = NewAttributes { permissions: Some(Permissions::from_mode(0o6755)), ..NewAttributes::default() };
     tree.change(Change::SetAttributes { ino: directory, attributes }).unwrap();
     assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory, privileges: Privileges::All })), 0o6755);
+    let set_group_id = Privileges::SetGroupId;
+    assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory, privileges: set_group_id })), 0o4755);
 }
 
 #[test]
@@ -252,11 +259,94 @@ fn extended_attributes_answer_as_those_of_tmpfs() {
     assert_eq!(tree.change(set("user.a", XattrMode::Create)), Err(Errno::EEXIST));
     assert_eq!(tree.change(set("other.a", XattrMode::Set)), Err(Errno::EOPNOTSUPP));
     assert_eq!(tree.change(set("user.", XattrMode::Set)), Err(Errno::EINVAL));
-    assert_eq!(tree.namespace.xattr(ino, b"user.a"), Ok(&b"v"[..]));
-    assert_eq!(tree.namespace.xattr_names(ino).unwrap().collect::<Vec<_>>(), [b"user.a"]);
+    assert_eq!(tree.change(set(&format!("user.{}", "n".repeat(251)), XattrMode::Set)), Err(Errno::ERANGE));
+    let (name, value) = (b"user.a"[..].into(), vec![0; (1 << 16) + 1].into());
+    assert_eq!(tree.change(Change::SetXattr { ino, name, value, mode: XattrMode::Set }), Err(Errno::E2BIG));
+    assert_eq!(tree.namespace.xattr(ino, b"user.a").as_deref(), Ok(&b"v"[..]));
+    assert_eq!(tree.namespace.xattr_names(ino, true).unwrap().collect::<Vec<_>>(), [b"user.a"]);
+    tree.change(set("trusted.a", XattrMode::Set)).unwrap();
+    let names = |is_root| tree.namespace.xattr_names(ino, is_root).unwrap().collect::<Vec<_>>();
+    assert_eq!((names(true), names(false)), (vec![&b"trusted.a"[..], b"user.a"], vec![&b"user.a"[..]]));
     tree.change(remove("user.a")).unwrap();
     assert_eq!(tree.change(remove("user.a")), Err(Errno::ENODATA));
     assert_eq!(tree.namespace.xattr(ino, b"user.a"), Err(Errno::ENODATA));
+}
+
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
+
+/// u::rwx,g::r-x,o::r--
+const MINIMAL: &[u8] =
+    b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
+
+/// u::rwx,u:5:rwx,g::r-x,m::rwx,o::---
+const EXTENDED: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x05\0\0\0\x04\0\x05\0\xff\xff\xff\xff\
+    \x10\0\x07\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+
+fn set_list(ino: Ino, name: &[u8], value: &[u8]) -> Change {
+    Change::SetXattr { ino, name: name.into(), value: value.into(), mode: XattrMode::Set }
+}
+
+#[test]
+fn an_access_list_and_the_permissions_are_two_views_of_one_thing() {
+    let mut tree = Tree::new(0);
+    let ino = tree.file(Ino::ROOT, "f");
+    let bits = |tree: &Tree| tree.namespace.attributes(ino).unwrap().permissions.bits();
+    tree.change(set_list(ino, ACCESS_LIST, EXTENDED)).unwrap();
+    assert_eq!(bits(&tree), 0o770);
+    assert_eq!(tree.namespace.xattr(ino, ACCESS_LIST).as_deref(), Ok(EXTENDED));
+    let attributes = NewAttributes { permissions: Some(Permissions::from_mode(0o640)), ..NewAttributes::default() };
+    tree.change(Change::SetAttributes { ino, attributes }).unwrap();
+    let mut masked = EXTENDED.to_vec();
+    (masked[6], masked[30]) = (6, 4);
+    assert_eq!(tree.namespace.xattr(ino, ACCESS_LIST).as_deref(), Ok(&masked[..]));
+
+    tree.change(set_list(ino, ACCESS_LIST, MINIMAL)).unwrap();
+    assert_eq!(bits(&tree), 0o754);
+    assert_eq!(tree.namespace.xattr(ino, ACCESS_LIST), Err(Errno::ENODATA), "the permissions say it all");
+    tree.change(set_list(ino, ACCESS_LIST, b"")).unwrap();
+    tree.change(Change::RemoveXattr { ino, name: ACCESS_LIST.into() }).unwrap();
+    assert_eq!(bits(&tree), 0o754);
+}
+
+#[test]
+fn what_is_made_inherits_the_default_list_in_place_of_the_umask() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "d");
+    tree.change(set_list(directory, DEFAULT_LIST, EXTENDED)).unwrap();
+    let mut make = |text: &str, node| {
+        let inode = NewInode { umask: Permissions::from_mode(0o777), ..new_inode(node, 0o777) };
+        tree.change(Change::Create { parent: directory, name: name(text), inode }).unwrap().attributes
+    };
+    let (file, inner) = (make("f", NewNode::File), make("d", NewNode::Directory));
+    let symlink = make("s", NewNode::Symlink(b"f"[..].into()));
+    assert_eq!([file, inner, symlink].map(|made| made.permissions.bits()), [0o770, 0o770, 0o777]);
+    let names = |ino| tree.namespace.xattr_names(ino, true).unwrap().map(<[u8]>::to_vec).collect::<Vec<_>>();
+    assert_eq!(names(file.ino), [ACCESS_LIST]);
+    assert_eq!(names(inner.ino), [ACCESS_LIST, DEFAULT_LIST]);
+    assert!(names(symlink.ino).is_empty());
+    let outside = tree.change(Change::Create {
+        parent: Ino::ROOT,
+        name: name("outside"),
+        inode: new_inode(NewNode::File, 0o666),
+    });
+    assert_eq!(outside.unwrap().attributes.permissions.bits(), 0o644);
+}
+
+#[test]
+fn a_list_is_refused_where_it_has_no_place() {
+    let mut tree = Tree::new(0);
+    let file = tree.file(Ino::ROOT, "f");
+    let symlink = tree.make(Ino::ROOT, "s", NewNode::Symlink(b"f"[..].into())).unwrap();
+    let remove = |ino, name: &[u8]| Change::RemoveXattr { ino, name: name.into() };
+    assert_eq!(tree.change(set_list(file, DEFAULT_LIST, MINIMAL)), Err(Errno::EACCES));
+    assert_eq!(tree.change(set_list(file, ACCESS_LIST, &EXTENDED[..20])), Err(Errno::EINVAL));
+    assert!(tree.change(remove(file, DEFAULT_LIST)).is_ok());
+    for list in [ACCESS_LIST, DEFAULT_LIST] {
+        assert_eq!(tree.change(set_list(symlink, list, MINIMAL)), Err(Errno::EOPNOTSUPP));
+        assert_eq!(tree.change(remove(symlink, list)), Err(Errno::EOPNOTSUPP));
+        assert_eq!(tree.namespace.xattr(symlink, list), Err(Errno::EOPNOTSUPP));
+    }
 }
 
 #[test]
@@ -291,10 +381,12 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => Just(RenameMode::Exchange),
         1 => Just(RenameMode::Whiteout),
     ];
-    let permissions = Permissions::from_mode(0o2755);
+    let list = prop_oneof![Just(EXTENDED), Just(MINIMAL)];
+    let list_name = prop_oneof![Just(ACCESS_LIST), Just(DEFAULT_LIST)];
     prop_oneof![
         4 => (ino(), name(), node)
-            .prop_map(move |(parent, name, node)| Change::Create { parent, name, node, permissions, owner: OWNER }),
+            .prop_map(move |(parent, name, node)| Change::Create { parent, name, inode: new_inode(node, 0o2755) }),
+        1 => (ino(), list_name, list).prop_map(|(ino, name, value)| set_list(ino, name, value)),
         2 => (ino(), ino(), name()).prop_map(|(ino, parent, name)| Change::Link { ino, parent, name }),
         2 => (ino(), name()).prop_map(|(parent, name)| Change::Unlink { parent, name }),
         2 => (ino(), name()).prop_map(|(parent, name)| Change::RemoveDirectory { parent, name }),

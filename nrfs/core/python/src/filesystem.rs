@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use filesystem::{
-    AllocateMode, Configuration, Cookie, Errno, Ino, Kind, Name, NewAttributes, NewNode, Owner, Permissions,
+    AllocateMode, Configuration, Cookie, Errno, Ino, Name, NewAttributes, NewInode, NewNode, Owner, Permissions,
     RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
 };
 use pyo3::buffer::PyBuffer;
@@ -48,18 +48,9 @@ impl Filesystem {
         py.detach(|| self.service.with_token(|token| call(&self.service, token))).map_err(os_error)
     }
 
-    fn create(
-        &self,
-        py: Python<'_>,
-        parent: u64,
-        name: &[u8],
-        node: NewNode,
-        mode: u32,
-        owner: Owner,
-    ) -> PyResult<Attributes> {
-        let permissions = Permissions::from_mode(mode);
+    fn create(&self, py: Python<'_>, parent: u64, name: &[u8], inode: NewInode) -> PyResult<Attributes> {
         self.call(py, |service, token| {
-            service.create(Ino(parent), Name::new(name)?, node, permissions, owner, token).map(Attributes::from)
+            service.create(Ino(parent), Name::new(name)?, inode, token).map(Attributes::from)
         })
     }
 }
@@ -108,7 +99,7 @@ impl Filesystem {
         self.call(py, |service, token| service.lookup(Ino(parent), &Name::new(name)?, token).map(Attributes::from))
     }
 
-    #[pyo3(signature = (parent, name, mode, *, rdev = 0, uid = None, gid = None))]
+    #[pyo3(signature = (parent, name, mode, *, rdev = 0, umask = 0, uid = None, gid = None))]
     #[allow(clippy::too_many_arguments, reason = "as many as mknod(2) and its caller have")]
     fn mknod(
         &self,
@@ -117,24 +108,27 @@ impl Filesystem {
         name: &[u8],
         mode: u32,
         rdev: u32,
+        umask: u32,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
         let node = NewNode::from_mode(mode, rdev).map_err(os_error)?;
-        self.create(py, parent, name, node, mode, owner(uid, gid))
+        self.create(py, parent, name, NewInode::new(node, mode, umask, owner(uid, gid)))
     }
 
-    #[pyo3(signature = (parent, name, mode, *, uid = None, gid = None))]
+    #[pyo3(signature = (parent, name, mode, *, umask = 0, uid = None, gid = None))]
+    #[allow(clippy::too_many_arguments, reason = "as many as mkdir(2) and its caller have")]
     fn mkdir(
         &self,
         py: Python<'_>,
         parent: u64,
         name: &[u8],
         mode: u32,
+        umask: u32,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
-        self.create(py, parent, name, NewNode::Directory, mode, owner(uid, gid))
+        self.create(py, parent, name, NewInode::new(NewNode::Directory, mode, umask, owner(uid, gid)))
     }
 
     #[pyo3(signature = (parent, name, target, *, uid = None, gid = None))]
@@ -147,7 +141,7 @@ impl Filesystem {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
-        self.create(py, parent, name, NewNode::Symlink(target.into()), 0o777, owner(uid, gid))
+        self.create(py, parent, name, NewInode::new(NewNode::Symlink(target.into()), 0o777, 0, owner(uid, gid)))
     }
 
     fn link(&self, py: Python<'_>, ino: u64, parent: u64, name: &[u8]) -> PyResult<Attributes> {
@@ -238,8 +232,9 @@ impl Filesystem {
         self.call(py, |service, token| service.set_xattr(Ino(ino), name.into(), value.into(), mode, token))
     }
 
-    fn listxattr<'py>(&self, py: Python<'py>, ino: u64) -> PyResult<Bound<'py, PyList>> {
-        let names = self.call(py, |service, token| service.xattr_names(Ino(ino), token))?;
+    #[pyo3(signature = (ino, *, uid = 0))]
+    fn listxattr<'py>(&self, py: Python<'py>, ino: u64, uid: u32) -> PyResult<Bound<'py, PyList>> {
+        let names = self.call(py, |service, token| service.xattr_names(Ino(ino), uid == 0, token))?;
         PyList::new(py, names.iter().map(|name| PyBytes::new(py, name)))
     }
 

@@ -13,6 +13,8 @@ pub mod flags {
     pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub const EXPORT_SUPPORT: u64 = 1 << 4;
     pub const BIG_WRITES: u64 = 1 << 5;
+    /// The file system takes the umask off the mode of what is made, where it should.
+    pub const DONT_MASK: u64 = 1 << 6;
     pub const DO_READDIRPLUS: u64 = 1 << 13;
     pub const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub const ASYNC_DIO: u64 = 1 << 15;
@@ -21,6 +23,8 @@ pub mod flags {
     pub const PARALLEL_DIROPS: u64 = 1 << 18;
     /// As `HANDLE_KILLPRIV_V2`, but without a mark in the requests that it is about.
     pub const HANDLE_KILLPRIV: u64 = 1 << 19;
+    /// The file system has access control lists: the kernel keeps them, and lets in whom they let in.
+    pub const POSIX_ACL: u64 = 1 << 20;
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
     pub const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
@@ -28,6 +32,7 @@ pub mod flags {
     /// The file system takes set-user-id and set-group-id away when a file is written, truncated or
     /// given away. Without it the kernel asks for `security.capability` before every single write.
     pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    /// Setting an access control list says whether set-group-id must go.
     pub const SETXATTR_EXT: u64 = 1 << 29;
     /// The upper half of the flags is there.
     pub const INIT_EXT: u64 = 1 << 30;

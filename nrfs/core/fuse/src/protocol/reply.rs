@@ -3,9 +3,7 @@
 use filesystem::{Attributes, Capacity, Ino, Time};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::wire::{
-    Attr, AttrReply, Dirent, EntryReply, OpenReply, ReplyHeader, StatfsReply, StatxReply, StatxTime,
-};
+use super::wire::{Attr, AttrReply, Dirent, EntryReply, OpenReply, ReplyHeader, StatfsReply, StatxReply, StatxTime};
 
 /// How long the kernel may keep what it is told, in seconds: for ever, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

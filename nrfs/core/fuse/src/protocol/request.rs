@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::opcode::Opcode;
 use super::wire::{
     ForgetOne, OpenArguments, RequestHeader, SetattrArguments, SetxattrArguments, SetxattrExtension, WriteArguments,
-    open, valid, write,
+    open, setxattr, valid, write,
 };
 
 /// A request: its header, the structure that its arguments begin with, and the names or data behind.
@@ -43,11 +43,13 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The whole message in one piece, as the device would have it.
+    /// The whole message in one piece, as pyfuse3 knows it: without what SETXATTR_EXT adds.
     pub fn to_message(self) -> Vec<u8> {
-        let length = size_of::<RequestHeader>() + self.argument.len() + self.payload.len();
+        let size = self.opcode.map_or(0, Opcode::argument_size).min(self.argument.len());
+        let argument = &self.argument[..size];
+        let length = size_of::<RequestHeader>() + argument.len() + self.payload.len();
         let header = RequestHeader { length: length as u32, ..self.header };
-        [header.as_bytes(), self.argument, self.payload].concat()
+        [header.as_bytes(), argument, self.payload].concat()
     }
 
     /// What it asks for; `None` for what we have not heard of.
@@ -116,8 +118,8 @@ impl<'a> Request<'a> {
     }
 
     /// The privileges that the inode loses by this request. Which, the kernel says only with
-    /// `HANDLE_KILLPRIV_V2`. Of what it had collected it says nothing: it has seen to that when it was
-    /// written.
+    /// `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT`. Of what it had collected it says nothing: it has seen to
+    /// that when it was written.
     pub fn kills_privileges(self) -> Option<Privileges> {
         let (is_marked, changes) = match self.opcode? {
             Opcode::Setattr => {
@@ -131,6 +133,12 @@ impl<'a> Request<'a> {
             Opcode::Write => {
                 let bits = self.argument::<WriteArguments>().ok()?.write_flags;
                 (bits & write::KILL_PRIVILEGES != 0, bits & write::CACHE == 0)
+            }
+            Opcode::Setxattr => {
+                let bits = self.setxattr_extension()?.setxattr_flags;
+                let is_access_list = self.name() == Ok(b"system.posix_acl_access");
+                let is_marked = is_access_list && bits & setxattr::KILL_SET_GROUP_ID != 0;
+                return is_marked.then_some(Privileges::SetGroupId);
             }
             _ => return None,
         };
@@ -183,6 +191,28 @@ mod tests {
         assert_eq!(kills(OPEN, &[o_trunc | 2, 0]), Some(Privileges::Capability));
         assert_eq!(kills(OPEN, &[o_trunc | 2, 1]), Some(Privileges::All));
         assert_eq!(kills(26, &[u32::MAX; 16]), None);
+    }
+
+    fn setxattr_message(mark: u32, name: &[u8]) -> Vec<u8> {
+        [&message(21, 9, &[5, 0, mark, 0])[..], name, b"\0value"].concat()
+    }
+
+    #[test]
+    fn who_sets_an_access_list_from_outside_the_group_takes_set_group_id_away() {
+        let kills = |mark, name| {
+            Request::from_message(&setxattr_message(mark, name), true).and_then(|request| request.kills_privileges())
+        };
+        assert_eq!(kills(1, b"system.posix_acl_access"), Some(Privileges::SetGroupId));
+        assert_eq!(kills(0, b"system.posix_acl_access"), None);
+        assert_eq!(kills(1, b"system.posix_acl_default"), None);
+    }
+
+    #[test]
+    fn an_extension_is_cut_out_for_who_does_not_expect_it() {
+        let long = setxattr_message(1, b"user.name");
+        let cut = Request::from_message(&long, true).unwrap().to_message();
+        assert_eq!(cut[40..], *b"\x05\0\0\0\0\0\0\0user.name\0value");
+        assert_eq!(cut[..4], (cut.len() as u32).to_ne_bytes());
     }
 
     #[test]

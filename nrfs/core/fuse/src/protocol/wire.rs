@@ -123,6 +123,12 @@ pub mod write {
     pub const KILL_PRIVILEGES: u32 = 1 << 2;
 }
 
+/// Bits of [`SetxattrExtension::setxattr_flags`].
+pub mod setxattr {
+    /// Set-group-id goes, if it is the access control list.
+    pub const KILL_SET_GROUP_ID: u32 = 1 << 0;
+}
+
 /// Bits of `open_flags`: in a request, in a reply.
 pub mod open {
     /// In a request: set-user-id and set-group-id go.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Privileges;
+use super::acl::Acl;
 use super::directory::{Cookie, Directory};
+use super::xattr::xattr_space;
 use crate::digest::Digester;
 use crate::types::{Ino, Kind, Owner, Permissions, Time};
 
@@ -32,8 +34,16 @@ impl Node {
     }
 }
 
-/// Extended attributes by name.
-pub(super) type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
+/// What few inodes have.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Extended {
+    /// Who may do what, where it is more than the permissions say.
+    pub acl: Option<Acl>,
+    /// Of a directory: what is made in it begins with this.
+    pub default_acl: Option<Acl>,
+    /// Extended attributes by name.
+    pub xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
+}
 
 pub(super) struct Inode {
     pub node: Node,
@@ -47,7 +57,7 @@ pub(super) struct Inode {
     pub modified: Time,
     pub changed: Time,
     pub born: Time,
-    pub xattrs: Option<Box<Xattrs>>,
+    extended: Option<Box<Extended>>,
 }
 
 impl Inode {
@@ -65,7 +75,7 @@ impl Inode {
             modified: time,
             changed: time,
             born: time,
-            xattrs: None,
+            extended: None,
         }
     }
 
@@ -95,26 +105,86 @@ impl Inode {
 impl Inode {
     const CAPABILITY: &[u8] = b"security.capability";
 
+    /// What few inodes have, if this one does.
+    pub fn extended(&self) -> Option<&Extended> {
+        self.extended.as_deref()
+    }
+
+    /// The space that its extended attributes take.
+    pub fn xattr_space(&self) -> u64 {
+        let xattrs = self.extended().into_iter().flat_map(|extended| &extended.xattrs);
+        xattrs.map(|(name, value)| xattr_space(name, value)).sum()
+    }
+
+    /// Changes what few inodes have, and keeps no room for it if nothing is left.
+    pub fn change_extended<R>(&mut self, change: impl FnOnce(&mut Extended) -> R) -> R {
+        let mut extended = self.extended.take().unwrap_or_default();
+        let result = change(&mut extended);
+        self.extended = (*extended != Extended::default()).then_some(extended);
+        result
+    }
+
+    /// Takes what a new inode has from the directory in which it is made: the group and set-group-id, and
+    /// the default access control list. Where there is none, the umask counts.
+    pub fn inherit(&mut self, directory: &Self, umask: Permissions) {
+        let is_directory = self.node.kind() == Kind::Directory;
+        if directory.permissions.has_set_group_id() {
+            self.owner.gid = directory.owner.gid;
+            if is_directory {
+                self.permissions = self.permissions.with_set_group_id();
+            }
+        }
+        if self.node.kind() == Kind::Symlink {
+            return;
+        }
+        let Some(default) = directory.extended().and_then(|extended| extended.default_acl.as_ref()) else {
+            self.permissions = self.permissions.without(umask);
+            return;
+        };
+        let (acl, permissions) = default.inherited(self.permissions);
+        self.permissions = permissions;
+        self.change_extended(|extended| {
+            extended.acl = Some(acl).filter(|acl| !acl.is_minimal());
+            extended.default_acl = is_directory.then(|| default.clone());
+        });
+    }
+
+    /// Sets the permissions; of an access control list they are the part that a mode shows.
+    pub fn set_permissions(&mut self, permissions: Permissions) {
+        self.permissions = permissions;
+        if let Some(acl) = self.extended.as_mut().and_then(|extended| extended.acl.as_mut()) {
+            acl.show(permissions);
+        }
+    }
+
     /// Whether the file runs with capabilities that its caller may not have.
-    pub fn has_capability(&self) -> bool {
-        self.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(Self::CAPABILITY))
+    fn has_capability(&self) -> bool {
+        self.extended().is_some_and(|extended| extended.xattrs.contains_key(Self::CAPABILITY))
     }
 
     /// Takes away what lets the inode run with more rights than its caller's; true if it had any. A
-    /// directory's bits mean something else and stay.
+    /// directory's bits mean something else and stay, unless it is set-group-id alone that is to go.
     pub fn kill_privileges(&mut self, privileges: Privileges) -> bool {
-        if self.node.kind() == Kind::Directory {
-            return false;
+        let loses = self.has_privileges(privileges);
+        self.permissions = self.permissions_without(privileges);
+        if privileges != Privileges::SetGroupId && self.has_capability() {
+            self.change_extended(|extended| extended.xattrs.remove(Self::CAPABILITY));
         }
-        let before = self.permissions;
-        if privileges == Privileges::All {
-            self.permissions = before.without_privileges();
+        loses
+    }
+
+    /// Whether the inode has any of these privileges.
+    pub fn has_privileges(&self, privileges: Privileges) -> bool {
+        self.permissions_without(privileges) != self.permissions
+            || privileges != Privileges::SetGroupId && self.has_capability()
+    }
+
+    fn permissions_without(&self, privileges: Privileges) -> Permissions {
+        match privileges {
+            Privileges::SetGroupId => self.permissions.without_set_group_id(),
+            Privileges::All if self.node.kind() != Kind::Directory => self.permissions.without_privileges(),
+            Privileges::All | Privileges::Capability => self.permissions,
         }
-        let capability = self.xattrs.as_mut().and_then(|xattrs| xattrs.remove(Self::CAPABILITY));
-        if self.xattrs.as_ref().is_some_and(|xattrs| xattrs.is_empty()) {
-            self.xattrs = None;
-        }
-        capability.is_some() || before != self.permissions
     }
 
     /// Feeds all of the inode to a digest.
@@ -141,10 +211,14 @@ impl Inode {
             Node::CharacterDevice(device) | Node::BlockDevice(device) => digester.number(u64::from(*device)),
             Node::File | Node::Fifo | Node::Socket => {}
         }
-        let xattrs = self.xattrs.iter().flat_map(|xattrs| xattrs.iter());
-        for (name, value) in xattrs {
-            digester.bytes(name);
-            digester.bytes(value);
+        if let Some(Extended { acl, default_acl, xattrs }) = self.extended() {
+            for acl in [acl, default_acl] {
+                digester.bytes(&acl.as_ref().map(Acl::bytes).unwrap_or_default());
+            }
+            for (name, value) in xattrs {
+                digester.bytes(name);
+                digester.bytes(value);
+            }
         }
     }
 }

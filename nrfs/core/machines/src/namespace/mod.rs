@@ -3,14 +3,16 @@
 //! Of a file's content it knows nothing. From the bottom up:
 //!
 //! - `directory`: the entries of one directory, and cookies that stay true while it changes;
+//! - `acl`: access control lists;
 //! - `inode`: one inode and its attributes;
 //! - `operation`: what can be changed, as data, for the log;
 //! - this file: reading the tree; making, linking and removing;
 //! - `rename`: moving;
-//! - `xattr`: extended attributes.
+//! - `xattr`: extended attributes, by which access control lists are set too.
 //!
 //! Permissions are not checked here: the kernel has done it before it asks.
 
+mod acl;
 mod directory;
 mod inode;
 mod operation;
@@ -20,8 +22,10 @@ mod xattr;
 pub use directory::Cookie;
 pub use inode::Attributes;
 pub use operation::{
-    Change, Changed, NewAttributes, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
+    Change, Changed, NewAttributes, NewInode, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
 };
+
+pub use xattr::xattr_space;
 
 use std::ops::ControlFlow;
 
@@ -53,9 +57,7 @@ impl Dispatch for Namespace {
     fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
         let time = operation.time;
         match &operation.change {
-            Change::Create { parent, name, node, permissions, owner } => {
-                self.create(*parent, name, node, *permissions, *owner, time)
-            }
+            Change::Create { parent, name, inode } => self.create(*parent, name, inode, time),
             Change::Link { ino, parent, name } => self.link(*ino, *parent, name, time),
             Change::Unlink { parent, name } => self.unlink(*parent, name, time),
             Change::RemoveDirectory { parent, name } => self.remove_directory(*parent, name, time),
@@ -72,7 +74,9 @@ impl Dispatch for Namespace {
 
     fn payload_bytes(operation: &WriteOperation) -> usize {
         match &operation.change {
-            Change::Create { name, node: NewNode::Symlink(target), .. } => name.as_bytes().len() + target.len(),
+            Change::Create { name, inode: NewInode { node: NewNode::Symlink(target), .. }, .. } => {
+                name.as_bytes().len() + target.len()
+            }
             Change::Create { name, .. }
             | Change::Link { name, .. }
             | Change::Unlink { name, .. }
@@ -106,6 +110,11 @@ impl Namespace {
     /// The attributes of an inode.
     pub fn attributes(&self, ino: Ino) -> Result<Attributes, Errno> {
         Ok(self.inode(ino)?.attributes(ino))
+    }
+
+    /// Whether an inode has any of these privileges.
+    pub fn has_privileges(&self, ino: Ino, privileges: Privileges) -> bool {
+        self.inode(ino).is_ok_and(|inode| inode.has_privileges(privileges))
     }
 
     /// The directory that a directory is in; the root is in itself.
@@ -176,28 +185,18 @@ impl Namespace {
 
     /// What a change answers when it is done.
     fn changed(&self, ino: Ino, orphan: Option<Ino>) -> Response {
-        Ok(Changed { attributes: self.attributes(ino)?, orphan, made_inode: false })
+        Ok(Changed { attributes: self.attributes(ino)?, orphan, made_inode: false, freed: 0 })
     }
 }
 
 /// Making, linking, removing. Every check comes before the first change.
 impl Namespace {
-    fn create(
-        &mut self,
-        parent: Ino,
-        name: &Name,
-        node: &NewNode,
-        permissions: Permissions,
-        owner: Owner,
-        time: Time,
-    ) -> Response {
-        let directory = self.live_directory(parent)?;
-        let inherits_group = directory.permissions.has_set_group_id();
-        let group = directory.owner.gid;
+    fn create(&mut self, parent: Ino, name: &Name, new: &NewInode, time: Time) -> Response {
+        self.live_directory(parent)?;
         if self.directory(parent)?.get(name).is_some() {
             return Err(Errno::EEXIST);
         }
-        if let NewNode::Symlink(target) = node {
+        if let NewNode::Symlink(target) = &new.node {
             match target.len() {
                 0 => return Err(Errno::ENOENT),
                 length if length > TARGET_MAX => return Err(Errno::ENAMETOOLONG),
@@ -206,7 +205,7 @@ impl Namespace {
         }
         let ino = self.next;
         self.next = Ino(ino.0 + 1);
-        let node = match node {
+        let node = match &new.node {
             NewNode::File => Node::File,
             NewNode::Directory => Node::Directory(Box::new(Directory::new(parent, self.hasher.clone()))),
             NewNode::Symlink(target) => Node::Symlink(target.clone()),
@@ -216,10 +215,9 @@ impl Namespace {
             NewNode::BlockDevice(device) => Node::BlockDevice(*device),
         };
         let kind = node.kind();
-        let owner = if inherits_group { Owner { gid: group, ..owner } } else { owner };
-        let permissions =
-            if inherits_group && kind == Kind::Directory { permissions.with_set_group_id() } else { permissions };
-        self.inodes.insert(ino, Inode::new(node, permissions, owner, time));
+        let mut inode = Inode::new(node, new.permissions, new.owner, time);
+        inode.inherit(self.inode(parent)?, new.umask);
+        self.inodes.insert(ino, inode);
         self.add_entry(parent, name, ino, kind, time);
         Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
     }
@@ -266,24 +264,28 @@ impl Namespace {
 
     fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
+        let space = inode.xattr_space();
         if new.uid.is_some() || new.gid.is_some() {
             inode.kill_privileges(Privileges::All);
         }
-        inode.permissions = new.permissions.unwrap_or(inode.permissions);
+        let freed = space - inode.xattr_space();
+        inode.set_permissions(new.permissions.unwrap_or(inode.permissions));
         inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
         inode.owner.gid = new.gid.unwrap_or(inode.owner.gid);
         inode.accessed = new.accessed.unwrap_or(inode.accessed);
         inode.modified = new.modified.unwrap_or(inode.modified);
         inode.changed = new.changed.unwrap_or(time);
-        self.changed(ino, None)
+        Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 
     fn kill_privileges(&mut self, ino: Ino, privileges: Privileges, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
+        let space = inode.xattr_space();
         if inode.kill_privileges(privileges) {
             inode.changed = time;
         }
-        self.changed(ino, None)
+        let freed = space - inode.xattr_space();
+        Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 
     fn drop_inode(&mut self, ino: Ino) -> Response {
@@ -291,8 +293,8 @@ impl Namespace {
         if !attributes.is_orphan() {
             return Err(Errno::EBUSY);
         }
-        self.inodes.remove(ino);
-        Ok(Changed { attributes, orphan: None, made_inode: false })
+        let freed = self.inodes.remove(ino).map_or(0, |inode| inode.xattr_space());
+        Ok(Changed { attributes, orphan: None, made_inode: false, freed })
     }
 
     /// Adds an entry to a directory, which must not have that name.

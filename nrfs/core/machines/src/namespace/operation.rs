@@ -16,18 +16,15 @@ pub struct WriteOperation {
 #[derive(Debug)]
 pub enum Change {
     /// A new inode under a new name. In a directory with set-group-id it takes the directory's
-    /// group, and a directory takes the bit too.
+    /// group, and a directory takes the bit too. In one with a default access control list it begins
+    /// with that.
     Create {
         /// The directory.
         parent: Ino,
         /// Not there yet.
         name: Name,
         /// What it is.
-        node: NewNode,
-        /// Of the new inode, the umask taken off.
-        permissions: Permissions,
-        /// The caller.
-        owner: Owner,
+        inode: NewInode,
     },
     /// One more name for an inode that is no directory.
     Link {
@@ -86,11 +83,11 @@ pub enum Change {
     SetXattr {
         /// The inode.
         ino: Ino,
-        /// With its prefix: `user.`, `trusted.` or `security.`.
+        /// With its prefix: `user.`, `trusted.` or `security.`; or that of an access control list.
         name: Box<[u8]>,
         /// Up to 64 KiB, by the kernel's limit.
         value: Box<[u8]>,
-        /// Whether it may or must be there already.
+        /// Whether it may or must be there already; an access control list may always.
         mode: XattrMode,
     },
     /// Removes an extended attribute.
@@ -108,6 +105,28 @@ pub enum Change {
 }
 
 /// An inode to be made.
+#[derive(Debug, Clone)]
+pub struct NewInode {
+    /// What it is.
+    pub node: NewNode,
+    /// As the caller asks for them.
+    pub permissions: Permissions,
+    /// The caller's: what is taken off them where no default access control list says it.
+    pub umask: Permissions,
+    /// The caller.
+    pub owner: Owner,
+}
+
+impl NewInode {
+    /// An inode with the permissions of `mode`. Of `umask` nothing but the permissions of the three classes
+    /// counts, as umask(2) has it.
+    pub fn new(node: NewNode, mode: u32, umask: u32, owner: Owner) -> Self {
+        let [permissions, umask] = [mode, umask & 0o777].map(Permissions::from_mode);
+        Self { node, permissions, umask, owner }
+    }
+}
+
+/// What an inode to be made is.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "inode(7) documents them")]
 pub enum NewNode {
@@ -190,6 +209,8 @@ pub enum Privileges {
     /// That, set-user-id, and set-group-id where the group may execute: what goes if somebody without
     /// the right to keep them changes the content.
     All,
+    /// Set-group-id: goes if somebody outside the group sets the access control list.
+    SetGroupId,
 }
 
 /// How setxattr(2) treats an attribute of that name.
@@ -229,4 +250,6 @@ pub struct Changed {
     pub orphan: Option<Ino>,
     /// Whether there is one inode more.
     pub made_inode: bool,
+    /// The space of extended attributes that are gone, as [`xattr_space`](super::xattr_space) counts it.
+    pub freed: u64,
 }

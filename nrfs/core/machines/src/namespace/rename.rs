@@ -2,7 +2,7 @@
 
 use super::inode::Node;
 use super::{Attributes, Changed, Namespace, RenameMode, Response};
-use crate::namespace::NewNode;
+use crate::namespace::{NewInode, NewNode};
 use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 
 /// A directory and a name in it.
@@ -65,9 +65,10 @@ impl Namespace {
         self.arrived(ino, to.0, time);
         let leaves_whiteout = matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout);
         if leaves_whiteout {
-            let whiteout = NewNode::CharacterDevice(0);
+            let [permissions, umask] = [Permissions::from_mode(0); 2];
+            let whiteout = NewInode { node: NewNode::CharacterDevice(0), permissions, umask, owner };
             // The name has just become free in a directory that is there.
-            let made = self.create(from.0, from.1, &whiteout, Permissions::from_mode(0), owner, time);
+            let made = self.create(from.0, from.1, &whiteout, time);
             debug_assert!(made.is_ok());
         }
         leaves_whiteout

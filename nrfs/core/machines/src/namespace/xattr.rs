@@ -1,71 +1,149 @@
-//! Extended attributes, as tmpfs has them: `user.`, `trusted.` and `security.`. Who may use which is
-//! the kernel's to decide, before it asks.
+//! Extended attributes, as tmpfs has them: `user.`, `trusted.` and `security.`; and access control lists,
+//! which are set and read as if they were attributes. Who may use which is the kernel's to decide, before
+//! it asks.
 
-use super::{Namespace, Response, XattrMode};
-use crate::types::{Errno, Ino, Time};
+use std::borrow::Cow;
 
-const PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+use super::acl::Acl;
+use super::{Changed, Namespace, Response, XattrMode};
+use crate::types::{Errno, Ino, Kind, Time};
 
-/// Bytes of names and values that an inode can have: room for one value of the largest size that the
-/// kernel lets through, and as much again.
-const BYTES_MAX: usize = 1 << 17;
+/// What the name of an attribute stands for.
+enum Attribute {
+    AccessList,
+    DefaultList,
+    /// A value that means nothing here.
+    Plain,
+}
+
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
+const TRUSTED: &[u8] = b"trusted.";
+const PREFIXES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
+
+/// Bytes in the longest name, and in the largest value: as many as the kernel lets through.
+const NAME_MAX: usize = 255;
+const VALUE_MAX: usize = 1 << 16;
+
+/// The space that tmpfs says an extended attribute takes. For access control lists it asks none.
+pub fn xattr_space(name: &[u8], value: &[u8]) -> u64 {
+    const BESIDE: usize = 40;
+    match name {
+        ACCESS_LIST | DEFAULT_LIST => 0,
+        _ => (BESIDE + name.len() + value.len()) as u64,
+    }
+}
+
+impl Attribute {
+    fn named(name: &[u8]) -> Result<Self, Errno> {
+        match name {
+            ACCESS_LIST => Ok(Self::AccessList),
+            DEFAULT_LIST => Ok(Self::DefaultList),
+            _ => match PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix)) {
+                None => Err(Errno::EOPNOTSUPP),
+                Some(b"") => Err(Errno::EINVAL),
+                Some(_) => Ok(Self::Plain),
+            },
+        }
+    }
+}
 
 impl Namespace {
     /// The value of an extended attribute.
-    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<&[u8], Errno> {
-        check(name)?;
-        let xattrs = self.inode(ino)?.xattrs.as_ref();
-        xattrs.and_then(|xattrs| xattrs.get(name)).map(Box::as_ref).ok_or(Errno::ENODATA)
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Cow<'_, [u8]>, Errno> {
+        let attribute = Attribute::named(name)?;
+        let inode = self.inode(ino)?;
+        if inode.node.kind() == Kind::Symlink && !matches!(attribute, Attribute::Plain) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let extended = inode.extended().ok_or(Errno::ENODATA)?;
+        let value = match attribute {
+            Attribute::AccessList => extended.acl.as_ref().map(|acl| acl.bytes().into()),
+            Attribute::DefaultList => extended.default_acl.as_ref().map(|acl| acl.bytes().into()),
+            Attribute::Plain => extended.xattrs.get(name).map(|value| Cow::from(&**value)),
+        };
+        value.ok_or(Errno::ENODATA)
     }
 
-    /// Whether an inode has `security.capability`.
-    pub fn has_capability(&self, ino: Ino) -> bool {
-        self.inode(ino).is_ok_and(|inode| inode.has_capability())
-    }
-
-    /// The names of an inode's extended attributes, sorted.
-    pub fn xattr_names(&self, ino: Ino) -> Result<impl Iterator<Item = &[u8]>, Errno> {
-        Ok(self.inode(ino)?.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(Box::as_ref))
+    /// The names of an inode's extended attributes: access control lists first, the rest sorted. Those in
+    /// `trusted.` are shown to root alone.
+    pub fn xattr_names(&self, ino: Ino, is_root: bool) -> Result<impl Iterator<Item = &[u8]>, Errno> {
+        Ok(self.inode(ino)?.extended().into_iter().flat_map(move |extended| {
+            let access = extended.acl.as_ref().map(|_| ACCESS_LIST);
+            let default = extended.default_acl.as_ref().map(|_| DEFAULT_LIST);
+            let plain = extended.xattrs.keys().map(Box::as_ref);
+            access.into_iter().chain(default).chain(plain.filter(move |name| is_root || !name.starts_with(TRUSTED)))
+        }))
     }
 
     pub(super) fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode, time: Time) -> Response {
-        check(name)?;
-        let there = self.inode(ino)?.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(name));
+        match Attribute::named(name)? {
+            Attribute::AccessList => self.set_access_list(ino, Acl::parse(value)?, time),
+            Attribute::DefaultList => self.set_default_list(ino, Acl::parse(value)?, time),
+            Attribute::Plain => self.set_plain(ino, name, value, mode, time),
+        }
+    }
+
+    /// Removes an attribute, which must be there; a list need not.
+    pub(super) fn remove_xattr(&mut self, ino: Ino, name: &[u8], time: Time) -> Response {
+        match Attribute::named(name)? {
+            Attribute::AccessList => self.set_access_list(ino, None, time),
+            Attribute::DefaultList => self.set_default_list(ino, None, time),
+            Attribute::Plain => {
+                let inode = self.inode_mut(ino)?;
+                let removed = inode.change_extended(|extended| extended.xattrs.remove(name)).ok_or(Errno::ENODATA)?;
+                inode.changed = time;
+                Ok(Changed { freed: xattr_space(name, &removed), ..self.changed(ino, None)? })
+            }
+        }
+    }
+
+    /// Sets who may do what. The permissions show it; where they show all of it, no list is kept.
+    fn set_access_list(&mut self, ino: Ino, acl: Option<Acl>, time: Time) -> Response {
+        let inode = self.inode_mut(ino)?;
+        if inode.node.kind() == Kind::Symlink {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        inode.permissions = acl.as_ref().map_or(inode.permissions, |acl| acl.shown_in(inode.permissions));
+        inode.change_extended(|extended| extended.acl = acl.filter(|acl| !acl.is_minimal()));
+        inode.changed = time;
+        self.changed(ino, None)
+    }
+
+    /// Sets what inodes that are made in a directory begin with.
+    fn set_default_list(&mut self, ino: Ino, acl: Option<Acl>, time: Time) -> Response {
+        let inode = self.inode_mut(ino)?;
+        match (inode.node.kind(), &acl) {
+            (Kind::Directory, _) => {
+                inode.change_extended(|extended| extended.default_acl = acl);
+                inode.changed = time;
+            }
+            (Kind::Symlink, _) => return Err(Errno::EOPNOTSUPP),
+            (_, Some(_)) => return Err(Errno::EACCES),
+            (_, None) => {}
+        }
+        self.changed(ino, None)
+    }
+
+    /// Sets an attribute, for whose space the caller has seen.
+    fn set_plain(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode, time: Time) -> Response {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ERANGE);
+        }
+        if value.len() > VALUE_MAX {
+            return Err(Errno::E2BIG);
+        }
+        let xattrs = self.inode(ino)?.extended().map(|extended| &extended.xattrs);
+        let there = xattrs.is_some_and(|xattrs| xattrs.contains_key(name));
         match (mode, there) {
             (XattrMode::Create, true) => return Err(Errno::EEXIST),
             (XattrMode::Replace, false) => return Err(Errno::ENODATA),
             _ => {}
         }
-        let others =
-            self.inode(ino)?.xattrs.iter().flat_map(|xattrs| xattrs.iter()).filter(|(other, _)| ***other != *name);
-        let others: usize = others.map(|(name, value)| name.len() + value.len()).sum();
-        if others + name.len() + value.len() > BYTES_MAX {
-            return Err(Errno::ENOSPC);
-        }
         let inode = self.inode_mut(ino)?;
-        inode.xattrs.get_or_insert_default().insert(name.into(), value.into());
+        let replaced = inode.change_extended(|extended| extended.xattrs.insert(name.into(), value.into()));
         inode.changed = time;
-        self.changed(ino, None)
-    }
-
-    pub(super) fn remove_xattr(&mut self, ino: Ino, name: &[u8], time: Time) -> Response {
-        check(name)?;
-        let inode = self.inode_mut(ino)?;
-        let xattrs = inode.xattrs.as_mut().ok_or(Errno::ENODATA)?;
-        xattrs.remove(name).ok_or(Errno::ENODATA)?;
-        if xattrs.is_empty() {
-            inode.xattrs = None;
-        }
-        inode.changed = time;
-        self.changed(ino, None)
-    }
-}
-
-/// Whether there can be an attribute of that name.
-fn check(name: &[u8]) -> Result<(), Errno> {
-    match PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix)) {
-        None => Err(Errno::EOPNOTSUPP),
-        Some(b"") => Err(Errno::EINVAL),
-        Some(_) => Ok(()),
+        let freed = replaced.map_or(0, |replaced| xattr_space(name, &replaced));
+        Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 }
