@@ -245,9 +245,7 @@ def requests(mount: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_with_the_cache_an_operation_costs_no_more_requests_than_it_must(
-    cached: Path, channel: str, name: str
-) -> None:
+def test_with_the_cache_an_operation_costs_no_more_requests_than_it_must(cached: Path, channel: str, name: str) -> None:
     made = cost(cached, OPERATIONS[name])
     assert made.total() <= OPERATIONS[name].budget[channel], dict(made)
 
