@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, final
@@ -42,6 +42,7 @@ def add_commands(subparsers: Subcommands) -> None:
     workloads = bench.add_subparsers(dest="workload", metavar="WORKLOAD", required=True, parser_class=_OneLineParser)
     _add_leveldb(workloads)
     _add_memory(workloads)
+    _add_files(workloads)
 
 
 def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
@@ -86,6 +87,21 @@ def _add_memory(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.set_defaults(run=run_memory)
 
 
+def _add_files(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "files",
+        help="many files in one directory",
+        description="Makes, lists, stats and deletes many files in one directory, and tells what each costs.",
+    )
+    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where to make the files")
+    parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
+    parser.add_argument(
+        "--counts", type=_counts, default=(10_000, 1_000_000), metavar="N,...", help="files (10000,1000000)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.set_defaults(run=run_files)
+
+
 def _epilog() -> str:
     lines = ["benchmarks:", *(f"  {name:<17} {meaning}" for name, meaning in BENCHMARKS.items())]
     lines += ["", "A benchmark that needs a filled database and comes first gets one, untimed.", "", "presets:"]
@@ -114,7 +130,7 @@ def run_leveldb(options: argparse.Namespace) -> int:
     )
 
     def work() -> None:
-        _check(configuration)
+        _check(configuration.directories, configuration.json)
         from workloads.leveldb import report, rounds
 
         results = rounds.run(configuration)
@@ -142,6 +158,19 @@ def run_memory(options: argparse.Namespace) -> int:
     return _run("memory", work)
 
 
+def run_files(options: argparse.Namespace) -> int:
+    """Measures what files in one directory cost; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import files
+
+        configuration = files.Configuration(options.dir, options.against, options.counts, options.json)
+        _check(configuration.directories, configuration.json)
+        files.show(configuration, files.run(configuration))
+
+    return _run("files", work)
+
+
 def _run(workload: str, work: Callable[[], None]) -> int:
     """Does the work, and says in one line why it could not be done."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
@@ -156,14 +185,14 @@ def _run(workload: str, work: Callable[[], None]) -> int:
     return 0
 
 
-def _check(configuration: Configuration) -> None:
+def _check(directories: Sequence[Path], report: Path | None) -> None:
     """Finds, before hours of work, what would make it vain."""
-    for directory in configuration.directories:
+    for directory in directories:
         if not directory.exists():
             raise WorkloadError(f"{directory}: no such directory")
         if not directory.is_dir():
             raise WorkloadError(f"{directory}: not a directory")
-    _check_json(configuration.json)
+    _check_json(report)
 
 
 def _check_json(path: Path | None) -> None:
@@ -187,6 +216,10 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return number
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(map(_positive, text.split(",")))
 
 
 def _benchmarks(text: str) -> tuple[str, ...]:

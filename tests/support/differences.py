@@ -53,6 +53,9 @@ class Abilities:
     mapped_writes: bool = True
     """Without the kernel's page cache there is no shared mapping: mmap(2) with MAP_SHARED fails with ENODEV."""
 
+    nameless_files: bool = True
+    """pyfuse3 has no request for open(2) with O_TMPFILE: it fails with EOPNOTSUPP."""
+
     truncation_in_vain: bool = True
     """truncate(2) to the size that a file has already stamps its times on tmpfs. Under the writeback cache the kernel
     keeps the times and does not, whatever the file system says; ftruncate(2) stamps them everywhere.
@@ -75,5 +78,6 @@ def abilities_of(cache: str, channel: str) -> Abilities:
         chown_of_nothing=False,
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
+        nameless_files=False,
         truncation_in_vain=not writeback,
     )
