@@ -35,7 +35,9 @@ class Abilities:
     """fallocate(2) with FALLOC_FL_ZERO_RANGE: tmpfs refuses it, the native channels do it."""
 
     hole_seeks: bool = True
-    """Nor for lseek(2) with SEEK_DATA and SEEK_HOLE: the kernel answers that all is data, up to the end."""
+    """Nor for lseek(2) with SEEK_DATA and SEEK_HOLE: the kernel answers that all is data, up to the end. So it does on
+    all channels under the writeback cache: it does not tell of the data that it has collected.
+    """
 
     xattr_flags_that_exclude_each_other: bool = True
     """setxattr(2) with XATTR_CREATE and XATTR_REPLACE can only fail; pyfuse3 takes it for XATTR_CREATE."""
@@ -73,7 +75,7 @@ def abilities_of(cache: str, channel: str) -> Abilities:
     return Abilities(
         fallocate=native,
         refusal_of_zero_ranges=not native,
-        hole_seeks=native,
+        hole_seeks=native and not writeback,
         xattr_flags_that_exclude_each_other=native,
         chown_of_nothing=False,
         removal_of_a_list_by_outsiders=False,

@@ -24,7 +24,7 @@ type Shard = HashMap<Ino, Hold>;
 /// The inodes that somebody holds.
 pub(crate) struct Holds {
     shards: [Mutex<Shard>; Self::SHARDS],
-    /// Inodes without a name that somebody holds.
+    /// Inodes without a name that are not buried yet.
     orphans: AtomicUsize,
 }
 
@@ -39,7 +39,7 @@ impl Holds {
         Self { shards: std::array::from_fn(|_| Mutex::default()), orphans: AtomicUsize::new(0) }
     }
 
-    /// Whether there are inodes without a name that somebody holds.
+    /// Whether there are inodes without a name that are not buried yet.
     pub fn has_orphans(&self) -> bool {
         self.orphans.load(Ordering::SeqCst) > 0
     }
@@ -72,7 +72,6 @@ impl Holds {
             Self::shrink(&mut shard);
             return false;
         }
-        self.orphans.fetch_sub(1, Ordering::SeqCst);
         true
     }
 
@@ -84,14 +83,16 @@ impl Holds {
         let hold = shard.entry(ino).or_default();
         hold.is_orphan = true;
         hold.is_dying = hold.count == 0;
-        self.orphans.fetch_add(usize::from(!hold.is_dying), Ordering::SeqCst);
+        self.orphans.fetch_add(1, Ordering::SeqCst);
         hold.is_dying
     }
 
     /// Forgets an inode that has been dropped.
     pub fn bury(&self, ino: Ino) {
         let mut shard = self.shard(ino);
-        shard.remove(&ino);
+        if shard.remove(&ino).is_some() {
+            self.orphans.fetch_sub(1, Ordering::SeqCst);
+        }
         Self::shrink(&mut shard);
     }
 
@@ -129,6 +130,19 @@ mod tests {
         assert!(!holds.remove(ino, 1));
         assert!(!holds.remove(ino, 1));
         assert!(holds.orphan(ino));
+    }
+
+    #[test]
+    fn an_orphan_counts_until_it_is_buried() {
+        let holds = Holds::new();
+        let ino = Ino(5);
+        holds.add(ino, 1).unwrap();
+        assert!(!holds.has_orphans());
+        assert!(!holds.orphan(ino));
+        assert!(holds.remove(ino, 1));
+        assert!(holds.has_orphans());
+        holds.bury(ino);
+        assert!(!holds.has_orphans());
     }
 
     #[test]

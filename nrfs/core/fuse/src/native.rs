@@ -150,6 +150,8 @@ impl Native<'_> {
                 let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE as u32 != 0;
                 done(fs.allocate(ino, offset, length, AllocateMode::from_flags(mode)?, keep_size, token))?
             }
+            // The kernel does not tell of what it has collected: to it, all is data then.
+            Opcode::Lseek if self.agreement.has(flags::WRITEBACK_CACHE) => return Err(Errno::ENOSYS),
             Opcode::Lseek => {
                 let LseekArguments { offset, whence, .. } = request.argument()?;
                 Answer::Offset(fs.seek(ino, offset, Whence::from_number(whence)?, token)?)

@@ -222,6 +222,8 @@ pub enum XattrMode {
     Create,
     /// It must be there.
     Replace,
+    /// It must be there and must not: always an error.
+    CreateAndReplace,
 }
 
 impl XattrMode {
@@ -229,10 +231,12 @@ impl XattrMode {
     pub fn from_flags(flags: u32) -> Result<Self, Errno> {
         const CREATE: u32 = libc::XATTR_CREATE as u32;
         const REPLACE: u32 = libc::XATTR_REPLACE as u32;
+        const CREATE_AND_REPLACE: u32 = CREATE | REPLACE;
         match flags {
             0 => Ok(Self::Set),
             CREATE => Ok(Self::Create),
             REPLACE => Ok(Self::Replace),
+            CREATE_AND_REPLACE => Ok(Self::CreateAndReplace),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -136,8 +136,8 @@ impl Namespace {
         let xattrs = self.inode(ino)?.extended().map(|extended| &extended.xattrs);
         let there = xattrs.is_some_and(|xattrs| xattrs.contains_key(name));
         match (mode, there) {
-            (XattrMode::Create, true) => return Err(Errno::EEXIST),
-            (XattrMode::Replace, false) => return Err(Errno::ENODATA),
+            (XattrMode::Create | XattrMode::CreateAndReplace, true) => return Err(Errno::EEXIST),
+            (XattrMode::Replace | XattrMode::CreateAndReplace, false) => return Err(Errno::ENODATA),
             _ => {}
         }
         let inode = self.inode_mut(ino)?;
