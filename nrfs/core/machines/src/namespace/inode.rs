@@ -167,7 +167,7 @@ impl Inode {
     pub fn kill_privileges(&mut self, privileges: Privileges) -> bool {
         let loses = self.has_privileges(privileges);
         self.permissions = self.permissions_without(privileges);
-        if privileges != Privileges::SetGroupId && self.has_capability() {
+        if self.loses_capability(privileges) {
             self.change_extended(|extended| extended.xattrs.remove(Self::CAPABILITY));
         }
         loses
@@ -175,8 +175,11 @@ impl Inode {
 
     /// Whether the inode has any of these privileges.
     pub fn has_privileges(&self, privileges: Privileges) -> bool {
-        self.permissions_without(privileges) != self.permissions
-            || privileges != Privileges::SetGroupId && self.has_capability()
+        self.permissions_without(privileges) != self.permissions || self.loses_capability(privileges)
+    }
+
+    fn loses_capability(&self, privileges: Privileges) -> bool {
+        privileges != Privileges::SetGroupId && self.node.kind() != Kind::Directory && self.has_capability()
     }
 
     fn permissions_without(&self, privileges: Privileges) -> Permissions {
