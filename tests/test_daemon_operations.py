@@ -315,6 +315,7 @@ def test_requests_carry_up_to_a_mebibyte(mount_nrfs: Mounts) -> None:
 class Context:
     uid = 0
     gid = 0
+    umask = 0
 
 
 def answered(request: Coroutine[Any, Any, Reply]) -> Reply:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.mounts import configurations, mounted_pair, Pair
+from support.mounts import Pair, configurations, mounted_pair
 from support.workers import end, pause, run_at_once, start
 
 CONFIGURATIONS = configurations([1, 2], ("writeback", "none"))

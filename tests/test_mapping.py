@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.compare import Failed, outcome
 from support.generating import generated
-from support.mounts import configurations, mounted_pair, Pair
+from support.mounts import Pair, configurations, mounted_pair
 from support.syscalls import linkat
 from support.workers import run_at_once
 

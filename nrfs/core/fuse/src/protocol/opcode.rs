@@ -72,7 +72,7 @@ opcodes! {
     Poll = 40, "poll", 24;
     BatchForget = 42, "forget", 8;
     Fallocate = 43, "fallocate", 32;
-    Readdirplus = 44, "readdirplus", 40;
+    Readdirplus = 44, "readdir", 40;
     Rename2 = 45, "rename", 16;
     Lseek = 46, "lseek", 24;
     CopyFileRange = 47, "copy_file_range", 56;
