@@ -519,7 +519,7 @@ def test_a_held_file_outlives_its_name_with_all_it_has() -> None:
     assert filesystem.getxattr(ino, b"user.a") == b"value"
     assert filesystem.write(ino, 7, b" and more") == 9
     assert outcome(lambda: filesystem.link(ino, nrfs.ROOT, b"back")) == "ENOENT"
-    assert filesystem.capacity().inodes_free == 8
+    assert filesystem.capacity().inodes_free == 7  # The attribute takes some of the space of one, as on tmpfs.
     filesystem.forget(ino)
     assert filesystem.capacity().inodes_free == 9
     for call in (lambda: filesystem.attributes(ino), lambda: filesystem.getxattr(ino, b"user.a")):
