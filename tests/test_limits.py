@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -122,6 +123,61 @@ def test_a_lack_of_space_is_never_silent(pair: Pair, how: str) -> None:
         told.append(outcome(os.close, descriptor))
     assert Failed("ENOSPC") in told
     assert used(path)[0] <= SIZE
+
+
+def test_what_is_there_is_not_harmed_by_what_does_not_fit(pair: Pair) -> None:
+    """A full file system refuses new pages alone: old ones can be written, and read as they were."""
+    directory = pair.directories("harm")[1]
+    kept = Pattern(5, SIZE // 2).bytes()
+    (directory / "kept").write_bytes(kept)
+    descriptor = os.open(directory / "kept", os.O_RDWR)
+    other = os.open(directory / "other", os.O_RDWR | os.O_CREAT)
+    try:
+        told = [outcome(os.write, other, b"o" * SIZE), outcome(os.fsync, other)]
+        assert Failed("ENOSPC") in told or told == [SIZE // 2, None]
+        assert outcome(os.pwrite, other, b"p" * PAGE, 3 * SIZE) == (
+            Failed("ENOSPC") if is_written_through(pair) else PAGE
+        )
+        assert outcome(os.fsync, other) == (None if is_written_through(pair) else Failed("ENOSPC"))
+        assert used(directory)[0] == SIZE
+        assert os.pwrite(descriptor, b"changed", PAGE - 3) == 7
+        os.fsync(descriptor)
+        kept = kept[: PAGE - 3] + b"changed" + kept[PAGE + 4 :]
+        assert os.pread(descriptor, SIZE, 0) == kept
+        os.ftruncate(other, PAGE)
+        assert used(directory)[0] == SIZE // 2 + PAGE
+        assert (os.pwrite(descriptor, kept, SIZE // 2), outcome(os.fsync, descriptor)) == (
+            (SIZE // 2 - PAGE, None) if is_written_through(pair) else (SIZE // 2, Failed("ENOSPC"))
+        )
+        assert os.pread(descriptor, SIZE // 2, 0) == kept
+    finally:
+        os.close(other)
+        with suppress(OSError):  # Once more, what fsync has told.
+            os.close(descriptor)
+    Path("/proc/sys/vm/drop_caches").write_text("1\n")
+    assert (directory / "kept").read_bytes()[: SIZE // 2] == kept
+    assert (directory / "other").read_bytes()[:PAGE] == b"o" * PAGE
+
+
+@pytest.mark.parametrize("end", ["fsync", "close"])
+def test_the_space_told_is_never_less_than_what_was_accepted(pair: Pair, end: str) -> None:
+    """Accepted is what was synced or closed: what the kernel still holds back is told to nobody."""
+    for directory in pair.directories("told"):
+        accepted = 0
+        for number in range(12):
+            descriptor = os.open(directory / f"{number}", os.O_WRONLY | os.O_CREAT)
+            accepted += os.write(descriptor, bytes([number + 1]) * (number + 1) * 3 * PAGE)
+            if end == "fsync":
+                os.fsync(descriptor)
+            else:
+                os.close(descriptor)
+            assert used(directory)[0] == accepted
+            if end == "fsync":
+                os.close(descriptor)
+            if number % 3 == 2:
+                os.truncate(directory / f"{number}", PAGE)
+                accepted -= (3 * (number + 1) - 1) * PAGE
+                assert used(directory)[0] == accepted
 
 
 def test_a_program_that_copies_too_much_fails_as_on_tmpfs(pair: Pair) -> None:
