@@ -540,6 +540,18 @@ def test_seeks_for_holes_are_not_carried_and_find_data_up_to_the_end(pair: Pair)
         os.close(descriptor)
 
 
+def test_truncation_in_vain_of_a_file_without_pages_stamps_it_where_the_kernel_keeps_no_times(pair: Pair) -> None:
+    told = []
+    for directory in pair.directories("in vain"):
+        path = directory / "file"
+        path.touch()
+        os.truncate(path, 10)
+        os.utime(path, (0, 0))
+        os.truncate(path, 10)
+        told.append(path.stat().st_mtime == 0)
+    assert told == [True, pair.configuration.cache == "writeback"]
+
+
 def test_the_times_of_a_fifo_are_not_told_by_what_goes_through_it(pair: Pair) -> None:
     stamps = []
     for directory in pair.directories("fifo"):

@@ -7,6 +7,8 @@ Besides what a mount can do, it differs in this:
 - a hard link costs no inode; on tmpfs each costs one (``test_limits``);
 - under the writeback cache, a lack of space is told by fsync(2) or close(2), not by write(2) (``test_limits``);
 - under the writeback cache, st_blocks of an open file tells what it was when the file was last closed;
+- without the page cache, truncate(2) to the size that a file has already stamps its times; on tmpfs not if it has no
+  pages;
 - what goes through a fifo does not change the times of its name: the kernel does not tell the file system;
 - set-group-id on a file without the group's right to execute stays when somebody outside the group changes the file:
   the kernel does not tell the file system to take it away, as it does where the group may execute;
@@ -59,8 +61,8 @@ class Abilities:
     """pyfuse3 has no request for open(2) with O_TMPFILE: it fails with EOPNOTSUPP."""
 
     truncation_in_vain: bool = True
-    """truncate(2) to the size that a file has already stamps its times on tmpfs. Under the writeback cache the kernel
-    keeps the times and does not, whatever the file system says; ftruncate(2) stamps them everywhere.
+    """truncate(2) to the size that a file with pages has already stamps its times on tmpfs. Under the writeback cache
+    the kernel keeps the times and does not, whatever the file system says; ftruncate(2) stamps them everywhere.
     """
 
 
