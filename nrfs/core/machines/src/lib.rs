@@ -10,12 +10,14 @@
 //! - [`types`]: inode numbers, names, times, errnos;
 //! - [`digest`]: one number for a whole state, to compare replicas by;
 //! - [`namespace`]: the tree, and all about an inode but its content;
-//! - [`content`]: the bytes of each file.
+//! - [`content`]: the bytes of each file;
+//! - [`scheduler`]: which process runs on which core.
 
 #![forbid(unsafe_code)]
 
 pub mod content;
 pub mod digest;
 pub mod namespace;
+pub mod scheduler;
 mod table;
 pub mod types;

@@ -47,10 +47,12 @@ impl Time {
 pub enum Errno {
     EPERM = libc::EPERM,
     ENOENT = libc::ENOENT,
+    ESRCH = libc::ESRCH,
     ENXIO = libc::ENXIO,
     E2BIG = libc::E2BIG,
     EBUSY = libc::EBUSY,
     EEXIST = libc::EEXIST,
+    ENODEV = libc::ENODEV,
     ENOTDIR = libc::ENOTDIR,
     EISDIR = libc::EISDIR,
     EINVAL = libc::EINVAL,
@@ -61,6 +63,7 @@ pub enum Errno {
     ENOTEMPTY = libc::ENOTEMPTY,
     ENODATA = libc::ENODATA,
     EOPNOTSUPP = libc::EOPNOTSUPP,
+    EALREADY = libc::EALREADY,
 }
 
 impl Errno {
