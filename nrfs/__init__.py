@@ -1,5 +1,29 @@
-"""nrfs: a node-replicated in-memory file system, as a mount and as a library."""
+"""nrfs: a node-replicated in-memory file system, as a mount and as a library; and a scheduler beside it."""
 
-from nrfs._core import ROOT, Attributes, Capacity, DirectoryEntry, Filesystem, Relay, release_memory
+from nrfs._core import (
+    ROOT,
+    Attributes,
+    Capacity,
+    Core,
+    DirectoryEntry,
+    Filesystem,
+    Process,
+    Relay,
+    Scheduler,
+    Upcall,
+    release_memory,
+)
 
-__all__ = ["ROOT", "Attributes", "Capacity", "DirectoryEntry", "Filesystem", "Relay", "release_memory"]
+__all__ = [
+    "ROOT",
+    "Attributes",
+    "Capacity",
+    "Core",
+    "DirectoryEntry",
+    "Filesystem",
+    "Process",
+    "Relay",
+    "Scheduler",
+    "Upcall",
+    "release_memory",
+]

@@ -9,7 +9,19 @@ from typing import Any, Final, Literal, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["ROOT", "Attributes", "Capacity", "DirectoryEntry", "Filesystem", "Relay", "release_memory"]
+__all__ = [
+    "ROOT",
+    "Attributes",
+    "Capacity",
+    "Core",
+    "DirectoryEntry",
+    "Filesystem",
+    "Process",
+    "Relay",
+    "Scheduler",
+    "Upcall",
+    "release_memory",
+]
 
 ROOT: Final[int]
 """The inode number of the root directory."""
@@ -192,3 +204,122 @@ class Relay:
         """A descriptor that is readable once no more requests will come."""
     def end(self) -> None:
         """Ends the relay, after pyfuse3 was ended."""
+
+@final
+class Core:
+    """A core, as it is now."""
+
+    core: int
+    """Its number: the kernel's number of the CPU, unless cores are emulated."""
+    node: int
+    online: bool
+    process: int | None
+    """Whose it is."""
+    executor: int | None
+    """What the process runs with there."""
+
+@final
+class Process:
+    """What a process wants and has."""
+
+    wanted: int
+    """Cores, in all."""
+    cores: list[int]
+    """Those it has, in ascending order."""
+    cached_executors: int
+    """Executors that it has on no core."""
+    upcalls: int
+    """Those it has not taken yet."""
+
+@final
+class Upcall:
+    """What a process is told of one of its cores."""
+
+    core: int
+    executor: int
+    """What it runs, or ran, with there."""
+    given: bool
+    """Whether the core was given; otherwise it was taken."""
+    reason: Literal["share", "offline", "failed"] | None
+    """Why it was taken: its share is smaller, or it wants fewer; the core stopped; core and executor are lost."""
+
+@final
+class Scheduler:
+    """Gives cores to processes, alike on every node: for programs that share a machine by agreement, as the runs of
+    ``nrfs bench`` do, and to study a replicated scheduler.
+
+    It is coarse-grained and kernel-level, as that of NrOS (OSDI '21): which thread runs on a core is the
+    process's own business, and it learns of each core given or taken by an *upcall*, after "Scheduler Activations"
+    (Anderson et al., 1992). On each core it has an *executor*, made when first needed and then kept for the
+    next core of the same node.
+
+    The policy: shares are max-min fair by progressive filling (Bertsekas & Gallager, "Data Networks", 1992), so no
+    core is idle that somebody wants, and nobody has two cores fewer than another unless it wants no more. Cores that
+    cannot be shared out evenly go round: at each ``tick`` those who have waited longest get them, so of ``n``
+    processes everyone who wants a core has one at some time within ``n`` ticks. A process gets cores of the nodes
+    where it runs most, then where it has executors, then where most are idle; and it loses cores first where it has
+    the fewest.
+
+    Calls release the GIL; reads run at the replica of the node that the thread is on.
+
+    Args:
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
+            ones that split the CPUs evenly.
+        cores: None for the CPUs that this process may use; or a number of emulated ones, split evenly over the nodes.
+
+    Raises:
+        ValueError: an argument out of range, with the reason.
+
+    """
+
+    def __new__(cls, *, nodes: Literal["auto"] | int = "auto", cores: int | None = None) -> Self: ...
+
+    # Processes. Without such a process: ProcessLookupError (ESRCH). Without such a core: OSError with ENODEV.
+    def create(self) -> int:
+        """A new process, which wants no core yet. Its number is never used again."""
+    def exit(self, process: int) -> None:
+        """Ends a process: its cores are free, its executors and upcalls are gone."""
+    def request(self, process: int, cores: int) -> int:
+        """The process wants ``cores`` cores in all, more or fewer than before. Returns how many it has now; it hears by
+        upcalls of those that come and go later, too.
+
+        Raises:
+            OSError: EINVAL where there are not that many cores.
+
+        """
+    def release(self, process: int, core: int) -> None:
+        """Gives a core back; the process wants one fewer. No upcall tells of it.
+
+        Raises:
+            PermissionError: the core is not the process's.
+
+        """
+    def upcalls(self, process: int) -> list[Upcall]:
+        """Takes what the process has not been told yet, in the order in which it happened."""
+    def free_executors(self, process: int) -> int:
+        """Frees the executors that the process has on no core. Returns how many."""
+
+    # Cores
+    def tick(self) -> None:
+        """A quantum is over: cores that cannot be shared out evenly go to those who have waited longest."""
+    def offline(self, core: int) -> None:
+        """The core stops, its executor saved. OSError with EALREADY where it is offline."""
+    def fail(self, core: int) -> None:
+        """The core is lost, and its executor with it. OSError with EALREADY where it is offline."""
+    def online(self, core: int) -> None:
+        """The core can be given to processes again. OSError with EALREADY where it is online."""
+
+    # Looks, on this node's replica
+    def executor(self, core: int) -> int | None:
+        """The executor that runs on a core."""
+    def cores(self) -> list[Core]:
+        """All cores, in ascending order."""
+    def processes(self) -> list[int]:
+        """All processes, in ascending order."""
+    def process(self, process: int) -> Process: ...
+    def executors_made(self) -> int:
+        """How many executors were ever made; each number up to it was one executor's."""
+    def verify(self) -> dict[str, Any]:
+        """Brings every replica to the same position in the log and returns each one's digest there:
+        ``{"log": str, "position": int, "digests": [str, ...]}``.
+        """

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use machines::content::{self, Content};
 use machines::namespace::{self, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
-use memory::{Arena, PAGE_SIZE, Topology};
+use memory::{Arena, Nearby, PAGE_SIZE, Topology};
 use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
@@ -16,7 +16,7 @@ use crate::capacity::{Capacity, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
 use crate::size::{Size, machine_memory};
-use crate::tokens::{Token, Tokens};
+use crate::tokens::Token;
 
 /// How a file system is to be.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub struct Filesystem {
     pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
     pub(crate) ledger: Ledger,
     holds: Holds,
-    tokens: Tokens,
+    tokens: Nearby<Token>,
 }
 
 /// Keeps an inode alive while an operation on it runs.
@@ -109,7 +109,7 @@ impl Filesystem {
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
             Content::new(Arena::new(topology.nodes()[node.0].physical))
         });
-        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Tokens::new(nodes));
+        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Nearby::new(&topology));
         Ok(Self { topology, namespace, content, ledger, holds, tokens })
     }
 
@@ -120,11 +120,7 @@ impl Filesystem {
 
     /// Calls with a place at the replica of the node that the calling thread runs on.
     pub fn with_token<R>(&self, call: impl FnOnce(&Token) -> R) -> R {
-        let node = self.tokens.nearest_node(&self.topology);
-        let token = self.tokens.take(node).unwrap_or_else(|| self.register(node));
-        let result = call(&token);
-        self.tokens.give_back(token);
-        result
+        self.tokens.with(&self.topology, |node| self.register(NodeId(node)), call)
     }
 
     /// How much there is and how much is left.

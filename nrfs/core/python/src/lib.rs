@@ -3,6 +3,7 @@
 mod convert;
 mod filesystem;
 mod relay;
+mod scheduler;
 
 /// A tree of a million files that is deleted leaves nothing behind in this one.
 #[global_allocator]
@@ -18,6 +19,8 @@ mod _core {
     use super::filesystem::Filesystem;
     #[pymodule_export]
     use super::relay::Relay;
+    #[pymodule_export]
+    use super::scheduler::{Core, Process, Scheduler, Upcall};
 
     /// Gives memory that is free, and kept to be used again, back to the system.
     #[pyfunction]
