@@ -13,7 +13,7 @@
 //!
 //! # The order in which an operation completes
 //!
-//! It is applied, `local_tail` and then the log's completed tail are advanced, all of that in write
+//! It is applied, the replica's local tail and then the log's completed tail are advanced, all of that in write
 //! mode; then readers are let in, and then its thread gets the response. So whoever has the response,
 //! or has read the new state on some node, knows that any later read, on any node, finds a completed
 //! tail that makes it catch up with the operation.
@@ -27,7 +27,7 @@
 
 use std::{
     collections::VecDeque,
-    process,
+    mem, process,
     sync::{
         Arc,
         atomic::{AtomicU64 as Counter, Ordering::Relaxed},
@@ -41,13 +41,20 @@ use crate::{
     log::{Entry, Log},
     rwlock::{Reader, RwLock, Update},
     slot::Slot,
-    sync::{AtomicU64, Backoff, Ordering},
+    sync::Backoff,
 };
 
 /// What an entry of the log asks of each replica.
 pub(crate) enum Logged<D: Dispatch> {
     Operation(D::WriteOperation),
     Observation(Observation<D>),
+}
+
+impl<D: Dispatch> Logged<D> {
+    /// Whether dropping it gives something back.
+    fn owns_something(&self) -> bool {
+        mem::needs_drop::<D::WriteOperation>() || matches!(self, Self::Observation(_))
+    }
 }
 
 /// A look at every replica at the same position.
@@ -76,8 +83,6 @@ pub(crate) struct Replica<D: Dispatch> {
 pub(crate) struct Partition<D: Dispatch> {
     node: NodeId,
     log: Arc<Log<Logged<D>>>,
-    /// Every entry before it has been applied here. Stored in write mode.
-    local_tail: CachePadded<AtomicU64>,
     lock: RwLock<Combiner<D>, D>,
     counters: CachePadded<Counters>,
 }
@@ -147,17 +152,16 @@ impl<D: Dispatch> Partition<D> {
             unanswered: VecDeque::new(),
             answers: VecDeque::new(),
         };
-        Self {
-            node,
-            log,
-            local_tail: CachePadded::new(AtomicU64::new(0)),
-            lock: RwLock::new(combiner, structure),
-            counters: CachePadded::default(),
-        }
+        Self { node, log, lock: RwLock::new(combiner, structure), counters: CachePadded::default() }
     }
 
     pub(crate) fn log(&self) -> &Log<Logged<D>> {
         &self.log
+    }
+
+    /// Every entry before it has been applied here. Advanced in write mode.
+    fn local_tail(&self) -> u64 {
+        self.log.local_tail(self.node)
     }
 
     fn join(&self) -> Seat<D> {
@@ -190,7 +194,7 @@ impl<D: Dispatch> Partition<D> {
 
     /// Applies at least every entry before `position`, which is not after the tail.
     pub(crate) fn catch_up(&self, position: u64) {
-        let done = || self.local_tail.load(Ordering::Acquire) >= position;
+        let done = || self.local_tail() >= position;
         if !done() {
             if let Some(mut update) = self.lock.update_unless(done) {
                 self.apply(&mut update);
@@ -212,8 +216,9 @@ impl<D: Dispatch> Partition<D> {
         help: impl Fn(),
     ) -> Answer<D> {
         let slot = &seat.slot;
+        let drop_at_once = payload_bytes != 0 || logged.owns_something();
         // SAFETY: `&mut Seat` makes this thread the slot's owner, and the answer is taken below.
-        unsafe { slot.post(Entry { origin: self.node, payload_bytes, operation: logged }) };
+        unsafe { slot.post(Entry { origin: self.node, payload_bytes, drop_at_once, operation: logged }) };
         let mut backoff = Backoff::default();
         while let Some(mut update) = self.lock.update_unless(|| slot.is_answered()) {
             self.combine(&mut update);
@@ -252,7 +257,7 @@ impl<D: Dispatch> Partition<D> {
 
     /// Applies everything up to the tail if this replica is behind and its lock is free.
     pub(crate) fn help(&self) {
-        if self.local_tail.load(Ordering::Relaxed) < self.log.tail() {
+        if self.local_tail() < self.log.tail() {
             if let Some(mut update) = self.lock.try_update() {
                 let applied = self.apply(&mut update);
                 add(&self.counters.helped, applied);
@@ -263,7 +268,7 @@ impl<D: Dispatch> Partition<D> {
     /// Applies everything up to the tail, and answers what this partition has appended of it.
     /// Returns the number of entries.
     fn apply(&self, update: &mut Update<'_, Combiner<D>, D>) -> u64 {
-        let start = self.local_tail.load(Ordering::Relaxed);
+        let start = self.local_tail();
         let tail = self.log.tail();
         if start == tail {
             return 0;
@@ -271,7 +276,7 @@ impl<D: Dispatch> Partition<D> {
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
             for position in start..tail {
-                // SAFETY: `position` is before the tail; `local_tail` counts what is applied here,
+                // SAFETY: `position` is before the tail; the local tail counts what is applied here,
                 // under this lock, so each position comes once and in order.
                 let answer = unsafe {
                     self.log.apply(position, |entry| {
@@ -287,9 +292,8 @@ impl<D: Dispatch> Partition<D> {
                 };
                 combiner.answers.extend(answer);
             }
-            std::mem::forget(fail_stop);
-            self.local_tail.store(tail, Ordering::Release);
-            self.log.complete(tail);
+            mem::forget(fail_stop);
+            self.log.complete(self.node, tail);
         });
         let Combiner { slots, unanswered, answers, .. } = update.state();
         while let Some(answer) = answers.pop_front() {
@@ -303,7 +307,7 @@ impl<D: Dispatch> Partition<D> {
 
     fn statistics(&self) -> PartitionStatistics {
         PartitionStatistics {
-            local_tail: LogPosition(self.local_tail.load(Ordering::Acquire)),
+            local_tail: LogPosition(self.local_tail()),
             batches: self.counters.batches.load(Relaxed),
             operations: self.counters.operations.load(Relaxed),
             helped: self.counters.helped.load(Relaxed),
