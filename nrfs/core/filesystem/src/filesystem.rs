@@ -38,6 +38,9 @@ pub struct Configuration {
 /// Logs beyond this would only cost memory: more than there are threads to fill them.
 pub const LOGS_MAX: usize = 1024;
 
+/// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
+const LOG_ENTRIES: usize = 1024;
+
 /// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigurationError {
@@ -103,7 +106,7 @@ impl Filesystem {
         }
         let nodes = topology.nodes().len();
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
-        let one_log = nr::Configuration { nodes, ..nr::Configuration::default() };
+        let one_log = nr::Configuration { nodes, log_entries: LOG_ENTRIES, ..nr::Configuration::default() };
         let many_logs = nr::Configuration { logs, ..one_log };
         let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {

@@ -17,7 +17,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     LogPosition, LogStatistics, NodeId,
-    sync::{AtomicU32, AtomicU64, Mutex, Ordering, UnsafeCell, lock},
+    sync::{AtomicU32, AtomicU64, Mutex, Ordering, UnsafeCell, try_lock},
 };
 
 /// An operation on its way to all replicas.
@@ -59,7 +59,7 @@ pub(crate) struct Log<T> {
 
 /// What an appender works with: together, as its cache line comes from another node's appender.
 struct End {
-    /// Held to append, unless there is only one replica.
+    /// Held to append.
     appending: Mutex<()>,
     /// Every position before it may be written: all replicas have passed what was there. An old value
     /// says less than is true. Used under `appending`.
@@ -80,9 +80,11 @@ unsafe impl<T: Send + Sync> Sync for Log<T> {}
 unsafe impl<T: Send> Send for Log<T> {}
 
 impl<T> Log<T> {
-    /// A log that `replicas` replicas follow from its beginning. `entries` is a power of two.
+    /// A log that `replicas` replicas follow from its beginning. `entries` is a power of two. A single
+    /// replica [passes](Self::pass) operations, and there is no place to keep any.
     pub(crate) fn new(replicas: usize, entries: usize, payload_bound: usize) -> Self {
         assert!(entries.is_power_of_two());
+        let entries = if replicas == 1 { 0 } else { entries };
         let place = || Place { remaining: AtomicU32::new(0), entry: UnsafeCell::new(None) };
         Self {
             places: (0..entries).map(|_| place()).collect(),
@@ -100,14 +102,11 @@ impl<T> Log<T> {
         }
     }
 
-    /// Moves entries from the front of `batch` into the log, in order, until there is no more room.
-    /// The caller who finds some left over helps other replicas, and comes back.
-    ///
-    /// # Safety
-    ///
-    /// One thread at a time calls this for the same `appender`, which is one of the replicas.
-    pub(crate) unsafe fn append(&self, appender: NodeId, batch: &mut VecDeque<Entry<T>>) {
-        let _appending = (self.local_tails.len() > 1).then(|| lock(&self.end.appending));
+    /// Moves entries from the front of `batch` into the log, in order, until there is no more room; or
+    /// moves none and returns false, if another node's combiner is appending now. The caller who finds
+    /// some left over helps other replicas, and comes back.
+    pub(crate) fn append(&self, appender: NodeId, batch: &mut VecDeque<Entry<T>>) -> bool {
+        let Some(_appending) = try_lock(&self.end.appending) else { return false };
         let node = appender.0 as u64;
         let next = self.end.next_payload.load(Ordering::Relaxed);
         let others_turn = next != NOBODY && next != node;
@@ -126,8 +125,8 @@ impl<T> Log<T> {
             let entry = batch.pop_front();
             let place = self.place(tail);
             // SAFETY: all replicas have passed what was there, and the place is at or after the tail, so
-            // no replica looks at it until the tail is stored below. There is one appender: `appending`
-            // sees to that, or with a single replica the caller.
+            // no replica looks at it until the tail is stored below. `appending` is held, so there is
+            // one appender.
             place.entry.with_mut(|cell| unsafe { *cell = entry });
             if drop_at_once {
                 place.remaining.store(self.local_tails.len() as u32, Ordering::Relaxed);
@@ -141,6 +140,20 @@ impl<T> Log<T> {
             self.end.next_payload.store(node, Ordering::Relaxed);
         } else if batch.is_empty() && next == node {
             self.end.next_payload.store(NOBODY, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Whether there is only one replica.
+    pub(crate) fn is_followed_by_one(&self) -> bool {
+        self.local_tails.len() == 1
+    }
+
+    /// Counts operations that the only replica there is has applied without the log.
+    pub(crate) fn pass(&self, operations: u64) {
+        let position = self.end.tail.load(Ordering::Relaxed) + operations;
+        for tail in [&self.end.tail, &self.local_tails[0], &self.completed_tail] {
+            tail.store(position, Ordering::Release);
         }
     }
 
@@ -184,9 +197,7 @@ impl<T> Log<T> {
     /// from one thread at a time, with ever higher positions.
     pub(crate) fn complete(&self, replica: NodeId, position: u64) {
         self.local_tails[replica.0].store(position, Ordering::Release);
-        if self.local_tails.len() == 1 {
-            self.completed_tail.store(position, Ordering::Release);
-        } else if self.completed_tail.load(Ordering::Relaxed) < position {
+        if self.completed_tail.load(Ordering::Relaxed) < position {
             self.completed_tail.fetch_max(position, Ordering::AcqRel);
         }
     }
@@ -221,7 +232,7 @@ impl<T> Log<T> {
     }
 
     /// Counts a replica off, and says whether it was the last. If it is the only one left, nobody else
-    /// writes `remaining`, and with a single replica that is always so: no read-modify-write then.
+    /// writes `remaining`: no read-modify-write then.
     fn is_last(&self, place: &Place<T>) -> bool {
         place.remaining.load(Ordering::Acquire) == 1 || place.remaining.fetch_sub(1, Ordering::AcqRel) == 1
     }

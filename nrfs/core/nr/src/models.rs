@@ -106,8 +106,7 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
             .collect();
         let mut applied = 0;
         while applied < ENTRIES {
-            // SAFETY: this is the only thread that appends.
-            unsafe { log.append(NodeId(0), &mut batch) };
+            assert!(log.append(NodeId(0), &mut batch));
             follow(&log, 0, &mut applied);
             thread::yield_now();
         }

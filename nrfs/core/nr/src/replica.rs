@@ -18,6 +18,9 @@
 //! or has read the new state on some node, knows that any later read, on any node, finds a completed
 //! tail that makes it catch up with the operation.
 //!
+//! A replica that is the only one needs no log, and answers in write mode: a thread that reads what it
+//! has just written waits for the other answers.
+//!
 //! # Helping
 //!
 //! A combiner that finds the log full leaves the rest of its batch to the next combiner of the
@@ -51,6 +54,17 @@ pub(crate) enum Logged<D: Dispatch> {
 }
 
 impl<D: Dispatch> Logged<D> {
+    /// Does what is asked on the replica of `node`.
+    fn run(&self, node: NodeId, position: LogPosition, structure: &mut D) -> Answer<D> {
+        match self {
+            Self::Operation(operation) => Some(structure.dispatch_mut(operation)),
+            Self::Observation(observe) => {
+                observe(node, position, structure);
+                None
+            }
+        }
+    }
+
     /// Whether dropping it gives something back.
     fn owns_something(&self) -> bool {
         mem::needs_drop::<D::WriteOperation>() || matches!(self, Self::Observation(_))
@@ -236,6 +250,9 @@ impl<D: Dispatch> Partition<D> {
     /// Appends what is requested, as far as the log has room; applies and answers all that is
     /// appended.
     fn combine(&self, update: &mut Update<'_, Combiner<D>, D>) {
+        if self.log.is_followed_by_one() {
+            return self.combine_alone(update);
+        }
         let Combiner { slots, batch, unanswered, .. } = update.state();
         for (index, slot) in slots.iter().enumerate() {
             // SAFETY: holding the lock for update is being the combiner, and what is taken goes into
@@ -246,13 +263,46 @@ impl<D: Dispatch> Partition<D> {
             }
         }
         let before = batch.len();
-        // SAFETY: the lock admits one combiner of this node.
-        unsafe { self.log.append(self.node, batch) };
-        let left = batch.len();
-        add(&self.counters.batches, u64::from(left != before));
-        add(&self.counters.operations, (before - left) as u64);
+        let mut backoff = Backoff::default();
+        // While another node appends, what it appended before can be applied already.
+        while !self.log.append(self.node, &mut update.state().batch) {
+            if self.apply(update) == 0 {
+                backoff.wait();
+            }
+        }
+        let left = update.state().batch.len();
+        self.count(before - left);
         add(&self.counters.full, u64::from(left != 0));
         self.apply(update);
+    }
+
+    /// Applies and answers what is requested. Nobody else is to learn of it, so it needs no log.
+    fn combine_alone(&self, update: &mut Update<'_, Combiner<D>, D>) {
+        let operations = update.write(|combiner, structure| {
+            let fail_stop = FailStop;
+            let start = self.log.tail();
+            let mut position = start;
+            for slot in &combiner.slots {
+                // SAFETY: holding the lock for update is being the combiner, and what is taken is
+                // answered at once.
+                if let Some(entry) = unsafe { slot.take_request() } {
+                    let answer = entry.operation.run(self.node, LogPosition(position), structure);
+                    position += 1;
+                    self.log.pass(1);
+                    // SAFETY: as above.
+                    unsafe { slot.answer(answer) };
+                }
+            }
+            mem::forget(fail_stop);
+            position - start
+        });
+        self.count(operations as usize);
+    }
+
+    /// Counts a batch.
+    fn count(&self, operations: usize) {
+        add(&self.counters.batches, u64::from(operations != 0));
+        add(&self.counters.operations, operations as u64);
     }
 
     /// Applies everything up to the tail if this replica is behind and its lock is free.
@@ -280,17 +330,13 @@ impl<D: Dispatch> Partition<D> {
                 // under this lock, so each position comes once and in order.
                 let answer = unsafe {
                     self.log.apply(position, |entry| {
-                        let answer = match &entry.operation {
-                            Logged::Operation(operation) => Some(structure.dispatch_mut(operation)),
-                            Logged::Observation(observe) => {
-                                observe(self.node, LogPosition(position), structure);
-                                None
-                            }
-                        };
+                        let answer = entry.operation.run(self.node, LogPosition(position), structure);
                         (entry.origin == self.node).then_some(answer)
                     })
                 };
-                combiner.answers.extend(answer);
+                if let Some(answer) = answer {
+                    combiner.answers.push_back(answer);
+                }
             }
             mem::forget(fail_stop);
             self.log.complete(self.node, tail);
