@@ -60,7 +60,7 @@ def test_a_thread_of_a_run_follows_the_cores_that_the_scheduler_gives_it(
     seen: list[set[int]] = []
 
     def work() -> None:
-        run.join(0)
+        run.join()
         seen.append(os.sched_getaffinity(0))
         online.write_text(",".join(str(cpu) for cpu in allowed - seen[0]))
         run.follow()

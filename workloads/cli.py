@@ -117,9 +117,7 @@ def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> No
             "--against",
             type=partial(_names, "contender", against),
             metavar="NAME,...",
-            help=f"({','.join(against)}; without the sharded map for a stack or a queue)"
-            if parser is nr
-            else f"({','.join(against)})",
+            help=f"({','.join(against)})",
         )
         parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
         parser.add_argument("--milliseconds", type=_positive, default=200, metavar="MS", help="of each figure (200)")

@@ -1,8 +1,9 @@
 """The cores of a run: asked of :class:`nrfs.Scheduler`, and given to threads.
 
-Each thread of a run that is measured has a core of its own as long as there are enough; then it does not wander,
-and its figures are those of one place in memory. What the kernel takes offline during the run is taken from the
-run by the scheduler too, and its threads move on to what is left.
+There are as many as threads while there are enough, near to each other, so that the figures are those of one place in
+memory. Threads of Python share the cores of their run: they hold the interpreter's lock in turn, and one that
+may not run where the lock was given up is slower. What the kernel takes offline during the run is taken from the run
+by the scheduler too, and its threads move on to what is left.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Cores:
         self._scheduler = nrfs.Scheduler() if scheduler is None else scheduler
         self._known = {core.core for core in self._scheduler.cores()}
         self._process = self._scheduler.create()
-        self._threads: dict[int, int] = {}
-        """Threads that have joined, by the kernel's number, and which one of the run each is."""
+        self._threads: set[int] = set()
+        """Those that have joined, by the kernel's number."""
         self._lock = threading.Lock()
         self.held: list[int] = []
         """The CPUs of the run, in the order in which they were given."""
@@ -45,16 +46,16 @@ class Cores:
     ) -> None:
         self._scheduler.exit(self._process)
 
-    def join(self, number: int) -> None:
-        """Pins the calling thread: it is the run's thread of this number, from 0."""
+    def join(self) -> None:
+        """Pins the calling thread to the cores of the run."""
         with self._lock:
-            self._threads[threading.get_native_id()] = number
+            self._threads.add(threading.get_native_id())
             self._pin()
 
     def leave(self) -> None:
         """The calling thread is not pinned again, as it is about to end."""
         with self._lock:
-            self._threads.pop(threading.get_native_id(), None)
+            self._threads.discard(threading.get_native_id())
 
     def follow(self) -> None:
         """Tells the scheduler which CPUs the kernel has taken offline or brought back, and moves the threads."""
@@ -79,13 +80,10 @@ class Cores:
         return bool(upcalls)
 
     def _pin(self) -> None:
-        for thread, number in self._threads.items():
-            # More threads than cores share them all: a thread that waits is not to wait for one core alone.
-            own = len(self._threads) <= len(self.held)
-            cores = {self.held[number % len(self.held)]} if own else set(self.held or self._known)
+        for thread in self._threads:
             # A CPU may go, or the thread end, at any moment; the next look finds out.
             try:
-                os.sched_setaffinity(thread, cores)
+                os.sched_setaffinity(thread, self.held or self._known)
             except OSError:
                 continue
 

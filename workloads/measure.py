@@ -83,7 +83,7 @@ class Figures:
 
 
 def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], None]) -> Figures:
-    """Runs each task in a thread and on a core of its own, all from the same moment, and returns their joint figures.
+    """Runs each task in a thread of its own on the run's cores, all at once, and returns their joint figures.
 
     ``background`` runs beside them, is not measured, and is told to stop when they are done.
     ``watch`` is called with the number of operations finished, a few times a second. If a task raises,
@@ -97,8 +97,8 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
         runners.append((background, Lap(stop_background)))
     start = threading.Event()
 
-    def work(number: int, task: Task, lap: Lap) -> None:
-        cores.join(number)
+    def work(task: Task, lap: Lap) -> None:
+        cores.join()
         try:
             start.wait()
             if lap.stop.is_set():
@@ -109,7 +109,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
 
     with Cores(len(runners)) as cores, ThreadPoolExecutor(len(runners)) as pool:
         try:
-            futures = [pool.submit(work, number, task, lap) for number, (task, lap) in enumerate(runners)]
+            futures = [pool.submit(work, task, lap) for task, lap in runners]
             start.set()
             began = perf_counter_ns()
             unfinished = set(futures[: len(tasks)])
