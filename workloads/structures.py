@@ -120,8 +120,10 @@ def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
         table.add_column(contender, justify="right", no_wrap=True)
     for threads in configuration.threads:
         for writes in configuration.write_ratios:
-            cells = [each for each in summaries if (each.threads, each.write_ratio) == (threads, writes)]
-            table.add_row(str(threads), f"{writes}%", *map(_cell, cells))
+            cells = {
+                each.contender: each for each in summaries if (each.threads, each.write_ratio) == (threads, writes)
+            }
+            table.add_row(str(threads), f"{writes}%", *(_cell(cells[name]) for name in configuration.contenders))
     footer = (
         "In brackets: how many times faster nr is, within each round, the median. On as many nodes, or where the other "
         "is on none, on those where nr is fastest."

@@ -117,7 +117,9 @@ fn measure<S: Workload>(configuration: &Configuration) -> Result<(), Box<dyn std
         let contenders = contenders::<S>(configuration, threads);
         for &write_ratio in &configuration.write_ratios {
             for round in 0..configuration.rounds {
-                for (contender, run) in &contenders {
+                // Backwards every other time: what drifts falls on all alike.
+                let place = |turn| if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
+                for (contender, run) in (0..contenders.len()).map(|turn| &contenders[place(turn)]) {
                     let operations_per_second = run(write_ratio);
                     let figure = Figure { contender, threads, write_ratio, round, operations_per_second };
                     serde_json::to_writer(&mut output, &figure)?;
