@@ -110,6 +110,19 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         unsafe { partition.read(&mut seats[log.0], read) }
     }
 
+    /// Reads what `log` changes as it is on the replica of the token's node, which may be behind: for those who
+    /// see to it themselves that an old answer does no harm. Otherwise as [`execute_on`](Self::execute_on).
+    ///
+    /// # Panics
+    ///
+    /// As [`execute_on`](Self::execute_on).
+    pub fn peek_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
+        let mut seats = self.seats(token);
+        let partition = self.partition(token.node, log);
+        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
+        unsafe { partition.read(&mut seats[log.0], read) }
+    }
+
     /// Runs `f` on every replica at one and the same position of `log`, and returns what it gave, by
     /// node. All replicas are brought past that position, also those whose threads are idle.
     ///
