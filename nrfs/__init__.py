@@ -1,12 +1,16 @@
-"""nrfs: a node-replicated in-memory file system, as a mount and as a library; and a scheduler beside it."""
+"""nrfs: a node-replicated in-memory file system, as a mount and as a library; and a scheduler and address spaces."""
 
 from nrfs._core import (
     ROOT,
+    AddressSpace,
+    AddressSpaceCore,
     Attributes,
     Capacity,
     Core,
     DirectoryEntry,
     Filesystem,
+    Frame,
+    Mapping,
     Process,
     Relay,
     Scheduler,
@@ -16,11 +20,15 @@ from nrfs._core import (
 
 __all__ = [
     "ROOT",
+    "AddressSpace",
+    "AddressSpaceCore",
     "Attributes",
     "Capacity",
     "Core",
     "DirectoryEntry",
     "Filesystem",
+    "Frame",
+    "Mapping",
     "Process",
     "Relay",
     "Scheduler",

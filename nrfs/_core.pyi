@@ -7,15 +7,21 @@ system is an ``OSError`` with the errno that tmpfs would give.
 
 from typing import Any, Final, Literal, Self, final
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
     "ROOT",
+    "AddressSpace",
+    "AddressSpaceCore",
     "Attributes",
     "Capacity",
     "Core",
     "DirectoryEntry",
     "Filesystem",
+    "Frame",
+    "Mapping",
     "Process",
     "Relay",
     "Scheduler",
@@ -323,3 +329,141 @@ class Scheduler:
         """Brings every replica to the same position in the log and returns each one's digest there:
         ``{"log": str, "position": int, "digests": [str, ...]}``.
         """
+
+@final
+class Mapping:
+    """What translates an address."""
+
+    address: int
+    """The first of its page."""
+    page: int
+    """Bytes in the page: 4 KiB, 2 MiB or 1 GiB."""
+    frame: int
+    """Where the page begins in memory."""
+    physical: int
+    """Where the address is in memory."""
+    rights: str
+    """As "rwx", with a dash for what may not be done."""
+
+@final
+class Frame:
+    """A frame that no mapping owns: it can be mapped at many addresses, and stays as long as its address space."""
+
+    @property
+    def address(self) -> int:
+        """Where it is in memory."""
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+@final
+class AddressSpace:
+    """The address space of one process, node-replicated: regions, a four-level page table, and cores with their TLBs.
+
+    For those who want to see what node replication does for virtual memory, as in "NrOS: Effective Replication and
+    Sharing in an Operating System" (OSDI '21). It is a model: frames have numbers, and no content.
+
+    Changes are all or nothing, and happen in one order for all. The address space is cut into slices of 1 GiB, which
+    are dealt out to the logs in turn; changes in slices of different logs do not wait for each other. A change of
+    several slices may be seen in some of them before it is in others, until it has returned.
+
+    Every call without a core works on the one that stands for the CPU of the calling thread.
+
+    Args:
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated ones.
+        logs: parallel logs.
+        cores: emulated cores, dealt out to the nodes evenly, at least one each; without it, as many as CPUs.
+        memory: bytes of each node, rounded down to 4 KiB.
+
+    Raises:
+        ValueError: an argument out of range, with the reason. So do all methods, for a page size or rights that
+            there are not.
+        OSError: by the methods, and nothing is changed then: EINVAL for an address or length that is no positive
+            multiple of the page size, or not canonical; EEXIST where something is mapped; EFAULT where nothing is; EACCES
+            without the right; ENOMEM without free memory.
+
+    """
+
+    def __new__(
+        cls, *, nodes: int | Literal["auto"] = "auto", logs: int = 4, cores: int | None = None, memory: int = 1073741824
+    ) -> Self: ...
+    def map(
+        self,
+        va: int,
+        frame_or_size: Frame | int,
+        *,
+        page: Literal["4K", "2M", "1G"] = "4K",
+        rights: str = "rw-",
+        replace: bool = False,
+    ) -> None:
+        """Maps that many bytes of free memory, of the calling thread's node if it has them; or a frame.
+
+        Args:
+            va: where, a multiple of the page size.
+            frame_or_size: a frame, mapped as one page of its size; or bytes, a multiple of the page size.
+            page: the size of the pages.
+            rights: "rwx", with a dash for what may not be done.
+            replace: what is mapped there goes (MAP_FIXED), instead of being an error (MAP_FIXED_NOREPLACE). When the
+                call returns, no core can use the old translations.
+
+        """
+    def frame(self, page: Literal["4K", "2M", "1G"] = "4K") -> Frame:
+        """A frame of free memory, to be mapped."""
+    def unmap(self, va: int, length: int) -> None:
+        """Removes what is mapped in ``length`` bytes; it need not be mapped everywhere. Large pages of which a part
+        stays are split. When it returns, no core can use the old translations.
+        """
+    def protect(self, va: int, length: int, rights: str) -> None:
+        """Changes the rights of ``length`` bytes, which must be mapped everywhere. When it returns, no core can use the
+        old rights.
+        """
+    def resolve(self, va: int) -> Mapping:
+        """What translates an address."""
+    def resolve_many(self, addresses: Buffer) -> NDArray[np.void]:
+        """Resolves an array of ``uint64`` addresses: one record each.
+
+        Fields: ``mapped`` (bool; the others are 0 where it is False), ``rights`` (read 1, write 2, execute 4), ``page``
+        (bytes), ``physical`` (where the address is in memory).
+        """
+    def regions(self) -> NDArray[np.void]:
+        """Pages next to each other with the same rights, ascending: ``address``, ``length`` (bytes), ``rights`` (read
+        1, write 2, execute 4). Not of one moment if there are several logs.
+        """
+    def page_table(self, node: int) -> NDArray[np.void]:
+        """All pages in a node's table, ascending: ``address``, ``page`` (bytes), ``frame`` (where it is in memory),
+        ``rights`` (as for ``regions``), ``owned`` (whether the frame becomes free with the page).
+
+        Raises:
+            IndexError: there is no such node.
+
+        """
+    def core(self, cpu: int) -> AddressSpaceCore:
+        """One of the cores, from 0.
+
+        Raises:
+            IndexError: there is no such core.
+
+        """
+    def statistics(self) -> dict[str, Any]:
+        """Bytes free, and by core: TLB hits; walks of the node's table, and how many of them were refused by a replica
+        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; and answers to
+        such requests, each to all there were.
+        """
+    def verify(self) -> list[dict[str, Any]]:
+        """Brings every replica to the same position in each log and returns each one's digest there, as
+        :meth:`Filesystem.verify` does.
+        """
+
+@final
+class AddressSpaceCore:
+    """A core that uses an address space through its TLB, and its node's page table where that does not help.
+
+    Each access returns where the address is in memory. The errors are the address space's: EFAULT, EACCES, EINVAL.
+    """
+
+    def read(self, va: int) -> int:
+        """Loads."""
+    def write(self, va: int) -> int:
+        """Stores."""
+    def fetch(self, va: int) -> int:
+        """Fetches an instruction."""

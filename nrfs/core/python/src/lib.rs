@@ -1,5 +1,6 @@
 //! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
 
+mod address_space;
 mod convert;
 mod filesystem;
 mod relay;
@@ -13,6 +14,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::address_space::{AddressSpace, AddressSpaceCore, Frame, Mapping};
     #[pymodule_export]
     use super::convert::{Attributes, Capacity, DirectoryEntry};
     #[pymodule_export]

@@ -18,6 +18,8 @@ mod space;
 mod tlb;
 
 pub use crate::core::Statistics;
-pub use machines::address_space::{Area, Error, Mapping, PageNumber, PageSize, Rights};
+pub use machines::address_space::{Area, Error, Mapping, PAGE_SHIFT, PageNumber, PageSize, Rights, Run};
+pub use machines::digest::Digest;
 pub use memory::{Topology, TopologyError};
+pub use nr::{LogPosition, NodeId};
 pub use space::{AddressSpace, Configuration, ConfigurationError, CoreId, Placement, Region, Verification};

@@ -16,7 +16,7 @@ use machines::address_space::{
     self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, Runs, WriteOperation,
 };
 use machines::digest::Digest;
-use memory::Topology;
+use memory::{Topology, current_cpu};
 use nr::{LogId, LogPosition, NodeId, NodeReplicated};
 
 use crate::by_slice::BySlice;
@@ -34,8 +34,8 @@ pub struct Configuration {
     pub topology: Topology,
     /// Parallel logs, at least 1.
     pub logs: usize,
-    /// Cores, dealt out to the nodes evenly; at least one a node.
-    pub cores: usize,
+    /// Cores, dealt out to the nodes evenly; at least one a node. `None`: as many as the topology has CPUs.
+    pub cores: Option<usize>,
     /// Frames of 4 KiB that each node has, at least 1.
     pub frames_per_node: u64,
 }
@@ -92,6 +92,7 @@ pub struct Verification {
 
 /// An address space, replicated on every node.
 pub struct AddressSpace {
+    topology: Topology,
     space: Arc<Replicated>,
     cores: Box<[Core]>,
     frames: Frames,
@@ -104,6 +105,7 @@ impl AddressSpace {
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let Configuration { topology, logs, cores, frames_per_node } = configuration;
         let nodes = topology.nodes().len();
+        let cores = cores.unwrap_or_else(|| topology.nodes().iter().map(|node| node.cpus.len()).sum());
         if logs == 0 {
             return Err(ConfigurationError::Logs);
         }
@@ -117,12 +119,35 @@ impl AddressSpace {
         let space = NodeReplicated::new(configuration, BySlice, |_, _| address_space::AddressSpace::default());
         let frames = Frames::new(nodes, cores, frames_per_node);
         let cores = (0..cores).map(|core| Core::new(NodeId(core * nodes / cores), &space)).collect();
-        Ok(Self { space, cores, frames, spanning: ShardedLock::new(()) })
+        Ok(Self { topology, space, cores, frames, spanning: ShardedLock::new(()) })
     }
 
     /// How many cores there are.
     pub fn cores(&self) -> usize {
         self.cores.len()
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.space.nodes()
+    }
+
+    /// The node of a core.
+    pub fn node_of(&self, core: CoreId) -> NodeId {
+        self.core(core).node
+    }
+
+    /// The first core of a node.
+    pub fn first_core(&self, node: NodeId) -> CoreId {
+        CoreId((node.0 * self.cores.len()).div_ceil(self.nodes()))
+    }
+
+    /// The core that stands for the CPU which the calling thread is on.
+    pub fn core_here(&self) -> CoreId {
+        let cpu = current_cpu();
+        let node = self.topology.node_of(cpu, || 0);
+        let (first, end) = (self.first_core(NodeId(node)).0, self.first_core(NodeId(node + 1)).0);
+        CoreId(first + cpu.0 % (end - first))
     }
 
     /// Maps an area to frames of the core's node, or of others where it has no more.
@@ -147,6 +172,28 @@ impl AddressSpace {
         done.inspect_err(|_| self.frames.free(core.0, node, &frames))
     }
 
+    /// A frame that is nobody's mapping's: it can be mapped at many addresses, and stays as long as the address space.
+    pub fn frame(&self, core: CoreId, page: PageSize) -> Result<Run, Error> {
+        let node = self.core(core).node.0;
+        let frames = self.frames.allocate(core.0, node, page, 1).ok_or(Error::NoMemory)?;
+        frames.first().copied().ok_or(Error::NoMemory)
+    }
+
+    /// Maps an area to a frame that was had by [`frame`](Self::frame).
+    pub fn map_frame(
+        &self,
+        core: CoreId,
+        area: &Area,
+        page: PageSize,
+        frame: Run,
+        rights: Rights,
+        placement: Placement,
+    ) -> Result<(), Error> {
+        let replace = placement == Placement::Replace;
+        let frames = || Runs::from_elem(frame, 1);
+        self.change(core, area, |_| Change::Map { page, rights, frames: frames(), owned: false, replace })
+    }
+
     /// Removes what is mapped in an area. When it returns, no core can use the old translations.
     pub fn unmap(&self, core: CoreId, area: &Area) -> Result<(), Error> {
         self.change(core, area, |_| Change::Unmap)
@@ -162,6 +209,25 @@ impl AddressSpace {
         let log = BySlice::log_of(PageNumber::of(address)?, self.space.logs());
         let state = self.core(core).enter();
         self.space.execute_on(log, |space| space.resolve(address), &state.token)
+    }
+
+    /// Resolves many addresses, showing `visit` the number of each and what translates it. Each is by all changes that were
+    /// complete, but not all need be of one moment.
+    pub fn resolve_many(&self, core: CoreId, addresses: &[u64], mut visit: impl FnMut(usize, Result<Mapping, Error>)) {
+        /// Addresses that are resolved in one read, lest those who change wait for long.
+        const READ: usize = 256;
+        let logs = self.space.logs();
+        let log_of = |address: u64| PageNumber::of(address).ok().map(|page| BySlice::log_of(page, logs));
+        let state = self.core(core).enter();
+        let mut first = 0;
+        for run in addresses.chunk_by(|&one, &next| log_of(one) == log_of(next)).flat_map(|run| run.chunks(READ)) {
+            let log = log_of(run[0]).unwrap_or_default();
+            let mut read = |space: &address_space::AddressSpace| {
+                run.iter().enumerate().for_each(|(number, &address)| visit(first + number, space.resolve(address)));
+            };
+            self.space.execute_on(log, &mut read, &state.token);
+            first += run.len();
+        }
     }
 
     /// Loads, stores or fetches through the core's TLB; returns the address in memory. `use_it` is called before the
