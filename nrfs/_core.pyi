@@ -379,8 +379,8 @@ class AddressSpace:
         ValueError: an argument out of range, with the reason. So do all methods, for a page size or rights that
             there are not.
         OSError: by the methods, and nothing is changed then: EINVAL for an address or length that is no positive
-            multiple of the page size, or not canonical; EEXIST where something is mapped; EFAULT where nothing is; EACCES
-            without the right; ENOMEM without free memory.
+            multiple of the page size, or not canonical; EEXIST where something is mapped; EFAULT where nothing is;
+            EACCES without the right; ENOMEM without free memory.
 
     """
 
@@ -419,7 +419,7 @@ class AddressSpace:
         """
     def resolve(self, va: int) -> Mapping:
         """What translates an address."""
-    def resolve_many(self, addresses: Buffer) -> NDArray[np.void]:
+    def resolve_many(self, addresses: NDArray[np.uint64]) -> NDArray[np.void]:
         """Resolves an array of ``uint64`` addresses: one record each.
 
         Fields: ``mapped`` (bool; the others are 0 where it is False), ``rights`` (read 1, write 2, execute 4), ``page``

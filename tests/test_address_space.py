@@ -80,7 +80,7 @@ class Model:
     def free_frames(self, size: int) -> int:
         """Frames of a size that nothing uses a part of."""
         per_node = [((n + 1) * self.memory // size) - -(-n * self.memory // size) for n in range(self.nodes)]
-        touched = set()
+        touched: set[int] = set()
         for physical, length in self.used():
             touched.update(range(physical // size, -(-(physical + length) // size)))
         return max(sum(per_node) - len(touched), 0)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 AGAINST = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
 """What shares a structure otherwise than ``nr`` does."""
 
+VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
+"""What has address spaces otherwise than ours."""
+
 ROUNDS_COMPARED = 5
 """Enough for a median that two disturbed rounds cannot move."""
 
@@ -47,6 +50,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_leveldb(workloads)
     _add_memory(workloads)
     _add_structures(workloads)
+    _add_vm(workloads)
 
 
 def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
@@ -123,6 +127,26 @@ def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> No
         parser.add_argument("--milliseconds", type=_positive, default=200, metavar="MS", help="of each figure (200)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
         parser.set_defaults(run=run_structures)
+
+
+def _add_vm(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "vm",
+        help="the replicated address space against Linux, locks and a multikernel",
+        description="Builds what is compared (needs the source and cargo), and measures how many pages threads map, "
+        "protect, resolve and unmap, and how long one map and one unmap with shootdown take.",
+    )
+    parser.add_argument("--cores", type=_positives, default=None, metavar="C,...", help="threads (1, and one a CPU)")
+    parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+    parser.add_argument("--logs", type=_positive, default=2, metavar="K", help="parallel logs (2)")
+    parser.add_argument(
+        "--against", type=partial(_names, "contender", VM_AGAINST), metavar="NAME,...", help=f"({','.join(VM_AGAINST)})"
+    )
+    operations = ["map", "unmap", "protect", "resolve", "mix"]
+    parser.add_argument("--op", choices=operations, help="show this operation only (all)")
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.set_defaults(run=run_vm)
 
 
 def _epilog() -> str:
@@ -203,6 +227,27 @@ def run_structures(options: argparse.Namespace) -> int:
         structures.show(configuration, structures.run(configuration))
 
     return _run(options.workload, work)
+
+
+def run_vm(options: argparse.Namespace) -> int:
+    """Measures address spaces; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import vm
+
+        configuration = vm.Configuration(
+            threads=options.cores or tuple(sorted({1, len(os.sched_getaffinity(0))})),
+            nodes=options.nodes,
+            logs=options.logs,
+            against=options.against or VM_AGAINST,
+            operation=options.op,
+            rounds=options.rounds,
+            json=options.json,
+        )
+        _check_json(options.json)
+        vm.show(configuration, vm.run(configuration))
+
+    return _run("vm", work)
 
 
 def _run(workload: str, work: Callable[[], None]) -> int:

@@ -7,9 +7,10 @@
 //! - [`replicated`]: the structure replicated by `nr`, and by the `node-replication` crate;
 //! - [`multikernel`]: a copy for each core, kept alike by messages, in Barrelfish's manner;
 //! - [`structures`]: what is shared: a hash map (also as a sharded one), a stack, a queue, the scheduler;
-//! - [`throughput`]: how many operations threads do together.
+//! - [`throughput`]: how many operations threads do together;
+//! - [`vm`]: address spaces that threads share: ours, the same machine shared otherwise, the kernel's.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod contender;
 pub mod locks;
@@ -17,3 +18,4 @@ pub mod multikernel;
 pub mod replicated;
 pub mod structures;
 pub mod throughput;
+pub mod vm;

@@ -97,7 +97,10 @@ impl Frames {
                 kept.push(run.first);
                 let surplus = if kept.len() > KEPT { kept.split_off(KEPT / 2) } else { Vec::new() };
                 drop(kept);
-                surplus.into_iter().for_each(|first| lock(&self.nodes[home]).give_back(Run { first, frames: 1 }));
+                if !surplus.is_empty() {
+                    let mut free = lock(&self.nodes[home]);
+                    surplus.into_iter().for_each(|first| free.give_back(Run { first, frames: 1 }));
+                }
                 continue;
             }
             drop(kept);

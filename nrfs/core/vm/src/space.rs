@@ -189,6 +189,10 @@ impl AddressSpace {
         rights: Rights,
         placement: Placement,
     ) -> Result<(), Error> {
+        // So it lies in one slice, too.
+        if !area.is_aligned(page) {
+            return Err(Error::Unaligned);
+        }
         let replace = placement == Placement::Replace;
         let frames = || Runs::from_elem(frame, 1);
         self.change(core, area, |_| Change::Map { page, rights, frames: frames(), owned: false, replace })

@@ -8,7 +8,7 @@ use super::address::{Area, Error, PageSize, Rights, Run};
 pub type Runs = SmallVec<[Run; 1]>;
 
 /// A change to the pages of an area: the whole, or nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteOperation {
     /// The pages.
     pub area: Area,
@@ -17,7 +17,7 @@ pub struct WriteOperation {
 }
 
 /// One change.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Maps frames, which were granted before the log and fill the area in their order.
     Map {
