@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossbeam_utils::{Backoff, CachePadded};
 use machines::address_space::{self, Area, Error, Mapping, PageNumber, Rights};
@@ -78,7 +78,7 @@ pub struct Statistics {
 }
 
 impl Core {
-    pub fn new(node: NodeId, space: &std::sync::Arc<Replicated>) -> Self {
+    pub fn new(node: NodeId, space: &Arc<Replicated>) -> Self {
         Self {
             node,
             state: CachePadded::new(Mutex::new(State { token: space.register(node), tlb: Tlb::new() })),
@@ -93,6 +93,14 @@ impl Core {
     /// Waits for the core.
     pub fn enter(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    fn try_enter(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Translates for an access, by the TLB or a walk. The caller uses the translation before it leaves the core.
@@ -112,11 +120,16 @@ impl Core {
             fence(Ordering::SeqCst);
             space.execute_on(log, walk, &state.token)
         } else {
-            space
-                .peek_on(log, walk, &state.token)
-                .ok()
-                .filter(usable)
-                .map_or_else(|| space.execute_on(log, walk, &state.token).inspect(|_| count(&self.counters.behind)), Ok)
+            match space.peek_on(log, walk, &state.token).ok().filter(usable) {
+                Some(mapping) => Ok(mapping),
+                None => {
+                    let found = space.execute_on(log, walk, &state.token);
+                    if found.as_ref().is_ok_and(usable) {
+                        count(&self.counters.behind);
+                    }
+                    found
+                }
+            }
         };
         let allowed = found.and_then(|mapping| if usable(&mapping) { Ok(mapping) } else { Err(Error::Denied) });
         match allowed {
@@ -163,7 +176,7 @@ impl Core {
         for (core, request) in asked {
             let backoff = Backoff::new();
             while core.acknowledged.load(Ordering::Acquire) < request {
-                if let Ok(mut idle) = core.state.try_lock() {
+                if let Some(mut idle) = core.try_enter() {
                     core.answer(&mut idle, space);
                 } else {
                     self.answer(state, space);
@@ -201,6 +214,7 @@ fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
+/// A panic while a core is used is one of the access, and leaves everything whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

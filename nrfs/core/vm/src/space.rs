@@ -7,6 +7,7 @@
 //! slice, none of which can fail. So changes are all or nothing, and in one order for all; but a read
 //! meanwhile may see some slices changed and others not yet, as one beside munmap(2) may.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
@@ -333,7 +334,7 @@ impl AddressSpace {
             }
             Change::Unmap => {
                 let regions = mapped.iter().filter_map(|(pages, _)| area.intersection(pages));
-                let slices: std::collections::BTreeSet<u64> = regions.flat_map(|r| BySlice::slices(&r)).collect();
+                let slices: BTreeSet<u64> = regions.flat_map(|area| BySlice::slices(&area)).collect();
                 slices.into_iter().filter_map(|slice| part(area, slice)).collect()
             }
         };

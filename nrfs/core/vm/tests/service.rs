@@ -247,3 +247,14 @@ fn what_spans_logs_is_done_whole_or_not_at_all() {
         check_replicas(&space);
     }
 }
+
+#[test]
+fn a_panic_in_one_access_stops_nobody() {
+    let space = space(2, 1, 4096);
+    let (first, last) = (CoreId(0), CoreId(CORES - 1));
+    map(&space, first, &area(0, 1)).unwrap();
+    let failing = || space.access(last, 0, Rights::READ, |_| panic!("on purpose"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(failing)).is_err());
+    space.unmap(first, &area(0, 1)).unwrap();
+    assert_eq!(space.access(last, 0, Rights::READ, |_| ()), Err(Error::NotMapped));
+}
