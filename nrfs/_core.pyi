@@ -7,15 +7,25 @@ system is an ``OSError`` with the errno that tmpfs would give.
 
 from typing import Any, Final, Literal, Self, final
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
     "ROOT",
+    "AddressSpace",
+    "AddressSpaceCore",
     "Attributes",
     "Capacity",
     "Connection",
+    "Core",
     "DirectoryEntry",
     "Filesystem",
+    "Frame",
+    "Mapping",
+    "Process",
+    "Scheduler",
+    "Upcall",
     "probe_ring",
     "release_memory",
 ]
@@ -239,3 +249,260 @@ class Connection:
         """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``. Of FORGET, messages count."""
     def end(self) -> None:
         """Ends the connection, after pyfuse3 was ended."""
+
+@final
+class Core:
+    """A core, as it is now."""
+
+    core: int
+    """Its number: the kernel's number of the CPU, unless cores are emulated."""
+    node: int
+    online: bool
+    process: int | None
+    """Whose it is."""
+    executor: int | None
+    """What the process runs with there."""
+
+@final
+class Process:
+    """What a process wants and has."""
+
+    wanted: int
+    """Cores, in all."""
+    cores: list[int]
+    """Those it has, in ascending order."""
+    cached_executors: int
+    """Executors that it has on no core."""
+    upcalls: int
+    """Those it has not taken yet."""
+
+@final
+class Upcall:
+    """What a process is told of one of its cores."""
+
+    core: int
+    executor: int
+    """What it runs, or ran, with there."""
+    given: bool
+    """Whether the core was given; otherwise it was taken."""
+    reason: Literal["share", "offline", "failed"] | None
+    """Why it was taken: its share is smaller, or it wants fewer; the core stopped; core and executor are lost."""
+
+@final
+class Scheduler:
+    """Gives cores to processes, alike on every node: for programs that share a machine by agreement, as the runs of
+    ``nrfs bench`` do, and to study a replicated scheduler.
+
+    It is coarse-grained and kernel-level, as that of NrOS (OSDI '21): which thread runs on a core is the
+    process's own business, and it learns of each core given or taken by an *upcall*, after "Scheduler Activations"
+    (Anderson et al., 1992). On each core it has an *executor*, made when first needed and then kept for the
+    next core of the same node.
+
+    The policy: shares are max-min fair by progressive filling (Bertsekas & Gallager, "Data Networks", 1992), so no
+    core is idle that somebody wants, and nobody has two cores fewer than another unless it wants no more. Cores that
+    cannot be shared out evenly go round: at each ``tick`` those who have waited longest get them, so of ``n``
+    processes everyone who wants a core has one at some time within ``n`` ticks. A process gets cores of the nodes
+    where it runs most, then where it has executors, then where most are idle; and it loses cores first where it has
+    the fewest.
+
+    Calls release the GIL; reads run at the replica of the node that the thread is on.
+
+    Args:
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
+            ones that split the CPUs evenly.
+        cores: None for the CPUs that this process may use; or a number of emulated ones, split evenly over the nodes.
+
+    Raises:
+        ValueError: an argument out of range, with the reason.
+
+    """
+
+    def __new__(cls, *, nodes: Literal["auto"] | int = "auto", cores: int | None = None) -> Self: ...
+
+    # Processes. Without such a process: ProcessLookupError (ESRCH). Without such a core: OSError with ENODEV.
+    def create(self) -> int:
+        """A new process, which wants no core yet. Its number is never used again."""
+    def exit(self, process: int) -> None:
+        """Ends a process: its cores are free, its executors and upcalls are gone."""
+    def request(self, process: int, cores: int) -> int:
+        """The process wants ``cores`` cores in all, more or fewer than before. Returns how many it has now; it hears by
+        upcalls of those that come and go later, too.
+
+        Raises:
+            OSError: EINVAL where there are not that many cores.
+
+        """
+    def release(self, process: int, core: int) -> None:
+        """Gives a core back; the process wants one fewer. No upcall tells of it.
+
+        Raises:
+            PermissionError: the core is not the process's.
+
+        """
+    def upcalls(self, process: int) -> list[Upcall]:
+        """Takes what the process has not been told yet, in the order in which it happened."""
+    def free_executors(self, process: int) -> int:
+        """Frees the executors that the process has on no core. Returns how many."""
+
+    # Cores
+    def tick(self) -> None:
+        """A quantum is over: cores that cannot be shared out evenly go to those who have waited longest."""
+    def offline(self, core: int) -> None:
+        """The core stops, its executor saved. OSError with EALREADY where it is offline."""
+    def fail(self, core: int) -> None:
+        """The core is lost, and its executor with it. OSError with EALREADY where it is offline."""
+    def online(self, core: int) -> None:
+        """The core can be given to processes again. OSError with EALREADY where it is online."""
+
+    # Looks, on this node's replica
+    def executor(self, core: int) -> int | None:
+        """The executor that runs on a core."""
+    def cores(self) -> list[Core]:
+        """All cores, in ascending order."""
+    def processes(self) -> list[int]:
+        """All processes, in ascending order."""
+    def process(self, process: int) -> Process: ...
+    def executors_made(self) -> int:
+        """How many executors were ever made; each number up to it was one executor's."""
+    def verify(self) -> dict[str, Any]:
+        """Brings every replica to the same position in the log and returns each one's digest there:
+        ``{"log": str, "position": int, "digests": [str, ...]}``.
+        """
+
+@final
+class Mapping:
+    """What translates an address."""
+
+    address: int
+    """The first of its page."""
+    page: int
+    """Bytes in the page: 4 KiB, 2 MiB or 1 GiB."""
+    frame: int
+    """Where the page begins in memory."""
+    physical: int
+    """Where the address is in memory."""
+    rights: str
+    """As "rwx", with a dash for what may not be done."""
+
+@final
+class Frame:
+    """A frame that no mapping owns: it can be mapped at many addresses, and stays as long as its address space."""
+
+    @property
+    def address(self) -> int:
+        """Where it is in memory."""
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+@final
+class AddressSpace:
+    """The address space of one process, node-replicated: regions, a four-level page table, and cores with their TLBs.
+
+    For those who want to see what node replication does for virtual memory, as in "NrOS: Effective Replication and
+    Sharing in an Operating System" (OSDI '21). It is a model: frames have numbers, and no content.
+
+    Changes are all or nothing, and happen in one order for all. The address space is cut into slices of 1 GiB, which
+    are dealt out to the logs in turn; changes in slices of different logs do not wait for each other. A change of
+    several slices may be seen in some of them before it is in others, until it has returned.
+
+    Every call without a core works on the one that stands for the CPU of the calling thread.
+
+    Args:
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated ones.
+        logs: parallel logs.
+        cores: emulated cores, dealt out to the nodes evenly, at least one each; without it, as many as CPUs.
+        memory: bytes of each node, rounded down to 4 KiB.
+
+    Raises:
+        ValueError: an argument out of range, with the reason. So do all methods, for a page size or rights that
+            there are not.
+        OSError: by the methods, and nothing is changed then: EINVAL for an address or length that is no positive
+            multiple of the page size, or not canonical; EEXIST where something is mapped; EFAULT where nothing is;
+            EACCES without the right; ENOMEM without free memory.
+
+    """
+
+    def __new__(
+        cls, *, nodes: int | Literal["auto"] = "auto", logs: int = 4, cores: int | None = None, memory: int = 1073741824
+    ) -> Self: ...
+    def map(
+        self,
+        va: int,
+        frame_or_size: Frame | int,
+        *,
+        page: Literal["4K", "2M", "1G"] = "4K",
+        rights: str = "rw-",
+        replace: bool = False,
+    ) -> None:
+        """Maps that many bytes of free memory, of the calling thread's node if it has them; or a frame.
+
+        Args:
+            va: where, a multiple of the page size.
+            frame_or_size: a frame, mapped as one page of its size; or bytes, a multiple of the page size.
+            page: the size of the pages.
+            rights: "rwx", with a dash for what may not be done.
+            replace: what is mapped there goes (MAP_FIXED), instead of being an error (MAP_FIXED_NOREPLACE). When the
+                call returns, no core can use the old translations.
+
+        """
+    def frame(self, page: Literal["4K", "2M", "1G"] = "4K") -> Frame:
+        """A frame of free memory, to be mapped."""
+    def unmap(self, va: int, length: int) -> None:
+        """Removes what is mapped in ``length`` bytes; it need not be mapped everywhere. Large pages of which a part
+        stays are split. When it returns, no core can use the old translations.
+        """
+    def protect(self, va: int, length: int, rights: str) -> None:
+        """Changes the rights of ``length`` bytes, which must be mapped everywhere. When it returns, no core can use the
+        old rights.
+        """
+    def resolve(self, va: int) -> Mapping:
+        """What translates an address."""
+    def resolve_many(self, addresses: NDArray[np.uint64]) -> NDArray[np.void]:
+        """Resolves an array of ``uint64`` addresses: one record each.
+
+        Fields: ``mapped`` (bool; the others are 0 where it is False), ``rights`` (read 1, write 2, execute 4), ``page``
+        (bytes), ``physical`` (where the address is in memory).
+        """
+    def regions(self) -> NDArray[np.void]:
+        """Pages next to each other with the same rights, ascending: ``address``, ``length`` (bytes), ``rights`` (read
+        1, write 2, execute 4). Not of one moment if there are several logs.
+        """
+    def page_table(self, node: int) -> NDArray[np.void]:
+        """All pages in a node's table, ascending: ``address``, ``page`` (bytes), ``frame`` (where it is in memory),
+        ``rights`` (as for ``regions``), ``owned`` (whether the frame becomes free with the page).
+
+        Raises:
+            IndexError: there is no such node.
+
+        """
+    def core(self, cpu: int) -> AddressSpaceCore:
+        """One of the cores, from 0.
+
+        Raises:
+            IndexError: there is no such core.
+
+        """
+    def statistics(self) -> dict[str, Any]:
+        """Bytes free, and by core: TLB hits; walks of the node's table, and how many of them were refused by a replica
+        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; and answers to
+        such requests, each to all there were.
+        """
+    def verify(self) -> list[dict[str, Any]]:
+        """Brings every replica to the same position in each log and returns each one's digest there, as
+        :meth:`Filesystem.verify` does.
+        """
+
+@final
+class AddressSpaceCore:
+    """A core that uses an address space through its TLB, and its node's page table where that does not help.
+
+    Each access returns where the address is in memory. The errors are the address space's: EFAULT, EACCES, EINVAL.
+    """
+
+    def read(self, va: int) -> int:
+        """Loads."""
+    def write(self, va: int) -> int:
+        """Stores."""
+    def fetch(self, va: int) -> int:
+        """Fetches an instruction."""

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, final
@@ -16,6 +17,12 @@ from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Confi
 
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+AGAINST = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
+"""What shares a structure otherwise than ``nr`` does."""
+
+VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
+"""What has address spaces otherwise than ours."""
 
 ROUNDS_COMPARED = 5
 """Enough for a median that two disturbed rounds cannot move."""
@@ -43,6 +50,8 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_leveldb(workloads)
     _add_memory(workloads)
     _add_files(workloads)
+    _add_structures(workloads)
+    _add_vm(workloads)
 
 
 def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
@@ -56,7 +65,8 @@ def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     )
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where to make the database")
     parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
-    parser.add_argument("--benchmarks", type=_benchmarks, metavar="NAME,...", help="which, in this order")
+    benchmarks = partial(_names, "benchmark", tuple(BENCHMARKS))
+    parser.add_argument("--benchmarks", type=benchmarks, metavar="NAME,...", help="which, in this order")
     parser.add_argument("--num", type=_positive, metavar="N", help=f"keys of the range ({DB_BENCH.num})")
     parser.add_argument("--value-size", type=_positive, metavar="B", help=f"bytes ({DB_BENCH.value_size})")
     parser.add_argument("--reads", type=_positive, metavar="N", help="reads of each thread (as many as --num)")
@@ -96,10 +106,63 @@ def _add_files(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where to make the files")
     parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
     parser.add_argument(
-        "--counts", type=_counts, default=(10_000, 1_000_000), metavar="N,...", help="files (10000,1000000)"
+        "--counts", type=_positives, default=(10_000, 1_000_000), metavar="N,...", help="files (10000,1000000)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.set_defaults(run=run_files)
+
+
+def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    """``nr`` and ``sched``: the same measurement, of other structures."""
+    nr = workloads.add_parser(
+        "nr",
+        help="node replication against locks, a sharded map, a multikernel and the node-replication crate",
+        description="Builds what is compared (needs the source and cargo), and measures how many operations threads "
+        "do together on a structure that they share.",
+    )
+    nr.add_argument("--structure", choices=["hashmap", "stack", "queue"], default="hashmap", help="(hashmap)")
+    sched = workloads.add_parser(
+        "sched",
+        help="the replicated scheduler against the same machine behind locks and in a multikernel",
+        description="As 'nrfs bench nr', of the scheduler: writes ask for cores, reads ask whose a core is.",
+    )
+    sched.set_defaults(structure="scheduler")
+    for parser, against in ((nr, AGAINST), (sched, tuple(name for name in AGAINST if name != "sharded"))):
+        parser.add_argument(
+            "--write-ratio", type=_percentages, default=(0, 10, 60, 100), metavar="P,...", help="(0,10,60,100)"
+        )
+        parser.add_argument("--threads", type=_positives, default=None, metavar="T,...", help="(1, and one a CPU)")
+        parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+        parser.add_argument(
+            "--against",
+            type=partial(_names, "contender", against),
+            metavar="NAME,...",
+            help=f"({','.join(against)})",
+        )
+        parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
+        parser.add_argument("--milliseconds", type=_positive, default=200, metavar="MS", help="of each figure (200)")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+        parser.set_defaults(run=run_structures)
+
+
+def _add_vm(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "vm",
+        help="the replicated address space against Linux, locks and a multikernel",
+        description="Builds what is compared (needs the source and cargo), and measures how many pages threads map, "
+        "protect, resolve and unmap, and how long one map and one unmap with shootdown take.",
+    )
+    parser.add_argument("--cores", type=_positives, default=None, metavar="C,...", help="threads (1, and one a CPU)")
+    parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+    parser.add_argument("--logs", type=_positive, default=2, metavar="K", help="parallel logs (2)")
+    parser.add_argument(
+        "--against", type=partial(_names, "contender", VM_AGAINST), metavar="NAME,...", help=f"({','.join(VM_AGAINST)})"
+    )
+    operations = ["map", "unmap", "protect", "resolve", "mix"]
+    parser.add_argument("--op", choices=operations, help="show this operation only (all)")
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.set_defaults(run=run_vm)
 
 
 def _epilog() -> str:
@@ -171,6 +234,51 @@ def run_files(options: argparse.Namespace) -> int:
     return _run("files", work)
 
 
+def run_structures(options: argparse.Namespace) -> int:
+    """Measures structures that threads share; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import structures
+
+        cpus = len(os.sched_getaffinity(0))
+        plain = tuple(name for name in AGAINST if name != "sharded")
+        configuration = structures.Configuration(
+            structure=options.structure,
+            write_ratios=options.write_ratio,
+            threads=options.threads or tuple(sorted({1, cpus})),
+            nodes=options.nodes,
+            against=options.against or (AGAINST if options.structure == "hashmap" else plain),
+            rounds=options.rounds,
+            milliseconds=options.milliseconds,
+            json=options.json,
+        )
+        _check_json(options.json)
+        structures.show(configuration, structures.run(configuration))
+
+    return _run(options.workload, work)
+
+
+def run_vm(options: argparse.Namespace) -> int:
+    """Measures address spaces; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import vm
+
+        configuration = vm.Configuration(
+            threads=options.cores or tuple(sorted({1, len(os.sched_getaffinity(0))})),
+            nodes=options.nodes,
+            logs=options.logs,
+            against=options.against or VM_AGAINST,
+            operation=options.op,
+            rounds=options.rounds,
+            json=options.json,
+        )
+        _check_json(options.json)
+        vm.show(configuration, vm.run(configuration))
+
+    return _run("vm", work)
+
+
 def _run(workload: str, work: Callable[[], None]) -> int:
     """Does the work, and says in one line why it could not be done."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
@@ -218,13 +326,23 @@ def _positive(text: str) -> int:
     return number
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def _positives(text: str) -> tuple[int, ...]:
     return tuple(map(_positive, text.split(",")))
 
 
-def _benchmarks(text: str) -> tuple[str, ...]:
+def _percentages(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(map(int, text.split(",")))
+    except ValueError:
+        numbers = (-1,)
+    if not all(0 <= number <= 100 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} are not percentages from 0 to 100")
+    return numbers
+
+
+def _names(kind: str, known: Sequence[str], text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
-        if name not in BENCHMARKS:
-            raise argparse.ArgumentTypeError(f"unknown benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"unknown {kind} {name!r}; there are {', '.join(known)}")
     return names

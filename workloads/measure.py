@@ -21,6 +21,7 @@ from typing import final
 
 import numpy as np
 
+from workloads.cores import Cores
 from workloads.failure import Cancelled
 
 POLL_SECONDS = 0.25
@@ -82,7 +83,7 @@ class Figures:
 
 
 def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], None]) -> Figures:
-    """Runs each task in a thread of its own, all from the same moment, and returns their joint figures.
+    """Runs each task in a thread of its own on the run's cores, all at once, and returns their joint figures.
 
     ``background`` runs beside them, is not measured, and is told to stop when they are done.
     ``watch`` is called with the number of operations finished, a few times a second. If a task raises,
@@ -97,12 +98,16 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
     start = threading.Event()
 
     def work(task: Task, lap: Lap) -> None:
-        start.wait()
-        if lap.stop.is_set():
-            raise Cancelled
-        task(lap)
+        cores.join()
+        try:
+            start.wait()
+            if lap.stop.is_set():
+                raise Cancelled
+            task(lap)
+        finally:
+            cores.leave()
 
-    with ThreadPoolExecutor(len(runners)) as pool:
+    with Cores(len(runners)) as cores, ThreadPoolExecutor(len(runners)) as pool:
         try:
             futures = [pool.submit(work, task, lap) for task, lap in runners]
             start.set()
@@ -115,6 +120,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
                 failed = any(future.exception() for future in finished) or any(
                     future.done() for future in futures[len(tasks) :]
                 )
+                cores.follow()
                 watch(sum(lap.operations for lap in laps))
             wall = perf_counter_ns() - began
         finally:

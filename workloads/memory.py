@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import final
 import nrfs
 from workloads.failure import WorkloadError
 from workloads.progress import ProgressBar
+from workloads.report import write_json
 
 _CALLS_BETWEEN_LOOKS = 1000
 """Of the progress bar, which is not to cost what it shows."""
@@ -86,7 +86,7 @@ def show(configuration: Configuration, figures: Figures) -> None:
     print(f"left when all is deleted: {figures.bytes_left / 2**20:.1f} MiB")
     if configuration.json is not None:
         document = {"workload": "memory", "configuration": asdict(configuration), "figures": asdict(figures)}
-        configuration.json.write_text(json.dumps(document, indent=2, default=str) + "\n")
+        write_json(document, configuration.json)
 
 
 def _steps(bar: ProgressBar, description: str, count: int) -> Iterator[bytes]:

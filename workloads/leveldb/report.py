@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
 
 import plyvel
-from rich.console import Console
 from rich.table import Table
 
-from workloads.failure import WorkloadError
+from workloads import report
 from workloads.leveldb.configuration import Configuration
 from workloads.leveldb.rounds import Medians, Results, Summary
 
-PLAIN_WIDTH = 200
-"""Columns where there is no terminal to ask: a table in a file or a pipe is not to be folded."""
-
 
 def show(results: Results) -> None:
-    """Prints the table; plain text unless stdout is a terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PLAIN_WIDTH)
+    """Prints the table."""
     configuration = results.configuration
     compared = configuration.against is not None
     table = Table(title=_title(configuration), title_justify="left", title_style="", box=None, pad_edge=False)
@@ -40,8 +32,7 @@ def show(results: Results) -> None:
             name = summary.benchmark if side == 0 else ""
             directory = str(configuration.directories[side])
             table.add_row(name, directory, *_cells(medians), *ratio, _found(medians))
-    console.print(table)
-    console.print(_footer(results), soft_wrap=True)
+    report.print_table(table, _footer(results))
 
 
 def write_json(results: Results, path: Path) -> None:
@@ -74,10 +65,7 @@ def write_json(results: Results, path: Path) -> None:
         ],
         "summary": [asdict(summary) for summary in results.summaries()],
     }
-    try:
-        path.write_text(json.dumps(document, indent=2, default=str) + "\n")
-    except OSError as failure:
-        raise WorkloadError(f"{path}: cannot write the results: {failure.strerror}") from failure
+    report.write_json(document, path)
 
 
 def _title(configuration: Configuration) -> str:

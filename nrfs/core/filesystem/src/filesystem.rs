@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use machines::content::{self, Content};
 use machines::namespace::{self, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
-use memory::{Arena, PAGE_SIZE, Topology};
+use memory::{Arena, Nearby, PAGE_SIZE, Topology};
 use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
@@ -16,7 +16,7 @@ use crate::capacity::{Capacity, INODE_SPACE, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
 use crate::size::{Size, machine_memory};
-use crate::tokens::{Token, Tokens};
+use crate::tokens::Token;
 
 /// How a file system is to be.
 #[derive(Clone, Debug)]
@@ -37,6 +37,9 @@ pub struct Configuration {
 
 /// Logs beyond this would only cost memory: more than there are threads to fill them.
 pub const LOGS_MAX: usize = 1024;
+
+/// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
+const LOG_ENTRIES: usize = 1024;
 
 /// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +71,7 @@ pub struct Filesystem {
     pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
     pub(crate) ledger: Ledger,
     holds: Holds,
-    tokens: Tokens,
+    tokens: Nearby<Token>,
     holder: OnceLock<Weak<dyn Holder>>,
 }
 
@@ -110,13 +113,13 @@ impl Filesystem {
         }
         let nodes = topology.nodes().len();
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
-        let one_log = nr::Configuration { nodes, ..nr::Configuration::default() };
+        let one_log = nr::Configuration { nodes, log_entries: LOG_ENTRIES, ..nr::Configuration::default() };
         let many_logs = nr::Configuration { logs, ..one_log };
         let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
             Content::new(Arena::new(topology.nodes()[node.0].physical))
         });
-        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Tokens::new(nodes));
+        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Nearby::new(&topology));
         Ok(Self { topology, namespace, content, ledger, holds, tokens, holder: OnceLock::new() })
     }
 
@@ -127,11 +130,7 @@ impl Filesystem {
 
     /// Calls with a place at the replica of the node that the calling thread runs on.
     pub fn with_token<R>(&self, call: impl FnOnce(&Token) -> R) -> R {
-        let node = self.tokens.nearest_node(&self.topology);
-        let token = self.tokens.take(node).unwrap_or_else(|| self.register(node));
-        let result = call(&token);
-        self.tokens.give_back(token);
-        result
+        self.tokens.with(&self.topology, |node| self.register(NodeId(node)), call)
     }
 
     /// The nodes that it is replicated on.

@@ -9,7 +9,7 @@
 //! - `holds`: who still uses an inode that has lost its last name;
 //! - `by_inode`: which log the content of a file belongs to;
 //! - `clock`: the time, stamped on an operation once;
-//! - `tokens`: for each thread a place at the replica of its node.
+//! - `tokens`: the place of a thread at the replica of its node.
 //!
 //! [`Filesystem`] is the service; `tree` and `files` hold its operations, [`status`] what can be asked of
 //! it as a whole.
@@ -33,6 +33,7 @@ pub use capacity::Capacity;
 pub use files::Whence;
 pub use filesystem::{Configuration, ConfigurationError, Filesystem, Holder};
 pub use machines::content::AllocateMode;
+pub use machines::digest::Digest;
 pub use machines::namespace::{Cookie, NewInode, NewNode, Privileges, RenameMode, XattrMode};
 pub use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
 pub use memory::{Cpu, PhysicalNode, Topology, TopologyError};

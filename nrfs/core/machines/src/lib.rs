@@ -10,12 +10,16 @@
 //! - [`types`]: inode numbers, names, times, errnos;
 //! - [`digest`]: one number for a whole state, to compare replicas by;
 //! - [`namespace`]: the tree, and all about an inode but its content;
-//! - [`content`]: the bytes of each file.
+//! - [`content`]: the bytes of each file;
+//! - [`scheduler`]: which process runs on which core;
+//! - [`address_space`]: regions, and the page table that translates them.
 
 #![forbid(unsafe_code)]
 
+pub mod address_space;
 pub mod content;
 pub mod digest;
 pub mod namespace;
+pub mod scheduler;
 mod table;
 pub mod types;

@@ -47,12 +47,14 @@ impl Time {
 pub enum Errno {
     EPERM = libc::EPERM,
     ENOENT = libc::ENOENT,
+    ESRCH = libc::ESRCH,
     EIO = libc::EIO,
     ENXIO = libc::ENXIO,
     E2BIG = libc::E2BIG,
     EACCES = libc::EACCES,
     EBUSY = libc::EBUSY,
     EEXIST = libc::EEXIST,
+    ENODEV = libc::ENODEV,
     ENOTDIR = libc::ENOTDIR,
     EISDIR = libc::EISDIR,
     EINVAL = libc::EINVAL,
@@ -65,6 +67,7 @@ pub enum Errno {
     ENOTEMPTY = libc::ENOTEMPTY,
     ENODATA = libc::ENODATA,
     EOPNOTSUPP = libc::EOPNOTSUPP,
+    EALREADY = libc::EALREADY,
 }
 
 impl Errno {

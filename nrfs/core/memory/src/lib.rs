@@ -1,13 +1,15 @@
 //! Where memory and CPUs are: the machine's NUMA nodes, and pages bound to them.
 //!
 //! [`Topology`] says which CPUs belong to which node, real or emulated. An [`Arena`] hands out
-//! 4 KiB pages from memory of one node. This is the only crate that knows about either; behind it
+//! 4 KiB pages from memory of one node, and [`Nearby`] keeps what threads use at the node they are on. This is the only crate that knows about either; behind it
 //! everything is safe code that was handed its arena.
 
 mod arena;
 mod buffer;
+mod nearby;
 mod topology;
 
 pub use arena::{Arena, PAGE_SIZE, Page};
 pub use buffer::Buffer;
+pub use nearby::Nearby;
 pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu, possible_cpus};

@@ -80,31 +80,34 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         const ENTRIES: u64 = 3;
         let drops = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(Log::new(2, 2, 0));
-        let follow = |log: &Log<Counted>, from: &mut u64| {
+        let follow = |log: &Log<Counted>, replica: usize, from: &mut u64| {
             while *from < log.tail() {
                 // SAFETY: before the tail; `from` counts the positions one by one.
                 unsafe { log.apply(*from, |entry| assert_eq!(entry.operation.0, *from)) };
                 *from += 1;
             }
+            log.complete(NodeId(replica), *from);
         };
         let other = {
             let log = Arc::clone(&log);
             thread::spawn(move || {
                 let mut applied = 0;
                 while applied < ENTRIES {
-                    follow(&log, &mut applied);
+                    follow(&log, 1, &mut applied);
                     thread::yield_now();
                 }
             })
         };
         let mut batch: VecDeque<_> = (0..ENTRIES)
-            .map(|number| Entry { origin: NodeId(0), payload_bytes: 1, operation: Counted(number, Arc::clone(&drops)) })
+            .map(|number| {
+                let operation = Counted(number, Arc::clone(&drops));
+                Entry { origin: NodeId(0), payload_bytes: 1, drop_at_once: true, operation }
+            })
             .collect();
         let mut applied = 0;
         while applied < ENTRIES {
-            // SAFETY: this is the only thread that appends.
-            unsafe { log.append(NodeId(0), &mut batch) };
-            follow(&log, &mut applied);
+            assert!(log.append(NodeId(0), &mut batch));
+            follow(&log, 0, &mut applied);
             thread::yield_now();
         }
         other.join().unwrap();

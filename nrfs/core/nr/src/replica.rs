@@ -13,10 +13,13 @@
 //!
 //! # The order in which an operation completes
 //!
-//! It is applied, `local_tail` and then the log's completed tail are advanced, all of that in write
+//! It is applied, the replica's local tail and then the log's completed tail are advanced, all of that in write
 //! mode; then readers are let in, and then its thread gets the response. So whoever has the response,
 //! or has read the new state on some node, knows that any later read, on any node, finds a completed
 //! tail that makes it catch up with the operation.
+//!
+//! A replica that is the only one needs no log, and answers in write mode: a thread that reads what it
+//! has just written waits for the other answers.
 //!
 //! # Helping
 //!
@@ -27,7 +30,7 @@
 
 use std::{
     collections::VecDeque,
-    process,
+    mem, process,
     sync::{
         Arc,
         atomic::{AtomicU64 as Counter, Ordering::Relaxed},
@@ -41,13 +44,31 @@ use crate::{
     log::{Entry, Log},
     rwlock::{Reader, RwLock, Update},
     slot::Slot,
-    sync::{AtomicU64, Backoff, Ordering},
+    sync::Backoff,
 };
 
 /// What an entry of the log asks of each replica.
 pub(crate) enum Logged<D: Dispatch> {
     Operation(D::WriteOperation),
     Observation(Observation<D>),
+}
+
+impl<D: Dispatch> Logged<D> {
+    /// Does what is asked on the replica of `node`.
+    fn run(&self, node: NodeId, position: LogPosition, structure: &mut D) -> Answer<D> {
+        match self {
+            Self::Operation(operation) => Some(structure.dispatch_mut(operation)),
+            Self::Observation(observe) => {
+                observe(node, position, structure);
+                None
+            }
+        }
+    }
+
+    /// Whether dropping it gives something back.
+    fn owns_something(&self) -> bool {
+        mem::needs_drop::<D::WriteOperation>() || matches!(self, Self::Observation(_))
+    }
 }
 
 /// A look at every replica at the same position.
@@ -76,8 +97,6 @@ pub(crate) struct Replica<D: Dispatch> {
 pub(crate) struct Partition<D: Dispatch> {
     node: NodeId,
     log: Arc<Log<Logged<D>>>,
-    /// Every entry before it has been applied here. Stored in write mode.
-    local_tail: CachePadded<AtomicU64>,
     lock: RwLock<Combiner<D>, D>,
     counters: CachePadded<Counters>,
 }
@@ -147,17 +166,16 @@ impl<D: Dispatch> Partition<D> {
             unanswered: VecDeque::new(),
             answers: VecDeque::new(),
         };
-        Self {
-            node,
-            log,
-            local_tail: CachePadded::new(AtomicU64::new(0)),
-            lock: RwLock::new(combiner, structure),
-            counters: CachePadded::default(),
-        }
+        Self { node, log, lock: RwLock::new(combiner, structure), counters: CachePadded::default() }
     }
 
     pub(crate) fn log(&self) -> &Log<Logged<D>> {
         &self.log
+    }
+
+    /// Every entry before it has been applied here. Advanced in write mode.
+    fn local_tail(&self) -> u64 {
+        self.log.local_tail(self.node)
     }
 
     fn join(&self) -> Seat<D> {
@@ -190,7 +208,7 @@ impl<D: Dispatch> Partition<D> {
 
     /// Applies at least every entry before `position`, which is not after the tail.
     pub(crate) fn catch_up(&self, position: u64) {
-        let done = || self.local_tail.load(Ordering::Acquire) >= position;
+        let done = || self.local_tail() >= position;
         if !done() {
             if let Some(mut update) = self.lock.update_unless(done) {
                 self.apply(&mut update);
@@ -212,8 +230,9 @@ impl<D: Dispatch> Partition<D> {
         help: impl Fn(),
     ) -> Answer<D> {
         let slot = &seat.slot;
+        let drop_at_once = payload_bytes != 0 || logged.owns_something();
         // SAFETY: `&mut Seat` makes this thread the slot's owner, and the answer is taken below.
-        unsafe { slot.post(Entry { origin: self.node, payload_bytes, operation: logged }) };
+        unsafe { slot.post(Entry { origin: self.node, payload_bytes, drop_at_once, operation: logged }) };
         let mut backoff = Backoff::default();
         while let Some(mut update) = self.lock.update_unless(|| slot.is_answered()) {
             self.combine(&mut update);
@@ -231,6 +250,9 @@ impl<D: Dispatch> Partition<D> {
     /// Appends what is requested, as far as the log has room; applies and answers all that is
     /// appended.
     fn combine(&self, update: &mut Update<'_, Combiner<D>, D>) {
+        if self.log.is_followed_by_one() {
+            return self.combine_alone(update);
+        }
         let Combiner { slots, batch, unanswered, .. } = update.state();
         for (index, slot) in slots.iter().enumerate() {
             // SAFETY: holding the lock for update is being the combiner, and what is taken goes into
@@ -241,18 +263,51 @@ impl<D: Dispatch> Partition<D> {
             }
         }
         let before = batch.len();
-        // SAFETY: the lock admits one combiner of this node.
-        unsafe { self.log.append(self.node, batch) };
-        let left = batch.len();
-        add(&self.counters.batches, u64::from(left != before));
-        add(&self.counters.operations, (before - left) as u64);
+        let mut backoff = Backoff::default();
+        // While another node appends, what it appended before can be applied already.
+        while !self.log.append(self.node, &mut update.state().batch) {
+            if self.apply(update) == 0 {
+                backoff.wait();
+            }
+        }
+        let left = update.state().batch.len();
+        self.count(before - left);
         add(&self.counters.full, u64::from(left != 0));
         self.apply(update);
     }
 
+    /// Applies and answers what is requested. Nobody else is to learn of it, so it needs no log.
+    fn combine_alone(&self, update: &mut Update<'_, Combiner<D>, D>) {
+        let operations = update.write(|combiner, structure| {
+            let fail_stop = FailStop;
+            let start = self.log.tail();
+            let mut position = start;
+            for slot in &combiner.slots {
+                // SAFETY: holding the lock for update is being the combiner, and what is taken is
+                // answered at once.
+                if let Some(entry) = unsafe { slot.take_request() } {
+                    let answer = entry.operation.run(self.node, LogPosition(position), structure);
+                    position += 1;
+                    self.log.pass(1);
+                    // SAFETY: as above.
+                    unsafe { slot.answer(answer) };
+                }
+            }
+            mem::forget(fail_stop);
+            position - start
+        });
+        self.count(operations as usize);
+    }
+
+    /// Counts a batch.
+    fn count(&self, operations: usize) {
+        add(&self.counters.batches, u64::from(operations != 0));
+        add(&self.counters.operations, operations as u64);
+    }
+
     /// Applies everything up to the tail if this replica is behind and its lock is free.
     pub(crate) fn help(&self) {
-        if self.local_tail.load(Ordering::Relaxed) < self.log.tail() {
+        if self.local_tail() < self.log.tail() {
             if let Some(mut update) = self.lock.try_update() {
                 let applied = self.apply(&mut update);
                 add(&self.counters.helped, applied);
@@ -263,7 +318,7 @@ impl<D: Dispatch> Partition<D> {
     /// Applies everything up to the tail, and answers what this partition has appended of it.
     /// Returns the number of entries.
     fn apply(&self, update: &mut Update<'_, Combiner<D>, D>) -> u64 {
-        let start = self.local_tail.load(Ordering::Relaxed);
+        let start = self.local_tail();
         let tail = self.log.tail();
         if start == tail {
             return 0;
@@ -271,25 +326,20 @@ impl<D: Dispatch> Partition<D> {
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
             for position in start..tail {
-                // SAFETY: `position` is before the tail; `local_tail` counts what is applied here,
+                // SAFETY: `position` is before the tail; the local tail counts what is applied here,
                 // under this lock, so each position comes once and in order.
                 let answer = unsafe {
                     self.log.apply(position, |entry| {
-                        let answer = match &entry.operation {
-                            Logged::Operation(operation) => Some(structure.dispatch_mut(operation)),
-                            Logged::Observation(observe) => {
-                                observe(self.node, LogPosition(position), structure);
-                                None
-                            }
-                        };
+                        let answer = entry.operation.run(self.node, LogPosition(position), structure);
                         (entry.origin == self.node).then_some(answer)
                     })
                 };
-                combiner.answers.extend(answer);
+                if let Some(answer) = answer {
+                    combiner.answers.push_back(answer);
+                }
             }
-            std::mem::forget(fail_stop);
-            self.local_tail.store(tail, Ordering::Release);
-            self.log.complete(tail);
+            mem::forget(fail_stop);
+            self.log.complete(self.node, tail);
         });
         let Combiner { slots, unanswered, answers, .. } = update.state();
         while let Some(answer) = answers.pop_front() {
@@ -303,7 +353,7 @@ impl<D: Dispatch> Partition<D> {
 
     fn statistics(&self) -> PartitionStatistics {
         PartitionStatistics {
-            local_tail: LogPosition(self.local_tail.load(Ordering::Acquire)),
+            local_tail: LogPosition(self.local_tail()),
             batches: self.counters.batches.load(Relaxed),
             operations: self.counters.operations.load(Relaxed),
             helped: self.counters.helped.load(Relaxed),

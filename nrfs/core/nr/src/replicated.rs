@@ -19,8 +19,9 @@ pub struct Configuration {
     pub nodes: usize,
     /// Parallel logs, and so partitions of each replica. At least 1.
     pub logs: usize,
-    /// Entries in each log, rounded up to a power of two. At least 1. Few enough that a log stays
-    /// in the cache, and enough that a replica which is busy for a moment stops nobody.
+    /// Entries in each log, rounded up to a power of two. At least 1. Enough that a replica whose threads
+    /// lose their CPUs for a moment stops nobody, at the rate at which small structures change. A single
+    /// replica has no log.
     pub log_entries: usize,
     /// Bytes of payload (see [`Dispatch::payload_bytes`]) that each log holds at most. A single
     /// operation above the bound passes when it is alone.
@@ -29,7 +30,7 @@ pub struct Configuration {
 
 impl Default for Configuration {
     fn default() -> Self {
-        Self { nodes: 1, logs: 1, log_entries: 1024, log_payload_bytes: 64 << 20 }
+        Self { nodes: 1, logs: 1, log_entries: 16384, log_payload_bytes: 64 << 20 }
     }
 }
 
@@ -105,6 +106,19 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         if self.nodes() > 1 {
             partition.catch_up(partition.log().completed_tail());
         }
+        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
+        unsafe { partition.read(&mut seats[log.0], read) }
+    }
+
+    /// Reads what `log` changes as it is on the replica of the token's node, which may be behind: for those who
+    /// see to it themselves that an old answer does no harm. Otherwise as [`execute_on`](Self::execute_on).
+    ///
+    /// # Panics
+    ///
+    /// As [`execute_on`](Self::execute_on).
+    pub fn peek_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
+        let mut seats = self.seats(token);
+        let partition = self.partition(token.node, log);
         // SAFETY: the token is of this instance, so its seat for this log is of this partition.
         unsafe { partition.read(&mut seats[log.0], read) }
     }

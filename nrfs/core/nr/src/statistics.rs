@@ -14,7 +14,7 @@ pub struct Statistics {
 /// How far a log has come, and how full it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogStatistics {
-    /// How many entries it has room for.
+    /// How many entries it has room for. A single replica needs none.
     pub entries: usize,
     /// Where the next operation goes.
     pub tail: LogPosition,

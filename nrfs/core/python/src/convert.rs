@@ -2,9 +2,9 @@
 
 use std::io;
 
-use filesystem::Errno;
 use filesystem::status::{Status, Verification};
-use pyo3::exceptions::PyOSError;
+use filesystem::{Digest, Errno, Topology};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -102,6 +102,36 @@ pub fn os_error(errno: Errno) -> PyErr {
     PyOSError::new_err((errno.code(), text))
 }
 
+/// An argument that cannot be.
+pub fn value_error(error: impl std::error::Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// `"auto"` or a number.
+#[derive(FromPyObject)]
+pub enum Nodes {
+    Count(i64),
+    Named(String),
+}
+
+impl Nodes {
+    /// The nodes that are meant.
+    pub fn topology(self) -> PyResult<Topology> {
+        match self {
+            Self::Count(count) => Topology::emulated(usize::try_from(count).unwrap_or(0)).map_err(value_error),
+            Self::Named(name) if name == "auto" => Topology::machine().map_err(value_error),
+            Self::Named(name) => {
+                Err(PyValueError::new_err(format!("bad number of nodes '{name}': give a number, or 'auto'")))
+            }
+        }
+    }
+}
+
+/// Digests as text.
+pub fn digests(digests: &[Digest]) -> Vec<String> {
+    digests.iter().map(|digest| format!("{:032x}", digest.0)).collect()
+}
+
 /// A status as plain dictionaries, ready for JSON.
 pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
     let logs = status.namespace.logs.iter().chain(&status.content.logs);
@@ -152,10 +182,9 @@ pub fn verifications<'py>(py: Python<'py>, all: &[Verification]) -> PyResult<Bou
     let list = PyList::empty(py);
     for verification in all {
         let dict = PyDict::new(py);
-        let digests: Vec<String> = verification.digests.iter().map(|digest| format!("{:032x}", digest.0)).collect();
         dict.set_item("log", &verification.log)?;
         dict.set_item("position", verification.position.0)?;
-        dict.set_item("digests", digests)?;
+        dict.set_item("digests", digests(&verification.digests))?;
         list.append(dict)?;
     }
     Ok(list)

@@ -4,26 +4,18 @@ use std::sync::Arc;
 
 use filesystem::{
     AllocateMode, Configuration, Cookie, Errno, Ino, Name, NewAttributes, NewInode, NewNode, Owner, Permissions,
-    RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
+    RenameMode, Size, Time, Token, Whence, XattrMode,
 };
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::convert::{self, Attributes, Capacity, DirectoryEntry, os_error};
+use crate::convert::{self, Attributes, Capacity, DirectoryEntry, Nodes, os_error, value_error};
 
 /// A node-replicated in-memory file system.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Filesystem {
     service: Arc<::filesystem::Filesystem>,
-}
-
-/// `"auto"` or a number.
-#[derive(FromPyObject)]
-enum Nodes {
-    Count(i64),
-    Named(String),
 }
 
 /// Bytes, or a text such as `"8G"` or `"50%"`.
@@ -72,19 +64,12 @@ impl Filesystem {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> PyResult<Self> {
-        let topology = match nodes {
-            Nodes::Count(count) => Topology::emulated(usize::try_from(count).unwrap_or(0)),
-            Nodes::Named(name) if name == "auto" => Topology::machine(),
-            Nodes::Named(name) => {
-                return Err(PyValueError::new_err(format!("bad number of nodes '{name}': give a number, or 'auto'")));
-            }
-        };
         let size = match size {
             Amount::Bytes(bytes) => Ok(Size::Bytes(u64::try_from(bytes).unwrap_or(0))),
             Amount::Text(text) => text.parse(),
         };
         let configuration = Configuration {
-            topology: topology.map_err(value_error)?,
+            topology: nodes.topology()?,
             logs,
             size: size.map_err(value_error)?,
             inodes,
@@ -313,8 +298,4 @@ fn owner(uid: Option<u32>, gid: Option<u32>) -> Owner {
         uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
     }
-}
-
-fn value_error(error: impl std::error::Error) -> PyErr {
-    PyValueError::new_err(error.to_string())
 }

@@ -1,8 +1,10 @@
 //! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
 
+mod address_space;
 mod connection;
 mod convert;
 mod filesystem;
+mod scheduler;
 
 /// A tree of a million files that is deleted leaves nothing behind in this one.
 #[global_allocator]
@@ -13,11 +15,15 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::address_space::{AddressSpace, AddressSpaceCore, Frame, Mapping};
+    #[pymodule_export]
     use super::connection::Connection;
     #[pymodule_export]
     use super::convert::{Attributes, Capacity, DirectoryEntry};
     #[pymodule_export]
     use super::filesystem::Filesystem;
+    #[pymodule_export]
+    use super::scheduler::{Core, Process, Scheduler, Upcall};
 
     /// Gives memory that is free, and kept to be used again, back to the system.
     #[pyfunction]

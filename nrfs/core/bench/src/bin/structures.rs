@@ -1,0 +1,154 @@
+//! Measures structures that threads share, each way of sharing in turn: what `nrfs bench nr` and `nrfs bench sched`
+//! run.
+//!
+//! Its one argument says in JSON what to measure. It writes a line of JSON for every figure, as it comes.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Mutex, RwLock};
+use std::time::Duration;
+
+use bench::contender::Contender;
+use bench::multikernel::Multikernel;
+use bench::replicated::{ByNodeReplication, by_nr};
+use bench::structures::{Map, Queue, Sharded, Stack, Workload};
+use bench::throughput::throughput;
+use machines::scheduler::Scheduler;
+use serde::{Deserialize, Serialize};
+
+/// What to measure: every ratio with every number of threads, on every contender.
+#[derive(Deserialize)]
+struct Configuration {
+    structure: Structure,
+    /// Of a hundred operations.
+    write_ratios: Vec<u64>,
+    threads: Vec<usize>,
+    /// For what is replicated on nodes.
+    nodes: Vec<usize>,
+    against: Vec<Against>,
+    /// Contenders take turns, so many times.
+    rounds: usize,
+    milliseconds: u64,
+    /// What threads are pinned to, in turn.
+    cpus: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Structure {
+    Hashmap,
+    Stack,
+    Queue,
+    Scheduler,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Against {
+    Mutex,
+    Rwlock,
+    /// The hash map alone can be: whoever asks sees to it.
+    Sharded,
+    Multikernel,
+    NodeReplication,
+}
+
+/// One measurement.
+#[derive(Serialize)]
+struct Figure<'a> {
+    contender: &'a str,
+    threads: usize,
+    write_ratio: u64,
+    round: usize,
+    operations_per_second: f64,
+}
+
+/// A contender, ready to run: by the percentage of writes.
+type Run = Box<dyn Fn(u64) -> f64>;
+
+fn ready<S: Workload, C: Contender<S> + 'static>(
+    configuration: &Configuration,
+    threads: usize,
+    contender: impl Fn() -> C + 'static,
+) -> Run {
+    let (cpus, duration) = (configuration.cpus.clone(), Duration::from_millis(configuration.milliseconds));
+    Box::new(move |writes| throughput::<S, C>(&contender(), threads, &cpus, writes, duration))
+}
+
+fn contenders<S: Workload>(configuration: &Configuration, threads: usize) -> Vec<(String, Run)> {
+    let mut all: Vec<(String, Run)> = Vec::new();
+    for &nodes in &configuration.nodes {
+        let run = ready::<S, _>(configuration, threads, move || by_nr(nodes, S::filled));
+        all.push((format!("nr {nodes}"), run));
+    }
+    for against in &configuration.against {
+        match against {
+            Against::Mutex => {
+                let run = ready::<S, _>(configuration, threads, || Mutex::new(S::filled()));
+                all.push(("mutex".into(), run));
+            }
+            Against::Rwlock => {
+                let run = ready::<S, _>(configuration, threads, || RwLock::new(S::filled()));
+                all.push(("rwlock".into(), run));
+            }
+            Against::Sharded => {
+                let run = ready::<Map, _>(configuration, threads, Sharded::filled);
+                all.push(("sharded".into(), run));
+            }
+            Against::Multikernel => {
+                let run = ready::<S, _>(configuration, threads, move || Multikernel::new(threads, |_| S::filled()));
+                all.push(("multikernel".into(), run));
+            }
+            Against::NodeReplication => {
+                for &nodes in &configuration.nodes {
+                    let make = move || ByNodeReplication::new(nodes, threads, S::filled);
+                    let run = ready::<S, _>(configuration, threads, make);
+                    all.push((format!("node-replication {nodes}"), run));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn measure<S: Workload>(configuration: &Configuration) -> Result<(), Box<dyn std::error::Error>> {
+    let mut output = std::io::stdout().lock();
+    for &threads in &configuration.threads {
+        let contenders = contenders::<S>(configuration, threads);
+        for &write_ratio in &configuration.write_ratios {
+            for round in 0..configuration.rounds {
+                // Backwards every other time: what drifts falls on all alike.
+                let place = |turn| if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
+                for (contender, run) in (0..contenders.len()).map(|turn| &contenders[place(turn)]) {
+                    let operations_per_second = run(write_ratio);
+                    let figure = Figure { contender, threads, write_ratio, round, operations_per_second };
+                    serde_json::to_writer(&mut output, &figure)?;
+                    writeln!(output)?;
+                    output.flush()?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let argument = std::env::args().nth(1).ok_or("what to measure is missing")?;
+    let configuration: Configuration = serde_json::from_str(&argument)?;
+    match configuration.structure {
+        Structure::Hashmap => measure::<Map>(&configuration),
+        Structure::Stack => measure::<Stack>(&configuration),
+        Structure::Queue => measure::<Queue>(&configuration),
+        Structure::Scheduler => measure::<Scheduler>(&configuration),
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Measures address spaces that threads share, each contender in turn: what `nrfs bench vm` runs.
+//!
+//! Its one argument says in JSON what to measure. It writes a line of JSON for every figure, as it comes.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Mutex, RwLock};
+
+use bench::multikernel::Multikernel;
+use bench::vm::{Latency, Linux, Machine, Rates, Replicated, Shared, Space, latencies, rates};
+use serde::{Deserialize, Serialize};
+
+/// What to measure.
+#[derive(Deserialize)]
+struct Configuration {
+    threads: Vec<usize>,
+    /// Of the replicated address space.
+    nodes: Vec<usize>,
+    logs: usize,
+    against: Vec<Against>,
+    /// Contenders take turns, so many times.
+    rounds: usize,
+    /// What threads are pinned to, in turn.
+    cpus: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Against {
+    Linux,
+    Mutex,
+    Rwlock,
+    Multikernel,
+}
+
+/// One round of one contender: rates in operations per second, latencies in nanoseconds.
+#[derive(Serialize)]
+struct Figure<'a> {
+    contender: &'a str,
+    threads: usize,
+    round: usize,
+    map: f64,
+    protect: f64,
+    resolve: Option<f64>,
+    unmap: f64,
+    mix: f64,
+    map_latency: [u64; 3],
+    unmap_latency: [u64; 3],
+}
+
+type Run = Box<dyn Fn() -> (Rates, (Latency, Latency))>;
+
+fn ready<S: Space>(threads: usize, cpus: &[usize], space: impl Fn() -> S + 'static) -> Run {
+    let cpus = cpus.to_vec();
+    Box::new(move || {
+        let rates = rates(&space(), threads, &cpus);
+        (rates, latencies(&space(), threads, &cpus))
+    })
+}
+
+fn contenders(configuration: &Configuration, threads: usize) -> Vec<(String, Run)> {
+    let (cpus, logs) = (&configuration.cpus[..], configuration.logs);
+    let ours = configuration
+        .nodes
+        .iter()
+        .map(|&nodes| (format!("nrfs {nodes}"), ready(threads, cpus, move || Replicated::new(nodes, logs, threads))));
+    let others = configuration.against.iter().map(|against| match against {
+        Against::Linux => ("linux", ready(threads, cpus, || Linux)),
+        Against::Mutex => ("mutex", ready(threads, cpus, || Shared(Mutex::new(Machine::default())))),
+        Against::Rwlock => ("rwlock", ready(threads, cpus, || Shared(RwLock::new(Machine::default())))),
+        Against::Multikernel => {
+            ("multikernel", ready(threads, cpus, move || Shared(Multikernel::new(threads, |_| Machine::default()))))
+        }
+    });
+    ours.chain(others.map(|(name, run)| (name.to_owned(), run))).collect()
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let argument = std::env::args().nth(1).ok_or("what to measure is missing")?;
+    let configuration: Configuration = serde_json::from_str(&argument)?;
+    let mut output = std::io::stdout().lock();
+    for &threads in &configuration.threads {
+        let contenders = contenders(&configuration, threads);
+        for round in 0..configuration.rounds {
+            for (contender, run) in &contenders {
+                let (Rates { map, protect, resolve, unmap, mix }, (of_map, of_unmap)) = run();
+                let percentiles = |latency: Latency| [latency.p50, latency.p99, latency.max];
+                let (map_latency, unmap_latency) = (percentiles(of_map), percentiles(of_unmap));
+                let figure =
+                    Figure { contender, threads, round, map, protect, resolve, unmap, mix, map_latency, unmap_latency };
+                serde_json::to_writer(&mut output, &figure)?;
+                writeln!(output)?;
+                output.flush()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

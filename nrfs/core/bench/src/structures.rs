@@ -1,0 +1,225 @@
+//! What is shared, and what threads do with it.
+
+use std::collections::{HashMap, VecDeque};
+
+use dashmap::DashMap;
+use machines::scheduler::{CoreId, CoreState, NodeId, ProcessId, Response as Scheduled, Scheduler, WriteOperation};
+use nr::Dispatch;
+
+use crate::contender::{Contender, Structure};
+
+/// A structure with operations made of random numbers.
+pub trait Workload: Structure {
+    /// As every replica begins.
+    fn filled() -> Self;
+
+    /// A read.
+    fn any_read(random: u64) -> Self::ReadOperation;
+
+    /// A change.
+    fn any_write(random: u64) -> Self::WriteOperation;
+}
+
+/// Keys in the map, and elements in stack and queue at the beginning.
+const SIZE: u64 = 10_000;
+
+/// A map of numbers.
+pub struct Map(HashMap<u64, u64>);
+
+/// Sets what a key maps to; answers what it did before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Put(u64, u64);
+
+/// Looks a key up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Get(u64);
+
+impl Dispatch for Map {
+    type WriteOperation = Put;
+    type Response = Option<u64>;
+
+    fn dispatch_mut(&mut self, &Put(key, value): &Put) -> Option<u64> {
+        self.0.insert(key, value)
+    }
+}
+
+impl Structure for Map {
+    type ReadOperation = Get;
+
+    fn dispatch(&self, Get(key): &Get) -> Option<u64> {
+        self.0.get(key).copied()
+    }
+}
+
+impl Workload for Map {
+    fn filled() -> Self {
+        Self((0..SIZE).map(|key| (key, key)).collect())
+    }
+
+    fn any_read(random: u64) -> Get {
+        Get(random % SIZE)
+    }
+
+    fn any_write(random: u64) -> Put {
+        Put(random % SIZE, random)
+    }
+}
+
+/// The same map, as a sharded one.
+pub struct Sharded(DashMap<u64, u64>);
+
+impl Sharded {
+    /// With what a filled [`Map`] has.
+    pub fn filled() -> Self {
+        Self((0..SIZE).map(|key| (key, key)).collect())
+    }
+}
+
+impl Contender<Map> for Sharded {
+    type Handle = ();
+
+    fn handle(&self, _thread: usize) {}
+
+    fn read(&self, (): &mut (), Get(key): &Get) -> Option<u64> {
+        self.0.get(key).map(|value| *value)
+    }
+
+    fn write(&self, (): &mut (), Put(key, value): Put) -> Option<u64> {
+        self.0.insert(key, value)
+    }
+}
+
+/// Changes a stack or a queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// Adds an element.
+    Push(u64),
+    /// Takes one away, and answers with it.
+    Pop,
+}
+
+/// Looks at what would be taken next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peek;
+
+fn any_change(random: u64) -> Change {
+    if random & 1 == 0 { Change::Push(random) } else { Change::Pop }
+}
+
+/// Last in, first out.
+pub struct Stack(Vec<u64>);
+
+impl Dispatch for Stack {
+    type WriteOperation = Change;
+    type Response = Option<u64>;
+
+    fn dispatch_mut(&mut self, change: &Change) -> Option<u64> {
+        match *change {
+            Change::Push(value) => {
+                self.0.push(value);
+                None
+            }
+            Change::Pop => self.0.pop(),
+        }
+    }
+}
+
+impl Structure for Stack {
+    type ReadOperation = Peek;
+
+    fn dispatch(&self, Peek: &Peek) -> Option<u64> {
+        self.0.last().copied()
+    }
+}
+
+impl Workload for Stack {
+    fn filled() -> Self {
+        Self((0..SIZE).collect())
+    }
+
+    fn any_read(_random: u64) -> Peek {
+        Peek
+    }
+
+    fn any_write(random: u64) -> Change {
+        any_change(random)
+    }
+}
+
+/// First in, first out.
+pub struct Queue(VecDeque<u64>);
+
+impl Dispatch for Queue {
+    type WriteOperation = Change;
+    type Response = Option<u64>;
+
+    fn dispatch_mut(&mut self, change: &Change) -> Option<u64> {
+        match *change {
+            Change::Push(value) => {
+                self.0.push_back(value);
+                None
+            }
+            Change::Pop => self.0.pop_front(),
+        }
+    }
+}
+
+impl Structure for Queue {
+    type ReadOperation = Peek;
+
+    fn dispatch(&self, Peek: &Peek) -> Option<u64> {
+        self.0.front().copied()
+    }
+}
+
+impl Workload for Queue {
+    fn filled() -> Self {
+        Self((0..SIZE).collect())
+    }
+
+    fn any_read(_random: u64) -> Peek {
+        Peek
+    }
+
+    fn any_write(random: u64) -> Change {
+        any_change(random)
+    }
+}
+
+/// Cores, and processes that want some of them, each another number from time to time.
+const CORES: usize = 64;
+const PROCESSES: u64 = 16;
+
+/// Asks whose a core is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Owner(CoreId);
+
+impl Structure for Scheduler {
+    type ReadOperation = Owner;
+
+    fn dispatch(&self, Owner(core): &Owner) -> Scheduled {
+        self.state(*core).map(|state| match state {
+            CoreState::Running(process, _) => machines::scheduler::Answer::Process(process),
+            CoreState::Idle | CoreState::Offline => machines::scheduler::Answer::Done,
+        })
+    }
+}
+
+impl Workload for Scheduler {
+    fn filled() -> Self {
+        let mut scheduler = Self::new((0..CORES).map(|core| (CoreId(core), NodeId(core * 2 / CORES))));
+        for _ in 0..PROCESSES {
+            let _ = scheduler.dispatch_mut(&WriteOperation::Create);
+        }
+        scheduler
+    }
+
+    fn any_read(random: u64) -> Owner {
+        Owner(CoreId(random as usize % CORES))
+    }
+
+    fn any_write(random: u64) -> WriteOperation {
+        let process = ProcessId(1 + random % PROCESSES);
+        WriteOperation::Request { process, cores: (random >> 8) as usize % (2 * CORES / PROCESSES as usize) }
+    }
+}

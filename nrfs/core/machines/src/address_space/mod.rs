@@ -1,0 +1,165 @@
+//! An address space: regions of pages, and the page table that translates them.
+//!
+//! From the bottom up:
+//!
+//! - `address`: addresses, areas of pages, rights, and what is refused;
+//! - `regions`: which areas are mapped, with which rights, as mmap(2) has them;
+//! - `page_table`: four levels, pages of 4 KiB, 2 MiB and 1 GiB;
+//! - `operation`: what can be done, as data, for the log;
+//! - this file: the two joined.
+//!
+//! Frames were granted before the log: an operation names them, and answers which are free after it. So running out
+//! is decided once for all replicas, and one frame backs a page on all of them.
+
+mod address;
+mod operation;
+mod page_table;
+mod regions;
+
+use std::ops::Range;
+
+use nr::Dispatch;
+
+use crate::digest::{Digest, Digester};
+pub use address::{Area, Error, PAGE_SHIFT, PageNumber, PageSize, Rights, Run};
+pub use operation::{Change, Changed, Response, Runs, WriteOperation};
+pub use page_table::Mapping;
+use page_table::{Entry, PageTable, Update};
+use regions::Regions;
+
+/// An address space, or the part of one that a log changes.
+pub struct AddressSpace {
+    regions: Regions,
+    table: PageTable,
+}
+
+impl Default for AddressSpace {
+    fn default() -> Self {
+        Self { regions: Regions::default(), table: PageTable::new() }
+    }
+}
+
+impl Dispatch for AddressSpace {
+    type WriteOperation = WriteOperation;
+    type Response = Response;
+
+    fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
+        let WriteOperation { area, change } = operation;
+        match change {
+            Change::Map { page, rights, frames, owned, replace } => {
+                self.map(area, *page, *rights, frames, *owned, *replace)
+            }
+            Change::Unmap => Ok(self.unmap(area)),
+            Change::Protect { rights } => self.protect(area, *rights),
+        }
+    }
+
+    fn payload_bytes(operation: &WriteOperation) -> usize {
+        match &operation.change {
+            Change::Map { frames, .. } if frames.spilled() => frames.len() * size_of::<Run>(),
+            _ => 0,
+        }
+    }
+}
+
+/// Reading.
+impl AddressSpace {
+    /// What translates an address.
+    pub fn resolve(&self, address: u64) -> Result<Mapping, Error> {
+        self.table.walk(PageNumber::of(address)?).ok_or(Error::NotMapped)
+    }
+
+    /// All regions in ascending order.
+    pub fn regions(&self) -> impl Iterator<Item = (Range<u64>, Rights)> {
+        self.regions.all()
+    }
+
+    /// The regions that have pages of an area, cut to it, in ascending order.
+    pub fn regions_within(&self, area: &Area) -> impl Iterator<Item = (Range<u64>, Rights)> {
+        self.regions.within(area)
+    }
+
+    /// All pages of the table in ascending order.
+    pub fn pages(&self) -> Vec<Mapping> {
+        let mut pages = Vec::new();
+        self.table.visit(&mut |mapping| pages.push(mapping));
+        pages
+    }
+
+    /// The digest of all regions and pages.
+    pub fn digest(&self) -> Digest {
+        let mut digester = Digester::default();
+        for (pages, rights) in self.regions.all() {
+            digester.number(pages.start);
+            digester.number(pages.end);
+            digester.number(u64::from(rights.bits()));
+        }
+        self.table.visit(&mut |mapping| {
+            digester.number(mapping.start.0);
+            digester.number(mapping.page.pages());
+            digester.number(mapping.frame);
+            digester.number(u64::from(mapping.rights.bits()) << 1 | u64::from(mapping.owned));
+        });
+        digester.finish()
+    }
+}
+
+/// Changing. Every check comes before the first change.
+impl AddressSpace {
+    fn map(
+        &mut self,
+        area: &Area,
+        page: PageSize,
+        rights: Rights,
+        frames: &[Run],
+        owned: bool,
+        replace: bool,
+    ) -> Response {
+        let whole = page.pages() - 1;
+        if !area.is_aligned(page) || frames.iter().any(|run| (run.first | run.frames) & whole != 0) {
+            return Err(Error::Unaligned);
+        }
+        if frames.iter().map(|run| run.frames).sum::<u64>() != area.len() {
+            return Err(Error::BadGrant);
+        }
+        let mapped = self.regions.within(area).next().is_some();
+        if mapped && !replace {
+            return Err(Error::Overlapping);
+        }
+        let changed = if mapped { self.unmap(area) } else { Changed::default() };
+        let mut start = area.pages().start;
+        for run in frames {
+            for frame in (run.first..run.first + run.frames).step_by(page.pages() as usize) {
+                self.table.insert(start, page, Entry::page(frame, rights, owned));
+                start += page.pages();
+            }
+        }
+        self.regions.insert(area, rights);
+        Ok(changed)
+    }
+
+    fn unmap(&mut self, area: &Area) -> Changed {
+        let mut changed = Changed::default();
+        self.table.update(&area.pages(), &Update::Remove, &mut |entry, frames| {
+            changed.outdated += frames;
+            if entry.is_owned() {
+                changed.free(Run { first: entry.number(), frames });
+            }
+        });
+        self.regions.remove(area);
+        changed
+    }
+
+    fn protect(&mut self, area: &Area, rights: Rights) -> Response {
+        if self.regions.covered(area) != area.len() {
+            return Err(Error::NotMapped);
+        }
+        let mut changed = Changed::default();
+        self.table.update(&area.pages(), &Update::Protect(rights), &mut |entry, frames| {
+            changed.outdated += if entry.rights() == rights { 0 } else { frames };
+        });
+        self.regions.remove(area);
+        self.regions.insert(area, rights);
+        Ok(changed)
+    }
+}

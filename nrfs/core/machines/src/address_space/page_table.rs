@@ -1,0 +1,241 @@
+//! The four-level page table: from page numbers to frames.
+//!
+//! It has the shape of x86-64's. Each table has 512 entries of 64 bits; an entry is empty, or leads to a table
+//! one level below, or is a page: of 4 KiB at level 0, of 2 MiB at level 1, of 1 GiB at level 2. What a
+//! large page cannot express, a part of it that goes or gets other rights, splits it into 512 smaller ones.
+//!
+//! Tables refer to each other by number. One that becomes empty is kept to be used again: it is all zeros already.
+
+use std::ops::Range;
+
+use super::address::{PAGE_SHIFT, PageNumber, PageSize, Rights, TABLE_SHIFT};
+
+const ENTRIES: usize = 1 << TABLE_SHIFT;
+const ROOT: usize = 0;
+const ROOT_LEVEL: u32 = 3;
+
+/// What translates a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its first page.
+    pub start: PageNumber,
+    /// Its size.
+    pub page: PageSize,
+    /// The number of its first frame.
+    pub frame: u64,
+    /// What may be done with it.
+    pub rights: Rights,
+    /// Whether the frame goes with the mapping.
+    pub owned: bool,
+}
+
+impl Mapping {
+    /// The address in memory of an address in the page.
+    pub fn physical(&self, address: u64) -> u64 {
+        (self.frame << PAGE_SHIFT) + (address & (self.page.bytes() - 1))
+    }
+}
+
+/// From the lowest bit: present, page (and not table), owned, three of rights; from bit 12 on the number of
+/// the frame or table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry(u64);
+
+impl Entry {
+    const EMPTY: Self = Self(0);
+    const PRESENT: u64 = 1;
+    const PAGE: u64 = 2;
+    const OWNED: u64 = 4;
+    const RIGHTS_SHIFT: u32 = 3;
+    const NUMBER_SHIFT: u32 = 12;
+
+    fn table(number: usize) -> Self {
+        Self((number as u64) << Self::NUMBER_SHIFT | Self::PRESENT)
+    }
+
+    pub fn page(frame: u64, rights: Rights, owned: bool) -> Self {
+        let owned = if owned { Self::OWNED } else { 0 };
+        let rights = u64::from(rights.bits()) << Self::RIGHTS_SHIFT;
+        Self(frame << Self::NUMBER_SHIFT | rights | owned | Self::PAGE | Self::PRESENT)
+    }
+
+    fn is_page(self) -> bool {
+        self.0 & Self::PAGE != 0
+    }
+
+    pub fn number(self) -> u64 {
+        self.0 >> Self::NUMBER_SHIFT
+    }
+
+    pub fn rights(self) -> Rights {
+        Rights::from_bits((self.0 >> Self::RIGHTS_SHIFT) as u8)
+    }
+
+    pub fn is_owned(self) -> bool {
+        self.0 & Self::OWNED != 0
+    }
+}
+
+/// What [`PageTable::update`] leaves in the place of a page.
+pub(super) enum Update {
+    Remove,
+    Protect(Rights),
+}
+
+/// The tables of one address space.
+pub(super) struct PageTable {
+    tables: Vec<[Entry; ENTRIES]>,
+    /// How many entries of each table are not empty.
+    used: Vec<u16>,
+    /// Tables that are empty, to be used again.
+    vacant: Vec<usize>,
+}
+
+impl PageTable {
+    pub fn new() -> Self {
+        Self { tables: vec![[Entry::EMPTY; ENTRIES]], used: vec![0], vacant: Vec::new() }
+    }
+
+    /// What translates `page`.
+    pub fn walk(&self, page: PageNumber) -> Option<Mapping> {
+        let mut table = ROOT;
+        for level in (0..=ROOT_LEVEL).rev() {
+            let entry = self.tables[table][index(page.0, level)];
+            if entry == Entry::EMPTY {
+                return None;
+            }
+            if entry.is_page() {
+                return Some(mapping(entry, page.0, level));
+            }
+            table = entry.number() as usize;
+        }
+        None
+    }
+
+    /// Makes `entry` the page of size `size` that begins at page `start`, where there is nothing.
+    pub fn insert(&mut self, start: u64, size: PageSize, entry: Entry) {
+        let mut table = ROOT;
+        for level in (size.level() + 1..=ROOT_LEVEL).rev() {
+            let index = index(start, level);
+            let next = self.tables[table][index];
+            table = if next == Entry::EMPTY {
+                let new = self.new_table();
+                self.set(table, index, Entry::table(new));
+                new
+            } else {
+                next.number() as usize
+            };
+        }
+        self.set(table, index(start, size.level()), entry);
+    }
+
+    /// Updates all pages of `pages`, and shows `visit` each as it was, with the number of frames it has. Large pages
+    /// that lie in it with a part only are split before.
+    pub fn update(&mut self, pages: &Range<u64>, update: &Update, visit: &mut impl FnMut(Entry, u64)) {
+        self.update_table(ROOT, ROOT_LEVEL, 0, pages, update, visit);
+    }
+
+    fn update_table(
+        &mut self,
+        table: usize,
+        level: u32,
+        base: u64,
+        pages: &Range<u64>,
+        update: &Update,
+        visit: &mut impl FnMut(Entry, u64),
+    ) {
+        let span = 1 << (TABLE_SHIFT * level);
+        let first = pages.start.saturating_sub(base) / span;
+        let end = (pages.end - base).div_ceil(span).min(ENTRIES as u64);
+        for index in first..end {
+            let start = base + index * span;
+            let index = index as usize;
+            let mut entry = self.tables[table][index];
+            if entry == Entry::EMPTY {
+                continue;
+            }
+            if entry.is_page() {
+                if pages.start <= start && start + span <= pages.end {
+                    visit(entry, span);
+                    let updated = match *update {
+                        Update::Remove => Entry::EMPTY,
+                        Update::Protect(rights) => Entry::page(entry.number(), rights, entry.is_owned()),
+                    };
+                    self.set(table, index, updated);
+                    continue;
+                }
+                entry = self.split(table, index, level);
+            }
+            let below = entry.number() as usize;
+            self.update_table(below, level - 1, start, pages, update, visit);
+            if self.used[below] == 0 {
+                self.set(table, index, Entry::EMPTY);
+                self.vacant.push(below);
+            }
+        }
+    }
+
+    /// Replaces a large page by a table of the pages it consists of.
+    fn split(&mut self, table: usize, index: usize, level: u32) -> Entry {
+        let entry = self.tables[table][index];
+        let below = self.new_table();
+        let frames = 1 << (TABLE_SHIFT * (level - 1));
+        for part in 0..ENTRIES {
+            let frame = entry.number() + part as u64 * frames;
+            self.tables[below][part] = Entry::page(frame, entry.rights(), entry.is_owned());
+        }
+        self.used[below] = ENTRIES as u16;
+        self.tables[table][index] = Entry::table(below);
+        Entry::table(below)
+    }
+
+    /// Shows all pages in ascending order.
+    pub fn visit(&self, visit: &mut impl FnMut(Mapping)) {
+        self.visit_table(ROOT, ROOT_LEVEL, 0, visit);
+    }
+
+    fn visit_table(&self, table: usize, level: u32, base: u64, visit: &mut impl FnMut(Mapping)) {
+        for (index, &entry) in self.tables[table].iter().enumerate() {
+            let start = base + ((index as u64) << (TABLE_SHIFT * level));
+            if entry == Entry::EMPTY {
+                continue;
+            }
+            if entry.is_page() {
+                visit(mapping(entry, start, level));
+            } else {
+                self.visit_table(entry.number() as usize, level - 1, start, visit);
+            }
+        }
+    }
+
+    fn new_table(&mut self) -> usize {
+        self.vacant.pop().unwrap_or_else(|| {
+            self.tables.push([Entry::EMPTY; ENTRIES]);
+            self.used.push(0);
+            self.tables.len() - 1
+        })
+    }
+
+    fn set(&mut self, table: usize, index: usize, entry: Entry) {
+        let place = &mut self.tables[table][index];
+        let used = &mut self.used[table];
+        *used += u16::from(entry != Entry::EMPTY);
+        *used -= u16::from(*place != Entry::EMPTY);
+        *place = entry;
+    }
+}
+
+fn index(page: u64, level: u32) -> usize {
+    (page >> (TABLE_SHIFT * level)) as usize % ENTRIES
+}
+
+fn mapping(entry: Entry, page: u64, level: u32) -> Mapping {
+    let size = PageSize::ALL[level as usize % PageSize::ALL.len()];
+    Mapping {
+        start: PageNumber(page & !(size.pages() - 1)),
+        page: size,
+        frame: entry.number(),
+        rights: entry.rights(),
+        owned: entry.is_owned(),
+    }
+}

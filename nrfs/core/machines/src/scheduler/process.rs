@@ -1,0 +1,48 @@
+//! One process: what it wants and has, and what waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{CoreId, ExecutorId, NodeId, Upcall};
+
+/// A process, as the scheduler knows it.
+pub(super) struct Process {
+    /// Cores, in all.
+    pub wanted: usize,
+    /// Those it runs on.
+    pub cores: BTreeSet<CoreId>,
+    /// Its place in the queue for an odd core: see [`policy`](super::policy).
+    pub turn: u64,
+    /// Executors that are on no core, by the node that their memory is of.
+    pub cached: BTreeMap<NodeId, Vec<ExecutorId>>,
+    /// What it has not been told yet: of each core at the most that it was taken and then given again.
+    pub upcalls: Vec<Upcall>,
+}
+
+impl Process {
+    pub fn new(turn: u64) -> Self {
+        Self { wanted: 0, cores: BTreeSet::new(), turn, cached: BTreeMap::new(), upcalls: Vec::new() }
+    }
+
+    /// Notes that a core is gone. A process that was not told yet that it had it needs not hear of either.
+    /// Returns whether it needs to.
+    pub fn forget_given(&mut self, gone: CoreId) -> bool {
+        let before = self.upcalls.len();
+        self.upcalls.retain(|upcall| !matches!(upcall, Upcall::Given { core, .. } if *core == gone));
+        self.upcalls.len() == before
+    }
+
+    /// Keeps an executor for the next core of its node.
+    pub fn cache(&mut self, node: NodeId, executor: ExecutorId) {
+        self.cached.entry(node).or_default().push(executor);
+    }
+
+    /// An executor of the node, if there is one.
+    pub fn take_cached(&mut self, node: NodeId) -> Option<ExecutorId> {
+        self.cached.get_mut(&node)?.pop()
+    }
+
+    /// Executors that are on no core.
+    pub fn cached_count(&self) -> usize {
+        self.cached.values().map(Vec::len).sum()
+    }
+}

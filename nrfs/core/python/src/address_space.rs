@@ -1,0 +1,326 @@
+//! `nrfs.AddressSpace`.
+
+use std::sync::Arc;
+
+use ::vm::{Area, Configuration, CoreId, Error, NodeId, PAGE_SHIFT, PageSize, Placement, Rights, Run};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyByteArray, PyDict, PyList};
+
+use crate::convert::{self, Nodes, value_error};
+
+/// A node-replicated address space.
+#[pyclass(frozen, module = "nrfs")]
+pub struct AddressSpace {
+    service: Arc<::vm::AddressSpace>,
+}
+
+/// One core of an address space.
+#[pyclass(frozen, module = "nrfs")]
+pub struct AddressSpaceCore {
+    service: Arc<::vm::AddressSpace>,
+    core: CoreId,
+}
+
+/// What translates an address.
+#[pyclass(frozen, get_all, module = "nrfs")]
+pub struct Mapping {
+    address: u64,
+    page: u64,
+    frame: u64,
+    physical: u64,
+    rights: String,
+}
+
+/// A frame that can be mapped at many addresses.
+#[pyclass(frozen, module = "nrfs")]
+pub struct Frame {
+    /// Where it is from.
+    service: Arc<::vm::AddressSpace>,
+    run: Run,
+}
+
+/// What is to be mapped.
+#[derive(FromPyObject)]
+enum FrameOrSize<'py> {
+    Frame(PyRef<'py, Frame>),
+    Size(u64),
+}
+
+/// The fields of a structured array, packed.
+type Fields = &'static [(&'static str, &'static str)];
+
+const REGION: Fields = &[("address", "<u8"), ("length", "<u8"), ("rights", "u1")];
+const PAGE: Fields = &[("address", "<u8"), ("page", "<u8"), ("frame", "<u8"), ("rights", "u1"), ("owned", "?")];
+const RESOLVED: Fields = &[("mapped", "?"), ("rights", "u1"), ("page", "<u4"), ("physical", "<u8")];
+
+/// Bytes in a record of [`RESOLVED`].
+const RESOLVED_BYTES: usize = 14;
+
+#[pymethods]
+impl Mapping {
+    fn __repr__(&self) -> String {
+        let Self { address, page, frame, physical, rights } = self;
+        format!(
+            "Mapping(address={address:#x}, page={page}, frame={frame:#x}, physical={physical:#x}, rights='{rights}')"
+        )
+    }
+}
+
+#[pymethods]
+impl Frame {
+    #[getter]
+    fn address(&self) -> u64 {
+        self.run.first << PAGE_SHIFT
+    }
+
+    #[getter]
+    fn size(&self) -> u64 {
+        self.run.frames << PAGE_SHIFT
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Frame(address={:#x}, size={})", self.address(), self.size())
+    }
+}
+
+impl AddressSpace {
+    /// Calls the service without the GIL, on the core that stands for this thread's CPU.
+    fn call<R: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&::vm::AddressSpace, CoreId) -> Result<R, Error> + Send,
+    ) -> PyResult<R> {
+        py.detach(|| call(&self.service, self.service.core_here())).map_err(refused)
+    }
+}
+
+#[pymethods]
+impl AddressSpace {
+    #[new]
+    #[pyo3(
+        signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, cores = None, memory = 1 << 30),
+        text_signature = "(*, nodes='auto', logs=4, cores=None, memory=1073741824)"
+    )]
+    fn new(nodes: Nodes, logs: usize, cores: Option<usize>, memory: u64) -> PyResult<Self> {
+        let configuration =
+            Configuration { topology: nodes.topology()?, logs, cores, frames_per_node: memory >> PAGE_SHIFT };
+        let service = ::vm::AddressSpace::new(configuration).map_err(value_error)?;
+        Ok(Self { service: Arc::new(service) })
+    }
+
+    #[pyo3(signature = (va, frame_or_size, *, page = "4K", rights = "rw-", replace = false))]
+    fn map(
+        &self,
+        py: Python<'_>,
+        va: u64,
+        frame_or_size: FrameOrSize<'_>,
+        page: &str,
+        rights: &str,
+        replace: bool,
+    ) -> PyResult<()> {
+        let rights = parse_rights(rights)?;
+        let placement = if replace { Placement::Replace } else { Placement::NoReplace };
+        match frame_or_size {
+            FrameOrSize::Size(size) => {
+                let page = parse_page(page)?;
+                self.call(py, |space, core| space.map(core, &Area::new(va, size)?, page, rights, placement))
+            }
+            FrameOrSize::Frame(frame) => {
+                if !Arc::ptr_eq(&frame.service, &self.service) {
+                    return Err(PyValueError::new_err("the frame is another address space's"));
+                }
+                let frame = frame.run;
+                let pages = frame.frames;
+                let page = PageSize::ALL.into_iter().find(|page| page.pages() == pages).unwrap_or(PageSize::Small4K);
+                self.call(py, |space, core| {
+                    space.map_frame(core, &Area::new(va, page.bytes())?, page, frame, rights, placement)
+                })
+            }
+        }
+    }
+
+    #[pyo3(signature = (page = "4K"))]
+    fn frame(&self, py: Python<'_>, page: &str) -> PyResult<Frame> {
+        let page = parse_page(page)?;
+        let run = self.call(py, |space, core| space.frame(core, page))?;
+        Ok(Frame { service: Arc::clone(&self.service), run })
+    }
+
+    fn unmap(&self, py: Python<'_>, va: u64, length: u64) -> PyResult<()> {
+        self.call(py, |space, core| space.unmap(core, &Area::new(va, length)?))
+    }
+
+    fn protect(&self, py: Python<'_>, va: u64, length: u64, rights: &str) -> PyResult<()> {
+        let rights = parse_rights(rights)?;
+        self.call(py, |space, core| space.protect(core, &Area::new(va, length)?, rights))
+    }
+
+    fn resolve(&self, py: Python<'_>, va: u64) -> PyResult<Mapping> {
+        let mapping = self.call(py, |space, core| space.resolve(core, va))?;
+        Ok(Mapping {
+            address: mapping.start.address(),
+            page: mapping.page.bytes(),
+            frame: mapping.frame << PAGE_SHIFT,
+            physical: mapping.physical(va),
+            rights: mapping.rights.to_string(),
+        })
+    }
+
+    fn resolve_many<'py>(&self, py: Python<'py>, addresses: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        // Somebody may change a buffer while the GIL is free: a copy is safe.
+        let addresses = PyBuffer::<u64>::get(addresses)?.to_vec(py)?;
+        let records = PyByteArray::new_with(py, addresses.len() * RESOLVED_BYTES, |records| {
+            self.call(py, |space, core| {
+                space.resolve_many(core, &addresses, |number, mapping| {
+                    if let Ok(mapping) = mapping {
+                        let record = &mut records[number * RESOLVED_BYTES..][..RESOLVED_BYTES];
+                        record[0] = 1;
+                        record[1] = mapping.rights.bits();
+                        record[2..6].copy_from_slice(&(mapping.page.bytes() as u32).to_le_bytes());
+                        record[6..].copy_from_slice(&mapping.physical(addresses[number]).to_le_bytes());
+                    }
+                });
+                Ok(())
+            })
+        })?;
+        static DTYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        structured(records, &DTYPE, RESOLVED)
+    }
+
+    fn regions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let regions = self.call(py, |space, core| Ok(space.regions(core)))?;
+        let mut bytes = Vec::new();
+        for region in regions {
+            bytes.extend(region.address.to_le_bytes());
+            bytes.extend(region.length.to_le_bytes());
+            bytes.push(region.rights.bits());
+        }
+        static DTYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        structured(PyByteArray::new(py, &bytes), &DTYPE, REGION)
+    }
+
+    fn page_table<'py>(&self, py: Python<'py>, node: usize) -> PyResult<Bound<'py, PyAny>> {
+        if node >= self.service.nodes() {
+            return Err(PyIndexError::new_err(format!("there is no node {node}")));
+        }
+        let pages = self.call(py, |space, _| Ok(space.page_table(space.first_core(NodeId(node)))))?;
+        let mut bytes = Vec::new();
+        for mapping in pages {
+            bytes.extend(mapping.start.address().to_le_bytes());
+            bytes.extend(mapping.page.bytes().to_le_bytes());
+            bytes.extend((mapping.frame << PAGE_SHIFT).to_le_bytes());
+            bytes.extend([mapping.rights.bits(), u8::from(mapping.owned)]);
+        }
+        static DTYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        structured(PyByteArray::new(py, &bytes), &DTYPE, PAGE)
+    }
+
+    fn core(&self, cpu: usize) -> PyResult<AddressSpaceCore> {
+        if cpu >= self.service.cores() {
+            return Err(PyIndexError::new_err(format!("there is no core {cpu}")));
+        }
+        Ok(AddressSpaceCore { service: Arc::clone(&self.service), core: CoreId(cpu) })
+    }
+
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let cores = (0..self.service.cores()).map(CoreId).map(|core| {
+            let statistics = self.service.statistics(core);
+            let dict = PyDict::new(py);
+            dict.set_item("core", core.0)?;
+            dict.set_item("node", self.service.node_of(core).0)?;
+            dict.set_item("hits", statistics.hits)?;
+            dict.set_item("walks", statistics.walks)?;
+            dict.set_item("behind", statistics.behind)?;
+            dict.set_item("faults", statistics.faults)?;
+            dict.set_item("shootdowns", statistics.shootdowns)?;
+            dict.set_item("requests", statistics.requests)?;
+            dict.set_item("batches", statistics.batches)?;
+            Ok(dict)
+        });
+        let dict = PyDict::new(py);
+        dict.set_item("bytes_free", self.service.frames_left() << PAGE_SHIFT)?;
+        dict.set_item("cores", cores.collect::<PyResult<Vec<_>>>()?)?;
+        Ok(dict)
+    }
+
+    fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let all = self.call(py, |space, core| Ok(space.verify(core)))?;
+        let list = PyList::empty(py);
+        for (log, verification) in all.iter().enumerate() {
+            let dict = PyDict::new(py);
+            dict.set_item("log", format!("address space {log}"))?;
+            dict.set_item("position", verification.position.0)?;
+            dict.set_item("digests", convert::digests(&verification.digests))?;
+            list.append(dict)?;
+        }
+        Ok(list)
+    }
+}
+
+impl AddressSpaceCore {
+    fn access(&self, py: Python<'_>, va: u64, need: Rights) -> PyResult<u64> {
+        py.detach(|| self.service.access(self.core, va, need, |_| ())).map_err(refused)
+    }
+}
+
+#[pymethods]
+impl AddressSpaceCore {
+    fn read(&self, py: Python<'_>, va: u64) -> PyResult<u64> {
+        self.access(py, va, Rights::READ)
+    }
+
+    fn write(&self, py: Python<'_>, va: u64) -> PyResult<u64> {
+        self.access(py, va, Rights::WRITE)
+    }
+
+    fn fetch(&self, py: Python<'_>, va: u64) -> PyResult<u64> {
+        self.access(py, va, Rights::EXECUTE)
+    }
+}
+
+/// A numpy array over records that are packed.
+fn structured<'py>(
+    records: Bound<'py, PyByteArray>,
+    dtype: &PyOnceLock<Py<PyAny>>,
+    fields: Fields,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = records.py();
+    let numpy = py.import("numpy")?;
+    let dtype = dtype
+        .get_or_try_init(py, || Ok::<_, PyErr>(numpy.getattr("dtype")?.call1((fields.to_vec(),))?.unbind()))?
+        .bind(py);
+    if records.is_empty() {
+        return numpy.getattr("empty")?.call1((0, dtype));
+    }
+    numpy.getattr("frombuffer")?.call1((records, dtype))
+}
+
+fn parse_page(page: &str) -> PyResult<PageSize> {
+    match page {
+        "4K" => Ok(PageSize::Small4K),
+        "2M" => Ok(PageSize::Large2M),
+        "1G" => Ok(PageSize::Huge1G),
+        _ => Err(PyValueError::new_err(format!("bad page size '{page}': there are 4K, 2M and 1G"))),
+    }
+}
+
+/// As `r-x`: each letter or a dash, in that order.
+fn parse_rights(text: &str) -> PyResult<Rights> {
+    let all = (0..8).map(Rights::from_bits);
+    let known = all.into_iter().find(|rights| rights.to_string() == text);
+    known.ok_or_else(|| PyValueError::new_err(format!("bad rights '{text}': give them as 'rwx', with - for none")))
+}
+
+fn refused(error: Error) -> PyErr {
+    let errno = match error {
+        Error::Unaligned | Error::NonCanonical | Error::BadGrant => rustix::io::Errno::INVAL,
+        Error::Overlapping => rustix::io::Errno::EXIST,
+        Error::NotMapped => rustix::io::Errno::FAULT,
+        Error::Denied => rustix::io::Errno::ACCESS,
+        Error::NoMemory => rustix::io::Errno::NOMEM,
+    };
+    PyOSError::new_err((errno.raw_os_error(), error.to_string()))
+}

@@ -1,0 +1,370 @@
+//! The service: changes of the address space, and what can be asked of it.
+//!
+//! # What spans logs
+//!
+//! A change of one slice is one operation in one log, and excludes nobody. A change of several slices with several
+//! logs first keeps all other changes away, then looks whether it will be refused, and then makes one operation a
+//! slice, none of which can fail. So changes are all or nothing, and in one order for all; but a read
+//! meanwhile may see some slices changed and others not yet, as one beside munmap(2) may.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use crossbeam_utils::sync::ShardedLock;
+use machines::address_space::{
+    self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, Runs, WriteOperation,
+};
+use machines::digest::Digest;
+use memory::{Topology, current_cpu};
+use nr::{LogId, LogPosition, NodeId, NodeReplicated};
+
+use crate::by_slice::BySlice;
+use crate::core::{Core, Replicated, State, Statistics};
+use crate::frames::Frames;
+
+/// One of the cores of an address space, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(pub usize);
+
+/// How an address space is to be.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The nodes to replicate on.
+    pub topology: Topology,
+    /// Parallel logs, at least 1.
+    pub logs: usize,
+    /// Cores, dealt out to the nodes evenly; at least one a node. `None`: as many as the topology has CPUs.
+    pub cores: Option<usize>,
+    /// Frames of 4 KiB that each node has, at least 1.
+    pub frames_per_node: u64,
+}
+
+/// There can be no such address space: not enough of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say of what")]
+pub enum ConfigurationError {
+    Logs,
+    Cores,
+    Frames,
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Logs => "at least one log is needed",
+            Self::Cores => "at least one core a node is needed",
+            Self::Frames => "memory of at least one frame a node is needed",
+        })
+    }
+}
+
+impl std::error::Error for ConfigurationError {}
+
+/// How a new mapping treats what is mapped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It goes: MAP_FIXED.
+    Replace,
+    /// It is an error: MAP_FIXED_NOREPLACE.
+    NoReplace,
+}
+
+/// Pages next to each other with the same rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The first address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u64,
+    /// What may be done with them.
+    pub rights: Rights,
+}
+
+/// The digests of all replicas at one position of one log.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// Where they were taken.
+    pub position: LogPosition,
+    /// By node.
+    pub digests: Vec<Digest>,
+}
+
+/// An address space, replicated on every node.
+pub struct AddressSpace {
+    topology: Topology,
+    space: Arc<Replicated>,
+    cores: Box<[Core]>,
+    frames: Frames,
+    /// Held to change several logs at once; shared by changes of one.
+    spanning: ShardedLock<()>,
+}
+
+impl AddressSpace {
+    /// An empty one.
+    pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
+        let Configuration { topology, logs, cores, frames_per_node } = configuration;
+        let nodes = topology.nodes().len();
+        let cores = cores.unwrap_or_else(|| topology.nodes().iter().map(|node| node.cpus.len()).sum());
+        if logs == 0 {
+            return Err(ConfigurationError::Logs);
+        }
+        if cores < nodes {
+            return Err(ConfigurationError::Cores);
+        }
+        if frames_per_node == 0 {
+            return Err(ConfigurationError::Frames);
+        }
+        let configuration = nr::Configuration { nodes, logs, ..nr::Configuration::default() };
+        let space = NodeReplicated::new(configuration, BySlice, |_, _| address_space::AddressSpace::default());
+        let frames = Frames::new(nodes, cores, frames_per_node);
+        let cores = (0..cores).map(|core| Core::new(NodeId(core * nodes / cores), &space)).collect();
+        Ok(Self { topology, space, cores, frames, spanning: ShardedLock::new(()) })
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.space.nodes()
+    }
+
+    /// The node of a core.
+    pub fn node_of(&self, core: CoreId) -> NodeId {
+        self.core(core).node
+    }
+
+    /// The first core of a node.
+    pub fn first_core(&self, node: NodeId) -> CoreId {
+        CoreId((node.0 * self.cores.len()).div_ceil(self.nodes()))
+    }
+
+    /// The core that stands for the CPU which the calling thread is on.
+    pub fn core_here(&self) -> CoreId {
+        let cpu = current_cpu();
+        let node = self.topology.node_of(cpu, || 0);
+        let (first, end) = (self.first_core(NodeId(node)).0, self.first_core(NodeId(node + 1)).0);
+        CoreId(first + cpu.0 % (end - first))
+    }
+
+    /// Maps an area to frames of the core's node, or of others where it has no more.
+    pub fn map(
+        &self,
+        core: CoreId,
+        area: &Area,
+        page: PageSize,
+        rights: Rights,
+        placement: Placement,
+    ) -> Result<(), Error> {
+        if !area.is_aligned(page) {
+            return Err(Error::Unaligned);
+        }
+        let node = self.core(core).node.0;
+        let frames = self.frames.allocate(core.0, node, page, area.len() / page.pages()).ok_or(Error::NoMemory)?;
+        let replace = placement == Placement::Replace;
+        let done = self.change(core, area, |part| {
+            let skipped = part.pages().start - area.pages().start;
+            Change::Map { page, rights, frames: cut(&frames, skipped, part.len()), owned: true, replace }
+        });
+        done.inspect_err(|_| self.frames.free(core.0, node, &frames))
+    }
+
+    /// A frame that is nobody's mapping's: it can be mapped at many addresses, and stays as long as the address space.
+    pub fn frame(&self, core: CoreId, page: PageSize) -> Result<Run, Error> {
+        let node = self.core(core).node.0;
+        let frames = self.frames.allocate(core.0, node, page, 1).ok_or(Error::NoMemory)?;
+        frames.first().copied().ok_or(Error::NoMemory)
+    }
+
+    /// Maps an area to a frame that was had by [`frame`](Self::frame).
+    pub fn map_frame(
+        &self,
+        core: CoreId,
+        area: &Area,
+        page: PageSize,
+        frame: Run,
+        rights: Rights,
+        placement: Placement,
+    ) -> Result<(), Error> {
+        // So it lies in one slice, too.
+        if !area.is_aligned(page) {
+            return Err(Error::Unaligned);
+        }
+        let replace = placement == Placement::Replace;
+        let frames = || Runs::from_elem(frame, 1);
+        self.change(core, area, |_| Change::Map { page, rights, frames: frames(), owned: false, replace })
+    }
+
+    /// Removes what is mapped in an area. When it returns, no core can use the old translations.
+    pub fn unmap(&self, core: CoreId, area: &Area) -> Result<(), Error> {
+        self.change(core, area, |_| Change::Unmap)
+    }
+
+    /// Changes the rights of an area that is mapped everywhere. When it returns, no core can use the old ones.
+    pub fn protect(&self, core: CoreId, area: &Area, rights: Rights) -> Result<(), Error> {
+        self.change(core, area, |_| Change::Protect { rights })
+    }
+
+    /// What translates an address, by all changes that were complete.
+    pub fn resolve(&self, core: CoreId, address: u64) -> Result<Mapping, Error> {
+        let log = BySlice::log_of(PageNumber::of(address)?, self.space.logs());
+        let state = self.core(core).enter();
+        self.space.execute_on(log, |space| space.resolve(address), &state.token)
+    }
+
+    /// Resolves many addresses, showing `visit` the number of each and what translates it. Each is by all changes that were
+    /// complete, but not all need be of one moment.
+    pub fn resolve_many(&self, core: CoreId, addresses: &[u64], mut visit: impl FnMut(usize, Result<Mapping, Error>)) {
+        /// Addresses that are resolved in one read, lest those who change wait for long.
+        const READ: usize = 256;
+        let logs = self.space.logs();
+        let log_of = |address: u64| PageNumber::of(address).ok().map(|page| BySlice::log_of(page, logs));
+        let state = self.core(core).enter();
+        let mut first = 0;
+        for run in addresses.chunk_by(|&one, &next| log_of(one) == log_of(next)).flat_map(|run| run.chunks(READ)) {
+            let log = log_of(run[0]).unwrap_or_default();
+            let mut read = |space: &address_space::AddressSpace| {
+                run.iter().enumerate().for_each(|(number, &address)| visit(first + number, space.resolve(address)));
+            };
+            self.space.execute_on(log, &mut read, &state.token);
+            first += run.len();
+        }
+    }
+
+    /// Loads, stores or fetches through the core's TLB; returns the address in memory. `use_it` is called before the
+    /// core can be made to forget the translation.
+    pub fn access(&self, core: CoreId, address: u64, need: Rights, use_it: impl FnOnce(u64)) -> Result<u64, Error> {
+        let core = self.core(core);
+        let mut state = core.enter();
+        let physical = core.translate(&mut state, &self.space, address, need)?;
+        use_it(physical);
+        Ok(physical)
+    }
+
+    /// All regions in ascending order. Each log's are of one moment, but not those of several logs.
+    pub fn regions(&self, core: CoreId) -> Vec<Region> {
+        let mut parts = self.of_all_logs(core, |space| space.regions().collect::<Vec<_>>());
+        parts.sort_unstable_by_key(|(pages, _)| pages.start);
+        let mut regions: Vec<Region> = Vec::new();
+        for (pages, rights) in parts {
+            let address = PageNumber(pages.start).address();
+            let length = (pages.end - pages.start) * PageSize::Small4K.bytes();
+            match regions.last_mut() {
+                Some(last) if last.address + last.length == address && last.rights == rights => last.length += length,
+                _ => regions.push(Region { address, length, rights }),
+            }
+        }
+        regions
+    }
+
+    /// All pages in the table of a core's node, in ascending order.
+    pub fn page_table(&self, core: CoreId) -> Vec<Mapping> {
+        let mut pages = self.of_all_logs(core, address_space::AddressSpace::pages);
+        pages.sort_unstable_by_key(|mapping| mapping.start);
+        pages
+    }
+
+    /// Frames of 4 KiB that are free, on all nodes.
+    pub fn frames_left(&self) -> u64 {
+        self.frames.left()
+    }
+
+    /// What a core has done.
+    pub fn statistics(&self, core: CoreId) -> Statistics {
+        self.core(core).statistics()
+    }
+
+    /// Brings all replicas to the same position of each log, and takes their digests there.
+    pub fn verify(&self, core: CoreId) -> Vec<Verification> {
+        let state = self.core(core).enter();
+        let observe = |log| {
+            let seen = self.space.observe(LogId(log), |_, position, space| (position, space.digest()), &state.token);
+            Verification { position: seen[0].0, digests: seen.into_iter().map(|(_, digest)| digest).collect() }
+        };
+        (0..self.space.logs()).map(observe).collect()
+    }
+
+    fn core(&self, core: CoreId) -> &Core {
+        &self.cores[core.0]
+    }
+
+    fn of_all_logs<T>(&self, core: CoreId, read: impl Fn(&address_space::AddressSpace) -> Vec<T>) -> Vec<T> {
+        let state = self.core(core).enter();
+        (0..self.space.logs()).flat_map(|log| self.space.execute_on(LogId(log), &read, &state.token)).collect()
+    }
+
+    /// Makes a change, has all cores forget what it outdated, and then frees the frames that it freed.
+    fn change(&self, core: CoreId, area: &Area, change: impl Fn(&Area) -> Change) -> Result<(), Error> {
+        let (id, core) = (core, self.core(core));
+        let mut state = core.enter();
+        core.answer(&mut state, &self.space);
+        let changed = if BySlice::spans_logs(area, self.space.logs()) {
+            self.change_slices(&state, area, &change)?
+        } else {
+            let _shared = self.spanning.read().unwrap_or_else(PoisonError::into_inner);
+            let operation = WriteOperation { area: area.clone(), change: change(area) };
+            self.space.execute_mut(operation, &state.token)?
+        };
+        if changed.outdated > 0 {
+            core.shoot_down(&mut state, &self.cores, &self.space, area);
+        }
+        self.frames.free(id.0, core.node.0, &changed.freed);
+        Ok(())
+    }
+
+    fn change_slices(&self, state: &State, area: &Area, change: &impl Fn(&Area) -> Change) -> Result<Changed, Error> {
+        let _alone = self.spanning.write().unwrap_or_else(PoisonError::into_inner);
+        let within = |space: &address_space::AddressSpace| space.regions_within(area).collect::<Vec<_>>();
+        let logs = BySlice::logs(area, self.space.logs());
+        let mapped: Vec<(Range<u64>, Rights)> =
+            logs.flat_map(|log| self.space.execute_on(log, within, &state.token)).collect();
+        // What an operation is does not depend on the part.
+        let parts: Vec<Area> = match change(area) {
+            Change::Map { replace: false, .. } if !mapped.is_empty() => return Err(Error::Overlapping),
+            Change::Map { .. } => BySlice::slices(area).filter_map(|slice| part(area, slice)).collect(),
+            Change::Protect { .. } => {
+                if mapped.iter().map(|(pages, _)| pages.end - pages.start).sum::<u64>() != area.len() {
+                    return Err(Error::NotMapped);
+                }
+                BySlice::slices(area).filter_map(|slice| part(area, slice)).collect()
+            }
+            Change::Unmap => {
+                let regions = mapped.iter().filter_map(|(pages, _)| area.intersection(pages));
+                let slices: BTreeSet<u64> = regions.flat_map(|area| BySlice::slices(&area)).collect();
+                slices.into_iter().filter_map(|slice| part(area, slice)).collect()
+            }
+        };
+        let mut all = Changed::default();
+        for part in parts {
+            let change = change(&part);
+            let changed = self.space.execute_mut(WriteOperation { area: part, change }, &state.token)?;
+            all.outdated += changed.outdated;
+            all.freed.extend(changed.freed);
+        }
+        Ok(all)
+    }
+}
+
+/// The part of an area in a slice.
+fn part(area: &Area, slice: u64) -> Option<Area> {
+    area.intersection(&BySlice::pages(slice))
+}
+
+/// The frames behind the first `skipped`, as many as `wanted`.
+fn cut(runs: &[Run], mut skipped: u64, mut wanted: u64) -> Runs {
+    let mut rest = Runs::new();
+    for run in runs {
+        let skip = skipped.min(run.frames);
+        let frames = (run.frames - skip).min(wanted);
+        if frames > 0 {
+            rest.push(Run { first: run.first + skip, frames });
+        }
+        skipped -= skip;
+        wanted -= frames;
+    }
+    rest
+}

@@ -1,0 +1,38 @@
+"""``nrfs bench vm``, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nrfs.cli", "bench", "vm", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_every_address_space_is_measured(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = bench("--cores", "1,2", "--rounds", "1", "--json", str(report))
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = json.loads(report.read_text())["summary"]
+    contenders = {"nrfs 1", "nrfs 2", "linux", "mutex", "rwlock", "multikernel"}
+    assert {(each["contender"], each["threads"]) for each in summary} == {(c, t) for c in contenders for t in (1, 2)}
+    for each in summary:
+        rates = each["operations_per_second"]
+        assert (rates.pop("resolve") is None) == (each["contender"] == "linux")
+        assert all(rate > 0 for rate in rates.values())
+        assert all(0 < p50 <= p99 <= most for p50, p99, most in each["nanoseconds"].values())
+
+
+def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
+    for arguments, status in [
+        (("--json", str(tmp_path)), 1),
+        (("--cores", "0"), 2),
+        (("--against", "sharded"), 2),
+        (("--op", "read"), 2),
+    ]:
+        done = bench(*arguments)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, "", 1)

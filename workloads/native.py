@@ -1,0 +1,61 @@
+"""Workloads that are native programs: the crate ``nrfs/core/bench``, built when it is first needed.
+
+They compare with other people's crates, which nothing else of nrfs needs: so they are no part of the native module,
+and take cargo and the source.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import nrfs
+from workloads.failure import WorkloadError
+
+CORE = Path(nrfs.__file__).parent / "core"
+
+
+def build(program: str) -> Path:
+    """Builds a program of the crate, which takes a few minutes the first time; returns where it is."""
+    if not (CORE / "bench" / "Cargo.toml").exists():
+        raise WorkloadError("needs the source of nrfs: run it from a checkout, as scripts/setup makes it")
+    cargo = _cargo()
+    command = [cargo, "build", "--release", "--locked", "--package", "bench", "--bin", program]
+    done = subprocess.run(
+        [*command, "--message-format", "json-render-diagnostics"], cwd=CORE, capture_output=True, text=True, check=False
+    )
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] == program:
+            return Path(message["executable"])
+    reasons = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    raise WorkloadError(f"{' '.join(command)} in {CORE} failed: {reasons[0] if reasons else done.stderr.strip()}")
+
+
+def run(program: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Runs a program that was built, and yields each figure as it comes. The program ends with the iteration."""
+    command = [str(program), json.dumps(configuration)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield from map(json.loads, process.stdout)
+            if process.wait() != 0:
+                raise WorkloadError(process.stderr.read().strip() or f"{program.name} ended with {process.returncode}")
+        finally:
+            process.kill()
+
+
+def _cargo() -> str:
+    """The cargo of the PATH, or the one that scripts/setup uses."""
+    find = CORE.parent.parent / "scripts" / "find-rust"
+    found = subprocess.run([find], capture_output=True, text=True, check=False) if find.exists() else None
+    place = found.stdout.strip() if found is not None and found.returncode == 0 else None
+    cargo = which("cargo", path=place) or which("cargo")
+    if cargo is None:
+        raise WorkloadError("needs cargo, which builds what is compared: install Rust 1.85 or later")
+    return cargo

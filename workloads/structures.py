@@ -1,0 +1,136 @@
+"""Structures that threads share, node-replicated and otherwise: ``nrfs bench nr`` and ``nrfs bench sched``.
+
+Every way of sharing is measured in each round, one after the other, and what is compared was measured in the
+same rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal, final
+
+from rich.table import Table
+
+from workloads import native
+from workloads.cores import Cores
+from workloads.failure import WorkloadError
+from workloads.progress import ProgressBar
+from workloads.report import print_table, write_json
+
+Structure = Literal["hashmap", "stack", "queue", "scheduler"]
+
+
+@final
+@dataclass(frozen=True)
+class Configuration:
+    """What to measure."""
+
+    structure: Structure
+    write_ratios: tuple[int, ...]
+    """Of a hundred operations."""
+    threads: tuple[int, ...]
+    nodes: tuple[int, ...]
+    """For what is replicated on nodes."""
+    against: tuple[str, ...]
+    rounds: int
+    milliseconds: int
+    """Of each measurement."""
+    json: Path | None
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """In the order in which they take turns."""
+        names = [f"nr {nodes}" for nodes in self.nodes]
+        for against in self.against:
+            names += [f"{against} {nodes}" for nodes in self.nodes] if against == "node-replication" else [against]
+        return tuple(names)
+
+
+@final
+@dataclass(frozen=True)
+class Summary:
+    """One contender, at one number of threads and one ratio of writes."""
+
+    contender: str
+    threads: int
+    write_ratio: int
+    operations_per_second: float
+    """The median of all rounds."""
+    ratio: float
+    """How many times faster ``nr`` is, within each round; the median. On as many nodes if the contender is on nodes
+    itself, and otherwise on those where it is fastest. Above 1, ``nr`` is faster."""
+
+
+def run(configuration: Configuration) -> list[Summary]:
+    """Builds what is compared, and measures.
+
+    Raises:
+        WorkloadError: it cannot be built, or fails.
+
+    """
+    if "sharded" in configuration.against and configuration.structure != "hashmap":
+        raise WorkloadError("--against sharded: there is a sharded hash map, and no other sharded structure")
+    rounds: dict[tuple[int, int, str], list[float]] = {}
+    steps = len(configuration.threads) * len(configuration.write_ratios) * len(configuration.contenders)
+    with ProgressBar(steps * configuration.rounds) as progress, Cores(max(configuration.threads)) as cores:
+        progress.begin("building")
+        program = native.build("structures")
+        wanted = asdict(configuration) | {"cpus": cores.held}
+        del wanted["json"]
+        for figure in native.run(program, wanted):
+            contender, threads, writes = figure["contender"], figure["threads"], figure["write_ratio"]
+            progress.begin(f"{threads} threads  {writes}% writes  {contender}")
+            progress.end(1)
+            rounds.setdefault((threads, writes, contender), []).append(figure["operations_per_second"])
+    return [_summary(configuration, rounds, *key) for key in rounds]
+
+
+def _summary(
+    configuration: Configuration,
+    rounds: Mapping[tuple[int, int, str], list[float]],
+    threads: int,
+    writes: int,
+    contender: str,
+) -> Summary:
+    rates = rounds[threads, writes, contender]
+    ours = {nodes: rounds[threads, writes, f"nr {nodes}"] for nodes in configuration.nodes}
+    _, _, nodes = contender.partition(" ")
+    nearest = ours[int(nodes)] if nodes else max(ours.values(), key=median)
+    ratio = median(mine / theirs for mine, theirs in zip(nearest, rates, strict=True))
+    return Summary(contender, threads, writes, median(rates), ratio)
+
+
+def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
+    """Prints the table, and writes the JSON file if there is to be one."""
+    if configuration.json is not None:
+        document = {
+            "workload": "structures",
+            "configuration": asdict(configuration),
+            "summary": [asdict(summary) for summary in summaries],
+        }
+        write_json(document, configuration.json)
+    title = f"{configuration.structure}: million operations per second, medians of {configuration.rounds} rounds"
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    for heading in ("threads", "writes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for contender in configuration.contenders:
+        table.add_column(contender, justify="right", no_wrap=True)
+    for threads in configuration.threads:
+        for writes in configuration.write_ratios:
+            cells = {
+                each.contender: each for each in summaries if (each.threads, each.write_ratio) == (threads, writes)
+            }
+            table.add_row(str(threads), f"{writes}%", *(_cell(cells[name]) for name in configuration.contenders))
+    footer = (
+        "In brackets: how many times faster nr is, within each round, the median. On as many nodes, or where the other "
+        "is on none, on those where nr is fastest."
+    )
+    print_table(table, footer)
+
+
+def _cell(summary: Summary) -> str:
+    ratio = "" if summary.contender.startswith("nr ") else f" ({summary.ratio:.2f})"
+    return f"{summary.operations_per_second / 1e6:.2f}{ratio}"

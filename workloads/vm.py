@@ -1,0 +1,136 @@
+"""Address spaces that threads share, node-replicated and otherwise, and the kernel's own: ``nrfs bench vm``.
+
+Every thread works on pages of 4 KiB in a part of its own, as in figures 5 and 6 of the NrOS paper. Every contender is
+measured in each round, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, Literal, final
+
+from rich.table import Table
+
+from workloads import native
+from workloads.cores import Cores
+from workloads.progress import ProgressBar
+from workloads.report import print_table, write_json
+
+Operation = Literal["map", "unmap", "protect", "resolve", "mix"]
+OPERATIONS: Final[tuple[Operation, ...]] = ("map", "unmap", "protect", "resolve", "mix")
+
+
+@final
+@dataclass(frozen=True)
+class Configuration:
+    """What to measure."""
+
+    threads: tuple[int, ...]
+    """Each a core."""
+    nodes: tuple[int, ...]
+    """Replicas of the address space."""
+    logs: int
+    against: tuple[str, ...]
+    operation: Operation | None
+    """None: all."""
+    rounds: int
+    json: Path | None
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Those that are shown."""
+        return OPERATIONS if self.operation is None else (self.operation,)
+
+
+@final
+@dataclass(frozen=True)
+class Summary:
+    """One contender with one number of threads; medians of all rounds."""
+
+    contender: str
+    threads: int
+    operations_per_second: dict[str, float | None]
+    """By operation, of all threads together; None where there is no such call."""
+    nanoseconds: dict[str, tuple[float, float, float]]
+    """Median, 99th percentile and maximum of one map, and of one unmap of a page that all cores have used."""
+
+
+def run(configuration: Configuration) -> list[Summary]:
+    """Builds what is compared, and measures.
+
+    Raises:
+        WorkloadError: it cannot be built, or fails.
+
+    """
+    rounds: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    contenders = len(configuration.nodes) + len(configuration.against)
+    steps = len(configuration.threads) * contenders * configuration.rounds
+    with ProgressBar(steps) as progress, Cores(max(configuration.threads)) as cores:
+        progress.begin("building")
+        program = native.build("vm")
+        wanted = {
+            "threads": configuration.threads,
+            "nodes": configuration.nodes,
+            "logs": configuration.logs,
+            "against": configuration.against,
+            "rounds": configuration.rounds,
+            "cpus": cores.held,
+        }
+        for figure in native.run(program, wanted):
+            progress.begin(f"{figure['threads']} cores  {figure['contender']}")
+            progress.end(1)
+            rounds.setdefault((figure["threads"], figure["contender"]), []).append(figure)
+    return [_summary(threads, contender, figures) for (threads, contender), figures in rounds.items()]
+
+
+def _summary(threads: int, contender: str, figures: Sequence[Mapping[str, Any]]) -> Summary:
+    def rate(operation: Operation) -> float | None:
+        rates = [figure[operation] for figure in figures]
+        return None if None in rates else median(rates)
+
+    def percentiles(operation: str) -> tuple[float, float, float]:
+        p50, p99, most = (median(each) for each in zip(*(figure[operation] for figure in figures), strict=True))
+        return p50, p99, most
+
+    return Summary(
+        contender,
+        threads,
+        {operation: rate(operation) for operation in OPERATIONS},
+        {"map": percentiles("map_latency"), "unmap": percentiles("unmap_latency")},
+    )
+
+
+def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
+    """Prints the tables, and writes the JSON file if there is to be one."""
+    if configuration.json is not None:
+        document = {
+            "workload": "vm",
+            "configuration": asdict(configuration),
+            "summary": [asdict(summary) for summary in summaries],
+        }
+        write_json(document, configuration.json)
+    title = f"4 KiB pages: million operations per second of all cores, medians of {configuration.rounds} rounds"
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    table.add_column("cores", justify="right")
+    table.add_column("", no_wrap=True)
+    latencies = [f"{operation} {which}" for operation in ("map", "unmap") for which in ("p50", "p99", "max")]
+    for heading in (*configuration.operations, *latencies):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in summaries:
+        rates = (summary.operations_per_second[operation] for operation in configuration.operations)
+        times = (each for operation in ("map", "unmap") for each in summary.nanoseconds[operation])
+        table.add_row(
+            str(summary.threads),
+            summary.contender,
+            *("-" if rate is None else f"{rate / 1e6:.2f}" for rate in rates),
+            *(f"{each / 1e3:.2f}" for each in times),
+        )
+    footer = (
+        "map and unmap p50, p99, max: microseconds of one call; unmap when all cores have used the page, with its "
+        "shootdown. linux maps with MAP_POPULATE. mutex, rwlock and multikernel share the page table alone: they have "
+        "neither TLBs nor frames in common."
+    )
+    print_table(table, footer)
