@@ -129,6 +129,12 @@ class Filesystem:
 
         Where the directory has a default access control list, the inode begins with that, and ``umask`` is ignored.
         """
+    def mknod_nameless(
+        self, parent: int, mode: int, *, umask: int = 0, uid: int | None = None, gid: int | None = None
+    ) -> Attributes:
+        """Makes a regular file without a name, as open(2) with O_TMPFILE does, and holds it once. It goes when it is
+        forgotten, unless it was linked before.
+        """
     def mkdir(
         self,
         parent: int,

@@ -110,6 +110,28 @@ class ContentUnderALimit(RuleBasedStateMachine):
         super().__init__()
         self.names: dict[int, bytes] = {}
 
+    @rule()
+    def create_nameless(self) -> None:
+        if not self.model.inodes_free:
+            assert outcome(lambda: self.filesystem.mknod_nameless(nrfs.ROOT, 0o600).ino) == "ENOSPC"
+            return
+        ino = self.filesystem.mknod_nameless(nrfs.ROOT, 0o600).ino
+        assert ino not in self.seen, "an inode number was used again"
+        self.seen.add(ino)
+        self.names[ino] = f"nameless {len(self.seen)}".encode()
+        self.model.files[ino] = ModelFile(named=False, holds=1, linkable=True)
+
+    @has_files
+    @rule(number=numbers)
+    def link(self, number: int) -> None:
+        """Under the same name again, or for the first time."""
+        ino = self.pick(number)
+        file = self.model.files[ino]
+        expected = 1 if file.linkable else "EEXIST" if file.named else "ENOENT"
+        assert outcome(lambda: self.filesystem.link(ino, nrfs.ROOT, self.names[ino]).nlink) == expected
+        file.named |= file.linkable
+        file.linkable = False
+
     @has_files
     @rule(number=numbers, offset=offsets, data=st.builds(Pattern, st.integers(0, 250), lengths))
     def write(self, number: int, offset: int, data: Pattern) -> None:

@@ -82,6 +82,6 @@ def abilities_of(cache: str, channel: str) -> Abilities:
         chown_of_nothing=False,
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
-        nameless_files=False,
+        nameless_files=native,
         truncation_in_vain=not writeback,
     )

@@ -32,6 +32,8 @@ class ModelFile:
     pages: set[int] = field(default_factory=set)
     named: bool = True
     holds: int = 0
+    linkable: bool = False
+    """Whether it was made without a name and can be given one."""
 
     def grow(self, size: int) -> None:
         self.data.extend(bytes(max(size - len(self.data), 0)))

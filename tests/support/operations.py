@@ -420,6 +420,9 @@ class Open(Operation):
         world.put(self.slot, os.open(self.path, self.flags | os.O_NONBLOCK, self.mode))
         return None
 
+    def needs(self) -> str | None:
+        return "nameless_files" if self.flags & os.O_TMPFILE == os.O_TMPFILE else None
+
 
 class OnHandle(Operation):
     """An operation on an open file; on an empty slot it says so, on both sides alike."""

@@ -167,6 +167,13 @@ open_flags = st.builds(
     ),
 )
 
+nameless = st.builds(
+    lambda access, exclusive: access | exclusive | os.O_TMPFILE,
+    st.sampled_from([os.O_RDWR, os.O_RDWR, os.O_WRONLY, os.O_RDONLY]),
+    st.sampled_from([0, 0, 0, os.O_EXCL]),
+)
+"""For a file without a name; with O_EXCL it can never be linked."""
+
 rename_flags = st.sampled_from(
     [
         0,
@@ -266,6 +273,7 @@ opening_operations: SearchStrategy[ops.Operation] = st.one_of(
     st.builds(ops.Open, slots, paths, open_flags, modes),
     st.builds(ops.Open, slots, names, st.just(os.O_RDWR | os.O_CREAT), st.just(0o666)),
     st.builds(ops.Open, slots, names, st.just(os.O_RDWR | os.O_CREAT | os.O_APPEND), st.just(0o666)),
+    st.builds(ops.Open, slots, st.one_of(st.just(b"."), paths), nameless, modes),
     st.builds(ops.Close, slots),
     st.builds(ops.Duplicate, slots, slots),
 )
@@ -326,6 +334,7 @@ _TREE_OPENINGS: list[list[ops.Operation]] = [
         ops.Mknod(b"b", stat.S_IFIFO | 0o666, 0),
         ops.Mknod(b"a/c", stat.S_IFSOCK | 0o666, 0),
         ops.Open(0, b"a/a/a/a", os.O_RDWR, 0),
+        ops.Open(1, b"a", os.O_RDWR | os.O_TMPFILE, 0o640),
         ops.Open(2, b"b", os.O_RDWR, 0),
     ],
 ]

@@ -70,7 +70,7 @@ pub struct Filesystem {
     pub(crate) namespace: Arc<NodeReplicated<Namespace>>,
     pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
     pub(crate) ledger: Ledger,
-    holds: Holds,
+    pub(crate) holds: Holds,
     tokens: Nearby<Token>,
     holder: OnceLock<Weak<dyn Holder>>,
 }

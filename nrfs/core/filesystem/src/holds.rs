@@ -14,7 +14,9 @@ use machines::types::{Errno, Ino};
 #[derive(Default)]
 struct Hold {
     count: u64,
-    is_orphan: bool,
+    /// How often it lost its last name, less how often it was given a first. Whoever changes the tree tells of it
+    /// here later, so two may come in the other order.
+    orphaned: u32,
     /// Somebody drops it just now.
     is_dying: bool,
 }
@@ -66,8 +68,8 @@ impl Holds {
         if hold.is_dying || hold.count > 0 {
             return false;
         }
-        hold.is_dying = hold.is_orphan;
-        if !hold.is_orphan {
+        hold.is_dying = hold.orphaned > 0;
+        if !hold.is_dying {
             entry.remove();
             Self::shrink(&mut shard);
             return false;
@@ -81,10 +83,34 @@ impl Holds {
     pub fn orphan(&self, ino: Ino) -> bool {
         let mut shard = self.shard(ino);
         let hold = shard.entry(ino).or_default();
-        hold.is_orphan = true;
+        self.lose_name(hold);
         hold.is_dying = hold.count == 0;
-        self.orphans.fetch_add(1, Ordering::SeqCst);
         hold.is_dying
+    }
+
+    /// Holds once an inode that was made without a name, and that nobody else knows yet.
+    pub fn add_nameless(&self, ino: Ino) {
+        let mut shard = self.shard(ino);
+        let hold = shard.entry(ino).or_default();
+        hold.count += 1;
+        self.lose_name(hold);
+    }
+
+    /// Notes that an inode without a name, which the caller holds, was given one.
+    pub fn adopt(&self, ino: Ino) {
+        let mut shard = self.shard(ino);
+        let Some(hold) = shard.get_mut(&ino) else { return };
+        hold.orphaned -= 1;
+        if hold.orphaned == 0 {
+            self.orphans.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn lose_name(&self, hold: &mut Hold) {
+        hold.orphaned += 1;
+        if hold.orphaned == 1 {
+            self.orphans.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// Forgets an inode that has been dropped.
@@ -143,6 +169,22 @@ mod tests {
         assert!(holds.has_orphans());
         holds.bury(ino);
         assert!(!holds.has_orphans());
+    }
+
+    #[test]
+    fn a_name_given_to_an_inode_without_one_keeps_it_unless_it_is_lost_again() {
+        let holds = Holds::new();
+        let (kept, lost) = (Ino(5), Ino(6));
+        holds.add_nameless(kept);
+        holds.adopt(kept);
+        assert!(!holds.has_orphans());
+        assert!(!holds.remove(kept, 1));
+
+        holds.add_nameless(lost);
+        assert!(!holds.orphan(lost));
+        holds.adopt(lost);
+        assert!(holds.has_orphans());
+        assert!(holds.remove(lost, 1));
     }
 
     #[test]

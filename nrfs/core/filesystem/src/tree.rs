@@ -41,9 +41,20 @@ impl Filesystem {
         Ok(self.join(changed.attributes, token))
     }
 
+    /// Makes a file without a name, held once: so it stays until it is forgotten, and for good if it is linked before.
+    pub fn create_nameless(&self, parent: Ino, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
+        let changed = self.change_with_new_inode(Change::CreateNameless { parent, inode }, token)?;
+        self.holds.add_nameless(changed.attributes.ino);
+        Ok(self.join(changed.attributes, token))
+    }
+
     /// Gives an inode one more name.
     pub fn link(&self, ino: Ino, parent: Ino, name: Name, token: &Token) -> Result<Attributes, Errno> {
+        let _pin = self.pin(ino, token)?;
         let changed = self.change_tree(Change::Link { ino, parent, name }, token)?;
+        if changed.attributes.links == 1 {
+            self.holds.adopt(ino);
+        }
         Ok(self.join(changed.attributes, token))
     }
 

@@ -144,6 +144,24 @@ fn an_unlinked_file_lives_while_it_is_held() {
 }
 
 #[test]
+fn a_file_made_without_a_name_goes_when_it_is_forgotten_unless_it_was_linked() {
+    let fs = filesystem(2, 4, 100, 10);
+    fs.with_token(|token| {
+        let inode = || NewInode::new(NewNode::File, 0o644, 0, Owner { uid: 0, gid: 0 });
+        let [kept, lost] = [(); 2].map(|()| fs.create_nameless(Ino::ROOT, inode(), token).unwrap().ino);
+        [kept, lost].iter().for_each(|&ino| assert_eq!(fs.write(ino, 0, b"content", token), Ok(7)));
+        assert_eq!(fs.link(kept, Ino::ROOT, name("kept"), token).unwrap().links, 1);
+        [kept, lost].iter().for_each(|&ino| fs.forget(ino, 1, token));
+        assert_eq!(fs.attributes(lost, token), Err(Errno::ENOENT));
+        assert_eq!(fs.lookup(Ino::ROOT, &name("kept"), token).unwrap().size, 7);
+        assert_eq!((fs.capacity().blocks_free, fs.capacity().inodes_free), (99, 8));
+        fs.unlink(Ino::ROOT, name("kept"), token).unwrap();
+        assert_eq!((fs.capacity().blocks_free, fs.capacity().inodes_free), (100, 9));
+    });
+    check_replicas(&fs);
+}
+
+#[test]
 fn inodes_run_out_with_an_errno_and_come_back() {
     let fs = filesystem(1, 1, 10, 3);
     fs.with_token(|token| {

@@ -228,9 +228,9 @@ impl Shared {
     /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked.
     pub fn answer(&self, worker: &Worker, request: Request, origin: Origin, token: &Token) -> Result<Answer, i32> {
         worker.count(request);
-        if let Some(privileges) = request.kills_privileges() {
+        if let Some((ino, privileges)) = request.kills_privileges() {
             // The request itself will tell if the inode is gone.
-            let _ = self.filesystem.kill_privileges(request.ino(), privileges, token);
+            let _ = self.filesystem.kill_privileges(ino, privileges, token);
         }
         if let Some(offer) = handshake::offer(request) {
             *lock(&self.offer) = Some(offer);

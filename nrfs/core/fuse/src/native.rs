@@ -114,6 +114,12 @@ impl Native<'_> {
                 }
                 Answer::Opened(self.open_flags())
             }
+            Opcode::Tmpfile => {
+                let CreateArguments { mode, umask, .. } = request.argument()?;
+                let inode = NewInode::new(NewNode::File, mode, umask, owner(request));
+                // The hold that it is made with is the kernel's.
+                Answer::Created(fs.create_nameless(ino, inode, token)?, self.open_flags())
+            }
             // Made by MKNOD instead, the file is opened, and later released, without a word.
             Opcode::Create if self.opens_are_free(flags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
@@ -182,8 +188,7 @@ impl Native<'_> {
             | Opcode::Bmap
             | Opcode::Destroy
             | Opcode::Ioctl
-            | Opcode::Poll
-            | Opcode::Tmpfile => Answer::Python,
+            | Opcode::Poll => Answer::Python,
         })
     }
 

@@ -115,6 +115,25 @@ fn what_is_made_can_be_found_listed_and_removed() {
 }
 
 #[test]
+fn a_file_made_without_a_name_can_be_given_one_once() {
+    let mut tree = Tree::new(0);
+    let inode = |node| NewInode::new(node, 0o644, 0, OWNER);
+    let nameless = |node| Change::CreateNameless { parent: Ino::ROOT, inode: inode(node) };
+    assert_eq!(tree.change(nameless(NewNode::Directory)), Err(Errno::EINVAL));
+    let before = tree.namespace.attributes(Ino::ROOT).unwrap();
+    let made = tree.change(nameless(NewNode::File)).unwrap();
+    assert_eq!((made.attributes.links, made.made_inode, made.orphan), (0, true, None));
+    assert_eq!(tree.namespace.attributes(Ino::ROOT).unwrap(), before);
+
+    let ino = made.attributes.ino;
+    let link = |text| Change::Link { ino, parent: Ino::ROOT, name: name(text) };
+    assert_eq!(tree.change(link("a")).unwrap().attributes.links, 1);
+    assert_eq!(tree.unlink(Ino::ROOT, "a").unwrap().orphan, Some(ino));
+    assert_eq!(tree.change(link("b")), Err(Errno::ENOENT));
+    tree.change(Change::Drop { ino }).unwrap();
+}
+
+#[test]
 fn an_inode_lives_until_its_last_name_is_gone_and_it_is_dropped() {
     let mut tree = Tree::new(0);
     let file = tree.file(Ino::ROOT, "a");

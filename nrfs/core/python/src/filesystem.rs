@@ -101,6 +101,20 @@ impl Filesystem {
         self.create(py, parent, name, NewInode::new(node, mode, umask, owner(uid, gid)))
     }
 
+    #[pyo3(signature = (parent, mode, *, umask = 0, uid = None, gid = None))]
+    fn mknod_nameless(
+        &self,
+        py: Python<'_>,
+        parent: u64,
+        mode: u32,
+        umask: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> PyResult<Attributes> {
+        let inode = NewInode::new(NewNode::File, mode, umask, owner(uid, gid));
+        self.call(py, |service, token| service.create_nameless(Ino(parent), inode, token).map(Attributes::from))
+    }
+
     #[pyo3(signature = (parent, name, mode, *, umask = 0, uid = None, gid = None))]
     #[allow(clippy::too_many_arguments, reason = "as many as mkdir(2) and its caller have")]
     fn mkdir(

@@ -49,8 +49,10 @@ pub(super) struct Inode {
     pub node: Node,
     pub permissions: Permissions,
     /// Names that lead here; for a directory also its own `.` and the `..` of each subdirectory. An
-    /// inode with none has been unlinked and waits to be dropped.
+    /// inode with none has been unlinked, or was made so, and waits to be dropped.
     pub links: u32,
+    /// Whether it was made without a name and never had one.
+    pub is_linkable: bool,
     pub owner: Owner,
     pub accessed: Time,
     /// Of a file that has content, the content knows better.
@@ -70,6 +72,7 @@ impl Inode {
             node,
             permissions,
             links,
+            is_linkable: false,
             owner,
             accessed: time,
             modified: time,
@@ -77,6 +80,12 @@ impl Inode {
             born: time,
             extended: None,
         }
+    }
+
+    /// Takes away the name that it was made for.
+    pub fn make_nameless(&mut self) {
+        self.links = 0;
+        self.is_linkable = true;
     }
 
     pub fn attributes(&self, ino: Ino) -> Attributes {
@@ -194,7 +203,7 @@ impl Inode {
     pub fn feed(&self, ino: Ino, digester: &mut Digester) {
         digester.ino(ino);
         digester.number(u64::from(self.node.kind().mode_bits() | self.permissions.bits()));
-        for number in [self.links, self.owner.uid, self.owner.gid] {
+        for number in [self.links, self.is_linkable.into(), self.owner.uid, self.owner.gid] {
             digester.number(u64::from(number));
         }
         for time in [self.accessed, self.modified, self.changed, self.born] {

@@ -58,6 +58,7 @@ impl Dispatch for Namespace {
         let time = operation.time;
         match &operation.change {
             Change::Create { parent, name, inode } => self.create(*parent, name, inode, time),
+            Change::CreateNameless { parent, inode } => self.create_nameless(*parent, inode, time),
             Change::Link { ino, parent, name } => self.link(*ino, *parent, name, time),
             Change::Unlink { parent, name } => self.unlink(*parent, name, time),
             Change::RemoveDirectory { parent, name } => self.remove_directory(*parent, name, time),
@@ -84,7 +85,10 @@ impl Dispatch for Namespace {
             Change::Rename { name, new_name, .. } => name.as_bytes().len() + new_name.as_bytes().len(),
             Change::SetXattr { name, value, .. } => name.len() + value.len(),
             Change::RemoveXattr { name, .. } => name.len(),
-            Change::SetAttributes { .. } | Change::KillPrivileges { .. } | Change::Drop { .. } => 0,
+            Change::CreateNameless { .. }
+            | Change::SetAttributes { .. }
+            | Change::KillPrivileges { .. }
+            | Change::Drop { .. } => 0,
         }
     }
 }
@@ -203,6 +207,23 @@ impl Namespace {
                 _ => {}
             }
         }
+        let (ino, kind) = self.make(parent, new, time)?;
+        self.add_entry(parent, name, ino, kind, time);
+        Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
+    }
+
+    fn create_nameless(&mut self, parent: Ino, new: &NewInode, time: Time) -> Response {
+        self.live_directory(parent)?;
+        if !matches!(new.node, NewNode::File) {
+            return Err(Errno::EINVAL);
+        }
+        let (ino, _) = self.make(parent, new, time)?;
+        self.inode_mut(ino)?.make_nameless();
+        Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
+    }
+
+    /// Makes an inode that no entry leads to yet.
+    fn make(&mut self, parent: Ino, new: &NewInode, time: Time) -> Result<(Ino, Kind), Errno> {
         let ino = self.next;
         self.next = Ino(ino.0 + 1);
         let node = match &new.node {
@@ -218,8 +239,7 @@ impl Namespace {
         let mut inode = Inode::new(node, new.permissions, new.owner, time);
         inode.inherit(self.inode(parent)?, new.umask);
         self.inodes.insert(ino, inode);
-        self.add_entry(parent, name, ino, kind, time);
-        Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
+        Ok((ino, kind))
     }
 
     fn link(&mut self, ino: Ino, parent: Ino, name: &Name, time: Time) -> Response {
@@ -227,7 +247,7 @@ impl Namespace {
         let inode = self.inode(ino)?;
         match (inode.node.kind(), inode.links) {
             (Kind::Directory, _) => return Err(Errno::EPERM),
-            (_, 0) => return Err(Errno::ENOENT),
+            (_, 0) if !inode.is_linkable => return Err(Errno::ENOENT),
             (_, u32::MAX) => return Err(Errno::EMLINK),
             _ => {}
         }
@@ -237,6 +257,7 @@ impl Namespace {
         }
         let inode = self.inode_mut(ino)?;
         inode.links += 1;
+        inode.is_linkable = false;
         inode.changed = time;
         self.add_entry(parent, name, ino, kind, time);
         self.changed(ino, None)

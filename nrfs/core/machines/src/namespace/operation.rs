@@ -26,9 +26,17 @@ pub enum Change {
         /// What it is.
         inode: NewInode,
     },
+    /// A new file without a name, which it may be given (O_TMPFILE). What it begins with comes from the directory,
+    /// as with `Create`.
+    CreateNameless {
+        /// The directory.
+        parent: Ino,
+        /// A file.
+        inode: NewInode,
+    },
     /// One more name for an inode that is no directory.
     Link {
-        /// The inode, with at least one name.
+        /// The inode, with at least one name or made without.
         ino: Ino,
         /// The directory of the new name.
         parent: Ino,
