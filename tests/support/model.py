@@ -26,10 +26,12 @@ def touched(offset: int, length: int) -> range:
 
 @dataclass
 class ModelFile:
-    """One file: its bytes, and which of its pages are not holes (some may lie behind its end)."""
+    """One file: its bytes, and which of its pages take space (some may lie behind its end)."""
 
     data: bytearray = field(default_factory=bytearray)
     pages: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
+    """Of those, the ones that are not reserved only, which are holes to lseek(2)."""
     named: bool = True
     holds: int = 0
     linkable: bool = False
@@ -43,7 +45,7 @@ class ModelFile:
         if offset >= size or offset < 0:
             raise _error(errno.ENXIO)
         for page in range(offset // PAGE, -(-size // PAGE)):
-            if (page in self.pages) == (whence == os.SEEK_DATA):
+            if (page in self.written) == (whence == os.SEEK_DATA):
                 return max(offset, page * PAGE)
         if whence == os.SEEK_DATA:
             raise _error(errno.ENXIO)
@@ -74,6 +76,7 @@ class Model:
                 if not self.pages_free:
                     break
                 file.pages.add(page)
+            file.written.add(page)
             end = min((page + 1) * PAGE, offset + len(data))
             file.grow(end)
             start = max(page * PAGE, offset)
@@ -91,6 +94,7 @@ class Model:
         if size <= len(file.data):
             del file.data[size:]
             file.pages = {page for page in file.pages if page * PAGE < size}
+            file.written &= file.pages
         file.grow(size)
 
     def fallocate(self, ino: int, offset: int, length: int, mode: int) -> None:
@@ -113,6 +117,7 @@ class Model:
             file.data[inside] = bytes(inside.stop - inside.start)
         if action == FALLOC_FL_PUNCH_HOLE:
             file.pages -= set(range(-(-offset // PAGE), end // PAGE))
+            file.written &= file.pages
         if not keep:
             file.grow(end)
 

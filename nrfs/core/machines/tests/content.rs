@@ -85,7 +85,10 @@ fn all_or_nothing_is_allocated() {
 #[derive(Default)]
 struct Model {
     bytes: Vec<u8>,
+    /// That take space.
     pages: BTreeSet<u64>,
+    /// Of those, the ones that are not reserved only.
+    written: BTreeSet<u64>,
 }
 
 impl Model {
@@ -93,9 +96,12 @@ impl Model {
         self.bytes.resize(size as usize, 0);
     }
 
+    fn touched(range: &Range<u64>) -> Range<u64> {
+        if range.is_empty() { 0..0 } else { range.start / PAGE..range.end.div_ceil(PAGE) }
+    }
+
     fn missing(&self, range: &Range<u64>) -> Vec<u64> {
-        let pages = if range.is_empty() { 0..0 } else { range.start / PAGE..range.end.div_ceil(PAGE) };
-        pages.filter(|page| !self.pages.contains(page)).collect()
+        Self::touched(range).filter(|page| !self.pages.contains(page)).collect()
     }
 
     fn apply(&mut self, change: &Change) -> Result<Changed, Errno> {
@@ -110,6 +116,7 @@ impl Model {
                 done.taken = (missing.len() as u64).min(*grant);
                 self.pages.extend(&missing[..done.taken as usize]);
                 done.written = (end - offset) as usize;
+                self.written.extend(Self::touched(&(*offset..end)));
                 if self.bytes.len() < end as usize && done.written > 0 {
                     self.resize(end);
                 }
@@ -155,6 +162,7 @@ impl Model {
                 *self = Self::default();
             }
         }
+        self.written.retain(|page| self.pages.contains(page));
         Ok(done)
     }
 }
@@ -199,7 +207,7 @@ proptest! {
             prop_assert_eq!(pages, model.pages.len() as u64);
             prop_assert_eq!(content.attributes(FILE).map_or(0, |attributes| attributes.pages), pages);
             for offset in [0, 1, PAGE, 3 * PAGE + 7] {
-                let there = |page: &u64| model.pages.contains(page);
+                let there = |page: &u64| model.written.contains(page);
                 let size = model.bytes.len() as u64;
                 let from = offset / PAGE..size.div_ceil(PAGE);
                 let data = from.clone().find(there).map(|page| offset.max(page * PAGE));

@@ -6,6 +6,7 @@
 //! runs: a file that is replaced over and over finds its memory still there.
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::ptr::{self, NonNull};
 
 use crate::PhysicalNode;
@@ -27,7 +28,7 @@ const USED_PER_IDLE: usize = 16;
 /// It cannot be copied, so a page has one user. Give it back with [`Arena::free`]: dropped, it stays
 /// taken until the arena goes.
 #[derive(Debug)]
-pub struct Page(u32);
+pub struct Page(NonZero<u32>);
 
 /// Pages of one node. The contents of a page just allocated are arbitrary.
 pub struct Arena {
@@ -76,7 +77,7 @@ impl Arena {
         if chunk.used == PAGES_PER_CHUNK {
             self.vacant.remove(&index);
         }
-        Page(u32::try_from(index * PAGES_PER_CHUNK + page).expect("an arena has fewer than 2^32 pages"))
+        Page::at(index, page).expect("an arena has fewer than 2^32 pages")
     }
 
     /// Gives a page back.
@@ -134,9 +135,15 @@ impl Arena {
 }
 
 impl Page {
+    /// A page of a chunk. Pages count from 1, so that an `Option<Page>` is no larger than a page.
+    fn at(chunk: usize, within: usize) -> Option<Self> {
+        u32::try_from(chunk * PAGES_PER_CHUNK + within + 1).ok().and_then(NonZero::new).map(Self)
+    }
+
     /// The chunk, and the page's number in it.
     fn place(&self) -> (usize, usize) {
-        (self.0 as usize / PAGES_PER_CHUNK, self.0 as usize % PAGES_PER_CHUNK)
+        let number = self.0.get() as usize - 1;
+        (number / PAGES_PER_CHUNK, number % PAGES_PER_CHUNK)
     }
 }
 

@@ -1,9 +1,13 @@
 //! The bytes of one file: pages where there is something, holes where there is nothing.
 //!
+//! A page may be reserved, for which space is taken and nothing else: it reads as a hole, and gets memory when it is
+//! written.
+//!
 //! What lies behind the end of the file in its last page is zero, so that a file can grow without a
 //! look at what was there.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 use memory::{Arena, PAGE_SIZE, Page};
@@ -21,7 +25,8 @@ pub(super) struct File {
     pub size: u64,
     pub modified: Time,
     pub changed: Time,
-    pages: BTreeMap<PageNumber, Page>,
+    /// Without memory where a page is reserved.
+    pages: BTreeMap<PageNumber, Option<Page>>,
 }
 
 /// The part of one page that a range of bytes covers.
@@ -62,12 +67,12 @@ impl File {
         Self { size: 0, modified: time, changed: time, pages: BTreeMap::new() }
     }
 
-    /// Pages in use.
+    /// Pages that take space.
     pub fn pages(&self) -> u64 {
         self.pages.len() as u64
     }
 
-    /// How many pages of `range` are holes.
+    /// How many pages of `range` take no space.
     pub fn missing(&self, range: &Range<u64>) -> u64 {
         let touched = pages_touched(range);
         let there = self.pages.range(touched.clone()).count() as u64;
@@ -83,8 +88,8 @@ impl File {
         for span in Span::all(range) {
             let (part, behind) = rest.split_at_mut(span.within.len());
             match pages.next_if(|&(&number, _)| number == span.page) {
-                Some((_, page)) => part.copy_from_slice(&arena.bytes(page)[span.within]),
-                None => part.fill(0),
+                Some((_, Some(page))) => part.copy_from_slice(&arena.bytes(page)[span.within]),
+                Some((_, None)) | None => part.fill(0),
             }
             rest = behind;
         }
@@ -97,19 +102,22 @@ impl File {
         let (mut written, mut taken) = (0, 0);
         for span in Span::all(offset..offset + data.len() as u64) {
             let part = &data[written..written + span.within.len()];
-            if let Some(page) = self.pages.get(&span.page) {
-                arena.bytes_mut(page)[span.within].copy_from_slice(part);
-            } else if taken < grant {
-                let page = arena.allocate();
-                let bytes = arena.bytes_mut(&page);
+            let page = match self.pages.entry(span.page) {
+                Entry::Occupied(page) => page.into_mut(),
+                Entry::Vacant(hole) if taken < grant => {
+                    taken += 1;
+                    hole.insert(None)
+                }
+                Entry::Vacant(_) => break,
+            };
+            let is_fresh = page.is_none();
+            let page = page.get_or_insert_with(|| arena.allocate());
+            let bytes = arena.bytes_mut(page);
+            if is_fresh {
                 bytes[..span.within.start].fill(0);
                 bytes[span.within.end..].fill(0);
-                bytes[span.within].copy_from_slice(part);
-                self.pages.insert(span.page, page);
-                taken += 1;
-            } else {
-                break;
             }
+            bytes[span.within].copy_from_slice(part);
             written += part.len();
         }
         if written > 0 {
@@ -125,15 +133,11 @@ impl File {
         freed
     }
 
-    /// Fills the holes of `range` with zeros; returns the pages taken.
-    pub fn reserve(&mut self, arena: &mut Arena, range: &Range<u64>) -> u64 {
+    /// Reserves the pages of `range` that take no space yet; returns how many.
+    pub fn reserve(&mut self, range: &Range<u64>) -> u64 {
         let before = self.pages();
         for number in pages_touched(range) {
-            self.pages.entry(number).or_insert_with(|| {
-                let page = arena.allocate();
-                arena.bytes_mut(&page).fill(0);
-                page
-            });
+            self.pages.entry(number).or_default();
         }
         self.pages() - before
     }
@@ -141,6 +145,7 @@ impl File {
     /// Zeroes what `range` covers of the pages that are there.
     pub fn zero(&mut self, arena: &mut Arena, range: Range<u64>) {
         for (&number, page) in self.pages.range(pages_touched(&range)) {
+            let Some(page) = page else { continue };
             let start = range.start.saturating_sub(number * PAGE).min(PAGE) as usize;
             let end = (range.end - number * PAGE).min(PAGE) as usize;
             arena.bytes_mut(page)[start..end].fill(0);
@@ -159,23 +164,23 @@ impl File {
         }
         let numbers: Vec<PageNumber> = self.pages.range(covered).map(|(&number, _)| number).collect();
         let freed = numbers.iter().filter_map(|number| self.pages.remove(number));
-        freed.map(|page| arena.free(page)).count() as u64
+        freed.map(|page| page.map(|page| arena.free(page))).count() as u64
     }
 
-    /// The first offset from `offset` on where there is a page.
+    /// The first offset from `offset` on where something was written.
     pub fn next_data(&self, offset: u64) -> Option<u64> {
-        let (&number, _) = self.pages.range(offset / PAGE..).next()?;
+        let (&number, _) = self.pages.range(offset / PAGE..).find(|(_, page)| page.is_some())?;
         Some(offset.max(number * PAGE)).filter(|&data| data < self.size)
     }
 
-    /// The first offset from `offset` on where there is no page: at the end of the file if not before.
+    /// The first offset from `offset` on where nothing was written: at the end of the file if not before.
     pub fn next_hole(&self, offset: u64) -> Option<u64> {
         if offset >= self.size {
             return None;
         }
         let mut hole = offset / PAGE;
-        for &number in self.pages.range(hole..).map(|(number, _)| number) {
-            if number != hole {
+        for (&number, page) in self.pages.range(hole..) {
+            if number != hole || page.is_none() {
                 break;
             }
             hole += 1;
@@ -186,7 +191,7 @@ impl File {
     /// Gives all pages back; returns how many they were.
     pub fn clear(mut self, arena: &mut Arena) -> u64 {
         let freed = self.pages();
-        std::mem::take(&mut self.pages).into_values().for_each(|page| arena.free(page));
+        std::mem::take(&mut self.pages).into_values().flatten().for_each(|page| arena.free(page));
         freed
     }
 
@@ -197,7 +202,7 @@ impl File {
         digester.number(self.pages());
         for (&number, page) in &self.pages {
             digester.number(number);
-            digester.bytes(arena.bytes(page));
+            digester.bytes(page.as_ref().map_or(&[], |page| arena.bytes(page)));
         }
     }
 }

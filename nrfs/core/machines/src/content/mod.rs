@@ -265,11 +265,11 @@ impl Content {
         let file = self.files.get_or_insert_with(ino, || File::new(time));
         let mut done = Changed::default();
         match mode {
-            AllocateMode::Reserve => done.taken = file.reserve(&mut self.arena, range),
+            AllocateMode::Reserve => done.taken = file.reserve(range),
             AllocateMode::PunchHole => done.freed = file.punch(&mut self.arena, range.clone()),
             AllocateMode::ZeroRange => {
                 file.zero(&mut self.arena, range.clone());
-                done.taken = file.reserve(&mut self.arena, range);
+                done.taken = file.reserve(range);
             }
         }
         if !keep_size {
