@@ -27,10 +27,10 @@ from mount.failure import MountError
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
-from nrfs import Connection, Filesystem, release_memory
+from nrfs import Connection, Filesystem
 
 _PAUSE = 1.0
-"""Seconds without a request after which memory is given back."""
+"""Seconds without a request after which all memory is given back that deleted files had, and otherwise half of it."""
 
 _log = logging.getLogger("nrfs")
 
@@ -186,14 +186,15 @@ class _Daemon:
         pyfuse3.terminate()
 
     async def _give_memory_back(self) -> None:
-        """Gives what requests have freed back to the system, each time they pause."""
+        """Gives what requests have freed back to the system by and by, and all of it each time they pause."""
         given_at = seen = 0
         while True:
             await trio.sleep(_PAUSE)
             before, seen = seen, sum(self._requests().values())
-            if seen == before and seen != given_at:
-                self._filesystem.catch_up()
-                release_memory()
+            if seen != before:
+                self._filesystem.release_memory(half=True)
+            elif seen != given_at:
+                self._filesystem.release_memory()
                 given_at = seen
 
     def _end(self) -> None:

@@ -16,7 +16,6 @@ from nrfs._core import (
     Scheduler,
     Upcall,
     probe_ring,
-    release_memory,
 )
 
 __all__ = [
@@ -35,5 +34,4 @@ __all__ = [
     "Scheduler",
     "Upcall",
     "probe_ring",
-    "release_memory",
 ]

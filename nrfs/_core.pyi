@@ -27,7 +27,6 @@ __all__ = [
     "Scheduler",
     "Upcall",
     "probe_ring",
-    "release_memory",
 ]
 
 ROOT: Final[int]
@@ -40,9 +39,6 @@ def probe_ring() -> None:
         OSError: it cannot, whatever FUSE offers.
 
     """
-
-def release_memory() -> None:
-    """Gives memory that is free, and kept to be used again, back to the system."""
 
 @final
 class Attributes:
@@ -220,8 +216,10 @@ class Filesystem:
     def capacity(self) -> Capacity: ...
     def status(self) -> dict[str, Any]:
         """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
-    def catch_up(self) -> None:
-        """Applies on every replica what has been logged: it frees what was deleted there, too."""
+    def release_memory(self, *, half: bool = False) -> None:
+        """Gives memory back to the system that deleted files had, on every replica, and that is kept to be used again: all
+        of it, or half of what was in their content.
+        """
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there:
         one ``{"log": str, "position": int, "digests": [str, ...]}`` a log.

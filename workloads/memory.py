@@ -103,7 +103,7 @@ def _resident(filesystem: nrfs.Filesystem) -> int:
     for log in filesystem.verify():
         if len(set(log["digests"])) != 1:
             raise WorkloadError(f"the replicas differ in log {log['log']}")
-    nrfs.release_memory()
+    filesystem.release_memory()
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024

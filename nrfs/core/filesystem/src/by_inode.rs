@@ -11,6 +11,11 @@ impl ByInode {
     pub fn log_of(ino: Ino, logs: usize) -> LogId {
         LogId((ino.0 % logs as u64) as usize)
     }
+
+    /// An inode number for each log, whose file belongs there.
+    pub fn one_of_each(logs: usize) -> impl Iterator<Item = Ino> {
+        (0..logs as u64).map(Ino)
+    }
 }
 
 impl LogMapper<WriteOperation> for ByInode {

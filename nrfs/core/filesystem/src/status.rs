@@ -1,9 +1,11 @@
 //! What can be asked of the service as a whole.
 
+use machines::content::Change;
 use machines::digest::Digest;
 use memory::Cpu;
 use nr::{LogId, LogPosition, NodeId, Statistics};
 
+use crate::by_inode::ByInode;
 use crate::capacity::Capacity;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
@@ -43,13 +45,20 @@ impl Filesystem {
         }
     }
 
-    /// Applies on every replica what has been logged, also where no thread of its node has come by.
-    pub fn catch_up(&self) {
-        for node in (0..self.namespace.nodes()).map(NodeId) {
-            let token = self.register(node);
-            self.namespace.sync(&token.namespace);
-            self.content.sync(&token.content);
+    /// Gives memory of deleted content, which is kept to be used again, back to the system: half of it, or all. It
+    /// applies on every replica what has been logged, also where no thread of its node has come by.
+    pub fn give_back_memory(&self, half: bool, token: &Token) {
+        for ino in ByInode::one_of_each(self.content.logs()) {
+            // There is nothing that could be refused.
+            let _ = self.change_content(ino, Change::GiveBackMemory { half }, token);
         }
+        (0..self.namespace.nodes()).map(NodeId).for_each(|node| self.follow(&self.register(node)));
+    }
+
+    /// Applies on the replica of the token's node what has been logged.
+    pub fn follow(&self, token: &Token) {
+        self.namespace.sync(&token.namespace);
+        self.content.sync(&token.content);
     }
 
     /// Brings all replicas to the same position of each log, and takes their digests there.

@@ -2,6 +2,7 @@
 
 use machines::content::Content;
 use machines::namespace::Namespace;
+use nr::NodeId;
 
 use crate::by_inode::ByInode;
 
@@ -9,4 +10,11 @@ use crate::by_inode::ByInode;
 pub struct Token {
     pub(crate) namespace: nr::Token<Namespace>,
     pub(crate) content: nr::Token<Content, ByInode>,
+}
+
+impl Token {
+    /// The node of the replica.
+    pub fn node(&self) -> NodeId {
+        self.namespace.node()
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -61,6 +61,10 @@ pub(crate) struct Shared {
     inbox_is_empty: AtomicBool,
     /// Whether a worker of the device is looking for requests before it sleeps.
     pub is_somebody_looking: AtomicBool,
+    /// By node: a worker there, if one is pinned there.
+    followers: Box<[Option<usize>]>,
+    /// Bytes written since the followers were last woken.
+    unfollowed: AtomicUsize,
     is_ending: AtomicBool,
     /// Readable once the requests have come to their end.
     ended: Wake,
@@ -110,6 +114,9 @@ impl Connection {
         for device in &devices {
             rustix::io::ioctl_fionbio(device, true)?;
         }
+        let nodes_of = |cpu: &Option<Cpu>| cpu.map_or(&[][..], |cpu| filesystem.topology().nodes_of(cpu));
+        let nodes = 0..filesystem.topology().nodes().len();
+        let followers = nodes.map(|node| cpus.iter().position(|cpu| nodes_of(cpu).contains(&node))).collect();
         let workers = cpus.into_iter().map(Worker::new).collect::<Result<_, _>>()?;
         let shared = Arc::new(Shared {
             filesystem,
@@ -124,6 +131,8 @@ impl Connection {
             inbox: Mutex::default(),
             inbox_is_empty: AtomicBool::new(true),
             is_somebody_looking: AtomicBool::new(false),
+            followers,
+            unfollowed: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
             ended: Wake::new()?,
         });
@@ -242,13 +251,35 @@ impl Shared {
                 Ok(()) => Ok(Answer::Silence),
                 Err(errno) => Err(errno.raw_os_error()),
             },
-            answer => answer.map_err(Errno::code),
+            answer => {
+                if request.opcode() == Some(Opcode::Write) {
+                    self.lead(request.size(), token);
+                }
+                answer.map_err(Errno::code)
+            }
         }
     }
 
     /// Writes an answer into `buffer`; returns its length.
     pub fn write(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize, i32> {
         self.native().write(answer, buffer, token).map_err(Errno::code)
+    }
+
+    /// Has workers of other nodes bring their replicas up to date, once there is enough to do. Otherwise whoever
+    /// finds a log full would do it for them, and wait for it, though their CPUs may be idle.
+    fn lead(&self, written: usize, token: &Token) {
+        const ENOUGH: usize = 1 << 20;
+        if self.unfollowed.fetch_add(written, Ordering::Relaxed) + written < ENOUGH {
+            return;
+        }
+        self.unfollowed.store(0, Ordering::Relaxed);
+        let others = self.followers.iter().enumerate().filter(|&(node, _)| node != token.node().0);
+        others.filter_map(|(_, follower)| *follower).for_each(|follower| self.workers[follower].wake.signal());
+    }
+
+    /// Brings the replicas of a worker's nodes up to date.
+    pub fn follow(&self, tokens: &[Token]) {
+        tokens.iter().for_each(|token| self.filesystem.follow(token));
     }
 
     fn native(&self) -> Native<'_> {

@@ -90,7 +90,9 @@ pub(crate) fn work(shared: &Shared, number: usize) {
             Read::Nothing => {
                 patience.end();
                 waiting.wait();
-                worker.wake.clear();
+                if worker.wake.clear() {
+                    shared.follow(&tokens);
+                }
             }
             Read::End => return,
         }

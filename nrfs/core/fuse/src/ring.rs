@@ -90,7 +90,10 @@ impl Server<'_> {
             for event in events.drain(..) {
                 match event {
                     Event::Request(slot) => self.answer(slot)?,
-                    Event::Woken => self.empty_mailbox()?,
+                    Event::Woken => {
+                        self.empty_mailbox()?;
+                        self.shared.follow(&self.tokens);
+                    }
                     Event::End => return Ok(()),
                 }
             }

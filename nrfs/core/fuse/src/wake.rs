@@ -18,9 +18,10 @@ impl Wake {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    pub fn clear(&self) {
+    /// Whether it had been signalled.
+    pub fn clear(&self) -> bool {
         // It fails only where nothing was signalled.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        rustix::io::read(&self.0, &mut [0; 8]).is_ok()
     }
 }
 

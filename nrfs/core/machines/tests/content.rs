@@ -156,7 +156,7 @@ impl Model {
                     self.resize(range.end);
                 }
             }
-            Change::SetAttributes { .. } => {}
+            Change::SetAttributes { .. } | Change::GiveBackMemory { .. } => {}
             Change::Drop => {
                 done.freed = self.pages.len() as u64;
                 *self = Self::default();
@@ -185,6 +185,7 @@ fn any_change() -> impl Strategy<Value = Change> {
             Change::Allocate { range: start..start + length, mode, keep_size, grant }
         }),
         1 => Just(Change::Drop),
+        1 => any::<bool>().prop_map(|half| Change::GiveBackMemory { half }),
     ]
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Pages come in chunks of 2 MiB, each one mapping: the size of a huge page, so that filling a file
 //! costs one fault in 512. The lowest free page is taken first, which leaves the upper chunks to be
-//! given back to the system. Freed pages go back once they are many next to those in use, and in
-//! runs: a file that is replaced over and over finds its memory still there.
+//! given back to the system. Freed pages keep their memory until [`Arena::give_back`] is called: a file
+//! that is replaced over and over finds its memory still there.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
 
 use crate::PhysicalNode;
 
@@ -17,11 +18,11 @@ pub const PAGE_SIZE: usize = 4096;
 const PAGES_PER_CHUNK: usize = 512;
 const CHUNK_SIZE: usize = PAGE_SIZE * PAGES_PER_CHUNK;
 
-/// A chunk is worth a call to the system when this many of its free pages hold memory.
-const RECLAIMABLE_PAGES: usize = 64;
+/// A huge page that takes longer than this to come takes longer than as many small ones.
+const SLOW: Duration = Duration::from_micros(500);
 
-/// Free pages may hold memory up to this fraction of the pages in use.
-const USED_PER_IDLE: usize = 16;
+/// Chunks in small pages after a huge page that was slow.
+const SMALL_AFTER_SLOW: usize = 31;
 
 /// A page of an [`Arena`]: the right to use it, without the memory itself.
 ///
@@ -36,17 +37,18 @@ pub struct Arena {
     chunks: Vec<Option<Chunk>>,
     /// The chunks with at least one free page, mapped or not.
     vacant: BTreeSet<usize>,
-    /// The chunks with at least [`RECLAIMABLE_PAGES`] idle pages, or with no other pages.
-    reclaimable: BTreeSet<usize>,
     /// Free pages that may hold memory, in all chunks.
     idle: usize,
     used: usize,
+    /// Chunks that are to come in small pages. Memory that a virtual machine does not use its host may have taken
+    /// back, huge page by huge page; what comes in small pages is mostly still there.
+    small_next: usize,
 }
 
 impl Arena {
     /// An empty arena whose memory will be on `physical`, or wherever it is first touched.
     pub fn new(physical: Option<PhysicalNode>) -> Self {
-        Self { physical, chunks: Vec::new(), vacant: BTreeSet::new(), reclaimable: BTreeSet::new(), idle: 0, used: 0 }
+        Self { physical, chunks: Vec::new(), vacant: BTreeSet::new(), idle: 0, used: 0, small_next: 0 }
     }
 
     /// Pages in use.
@@ -64,14 +66,14 @@ impl Arena {
             self.chunks.push(None);
             self.vacant.insert(index);
         }
-        let physical = self.physical;
-        // The first chunk stays in small pages: a nearly empty arena is to cost nearly nothing.
-        let chunk = self.chunks[index].get_or_insert_with(|| Chunk::map(physical, index > 0));
+        if self.chunks[index].is_none() {
+            let chunk = self.map_chunk(index);
+            self.idle += chunk.idle.len();
+            self.chunks[index] = Some(chunk);
+        }
+        let chunk = self.chunks[index].as_mut().expect("it was just made");
         let idle_before = chunk.idle.len();
         let page = chunk.take();
-        if chunk.idle.len() < RECLAIMABLE_PAGES {
-            self.reclaimable.remove(&index);
-        }
         self.idle -= idle_before - chunk.idle.len();
         self.used += 1;
         if chunk.used == PAGES_PER_CHUNK {
@@ -91,28 +93,48 @@ impl Arena {
         self.used -= 1;
         self.idle += 1;
         self.vacant.insert(index);
-        if chunk.idle.len() >= RECLAIMABLE_PAGES || chunk.used == 0 {
-            self.reclaimable.insert(index);
-        }
-        while self.idle > RECLAIMABLE_PAGES + self.used / USED_PER_IDLE {
-            let Some(index) = self.reclaimable.pop_last() else { break };
-            self.reclaim(index);
-        }
     }
 
-    /// Gives the idle memory of one chunk back to the system.
-    fn reclaim(&mut self, index: usize) {
-        let Some(chunk) = &mut self.chunks[index] else { return };
-        self.idle -= chunk.idle.len();
-        if chunk.used > 0 || index == 0 {
-            chunk.release_idle();
-            return;
+    /// Free pages that may hold memory.
+    pub fn idle(&self) -> usize {
+        self.idle
+    }
+
+    /// Gives memory of free pages back to the system, from the upper end, until at most `keep` of them hold any.
+    pub fn give_back(&mut self, keep: usize) {
+        let vacant: Vec<usize> = self.vacant.iter().rev().copied().collect();
+        for index in vacant {
+            if self.idle <= keep {
+                break;
+            }
+            let Some(chunk) = &mut self.chunks[index] else { continue };
+            self.idle -= chunk.idle.len();
+            if chunk.used > 0 {
+                chunk.release_idle();
+            } else {
+                self.chunks[index] = None;
+            }
         }
-        self.chunks[index] = None;
         while let Some(None) = self.chunks.last() {
             self.chunks.pop();
             self.vacant.remove(&self.chunks.len());
         }
+    }
+
+    fn map_chunk(&mut self, index: usize) -> Chunk {
+        // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
+        if index == 0 {
+            return Chunk::map(self.physical, false);
+        }
+        let is_huge = self.small_next == 0;
+        self.small_next = self.small_next.saturating_sub(1);
+        let mut chunk = Chunk::map(self.physical, is_huge);
+        let begin = Instant::now();
+        chunk.populate();
+        if is_huge && begin.elapsed() > SLOW {
+            self.small_next = SMALL_AFTER_SLOW;
+        }
+        chunk
     }
 
     /// The memory of a page.
@@ -196,8 +218,17 @@ impl Chunk {
         Self { base, free: Bitmap::full(), idle: Bitmap::empty(), used: 0 }
     }
 
+    /// Has the system give its memory now, which is cheaper than page by page. Where that cannot be, it comes page by page.
+    fn populate(&mut self) {
+        const MADV_POPULATE_WRITE: libc::c_int = 23;
+        // SAFETY: the range is our own mapping, and its contents stay.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), CHUNK_SIZE, MADV_POPULATE_WRITE) };
+        self.idle = Bitmap::full();
+    }
+
+    /// Takes a free page, one that has memory if there is any.
     fn take(&mut self) -> usize {
-        let page = self.free.first().expect("a vacant chunk has a free page");
+        let page = self.idle.first().or_else(|| self.free.first()).expect("a vacant chunk has a free page");
         self.free.remove(page);
         self.idle.remove(page);
         self.used += 1;
@@ -310,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arena_that_is_emptied_gives_its_memory_back() {
+    fn memory_of_free_pages_stays_until_it_is_given_back() {
         let mut arena = Arena::new(None);
         for reverse in [false, true, false] {
             let mut pages: Vec<Page> = (0..5 * PAGES_PER_CHUNK).map(|_| arena.allocate()).collect();
@@ -318,11 +349,29 @@ mod tests {
             if reverse {
                 pages.reverse();
             }
+            let kept = pages.swap_remove(PAGES_PER_CHUNK);
             pages.into_iter().for_each(|page| arena.free(page));
-            assert_eq!(arena.used(), 0);
-            assert!(arena.idle <= RECLAIMABLE_PAGES);
-            assert!(arena.chunks.iter().flatten().count() <= 2);
+            assert_eq!((arena.used(), arena.idle()), (1, 5 * PAGES_PER_CHUNK - 1));
+            arena.give_back(PAGES_PER_CHUNK);
+            assert!((1..=PAGES_PER_CHUNK).contains(&arena.idle()));
+            assert_eq!(arena.bytes(&kept), &[1; PAGE_SIZE]);
+            arena.free(kept);
+            arena.give_back(0);
+            assert_eq!((arena.idle(), arena.chunks.len()), (0, 0));
         }
+    }
+
+    #[test]
+    fn after_a_huge_page_that_was_slow_small_ones_are_taken() {
+        let mut arena = Arena::new(None);
+        let take_chunk = |arena: &mut Arena| (0..PAGES_PER_CHUNK).map(|_| arena.allocate()).count();
+        take_chunk(&mut arena);
+        arena.small_next = SMALL_AFTER_SLOW;
+        assert_eq!(
+            (0..SMALL_AFTER_SLOW).map(|_| take_chunk(&mut arena)).sum::<usize>(),
+            SMALL_AFTER_SLOW * PAGES_PER_CHUNK
+        );
+        assert_eq!(arena.small_next, 0);
     }
 
     #[test]

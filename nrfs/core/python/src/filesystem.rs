@@ -292,8 +292,15 @@ impl Filesystem {
         self.service.capacity().into()
     }
 
-    fn catch_up(&self, py: Python<'_>) {
-        py.detach(|| self.service.catch_up());
+    #[pyo3(signature = (*, half = false))]
+    fn release_memory(&self, py: Python<'_>, half: bool) {
+        py.detach(|| {
+            self.service.with_token(|token| self.service.give_back_memory(half, token));
+            if !half {
+                // SAFETY: it takes a flag, and may be called by any thread at any time.
+                unsafe { libmimalloc_sys::mi_collect(true) };
+            }
+        });
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

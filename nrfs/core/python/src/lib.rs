@@ -25,13 +25,6 @@ mod _core {
     #[pymodule_export]
     use super::scheduler::{Core, Process, Scheduler, Upcall};
 
-    /// Gives memory that is free, and kept to be used again, back to the system.
-    #[pyfunction]
-    fn release_memory(py: Python<'_>) {
-        // SAFETY: it takes a flag, and may be called by any thread at any time.
-        py.detach(|| unsafe { libmimalloc_sys::mi_collect(true) });
-    }
-
     /// Fails where this process cannot have a ring, whatever FUSE offers.
     #[pyfunction]
     fn probe_ring() -> PyResult<()> {

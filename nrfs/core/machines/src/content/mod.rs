@@ -76,6 +76,11 @@ pub enum Change {
     },
     /// Forgets the file.
     Drop,
+    /// About no file: gives memory of what was freed, and is kept to be used again, back to the system.
+    GiveBackMemory {
+        /// Half of it; otherwise all.
+        half: bool,
+    },
 }
 
 /// What fallocate(2) does with a range.
@@ -146,6 +151,7 @@ impl Dispatch for Content {
                 self.allocate(*ino, range, *mode, *keep_size, *grant, *time)
             }
             Change::Drop => Ok(self.drop_file(*ino)),
+            Change::GiveBackMemory { half } => Ok(self.give_back_memory(*half)),
         }
     }
 
@@ -283,6 +289,14 @@ impl Content {
     fn drop_file(&mut self, ino: Ino) -> Changed {
         let freed = self.files.remove(ino).map_or(0, |file| file.clear(&mut self.arena));
         Changed { freed, ..Changed::default() }
+    }
+}
+
+/// What no answer depends on.
+impl Content {
+    fn give_back_memory(&mut self, half: bool) -> Changed {
+        self.arena.give_back(if half { self.arena.idle() / 2 } else { 0 });
+        Changed::default()
     }
 }
 
