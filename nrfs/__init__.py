@@ -15,6 +15,7 @@ from nrfs._core import (
     Process,
     Scheduler,
     Upcall,
+    __version__,
     probe_ring,
     release_memory,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Process",
     "Scheduler",
     "Upcall",
+    "__version__",
     "probe_ring",
     "release_memory",
 ]

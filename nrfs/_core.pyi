@@ -26,9 +26,12 @@ __all__ = [
     "Process",
     "Scheduler",
     "Upcall",
+    "__version__",
     "probe_ring",
     "release_memory",
 ]
+
+__version__: Final[str]
 
 ROOT: Final[int]
 """The inode number of the root directory."""
