@@ -29,6 +29,13 @@ from mount import control, mountinfo
 REPOSITORY = Path(__file__).parent.parent
 PREFIX = "nrfs-test-"
 PATIENCE_SECONDS = 60.0
+NOBODY = 65534
+"""An ordinary user."""
+
+
+def in_namespace(script: str) -> tuple[str, ...]:
+    """What runs a command where this shell script, which may mount what it likes, has been run before."""
+    return ("unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh")
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -213,6 +220,33 @@ def mount_nrfs(_fuse_can_be_used: None) -> Iterator[Mounts]:
 def mountpoint(mount_nrfs: Mounts) -> Path:
     """A mount with the default options."""
     return mount_nrfs()
+
+
+@dataclass(frozen=True)
+class User:
+    """An ordinary user, by the command that makes one of what comes behind it."""
+
+    before: tuple[str, ...]
+    home: Path
+
+
+@pytest.fixture
+def user(mount_nrfs: Mounts) -> Iterator[User]:
+    """An ordinary user who may open /dev/fuse, as on every distribution."""
+    device = Path("/dev/fuse")
+    mode = stat.S_IMODE(device.stat().st_mode)
+    home = mount_nrfs.directory()
+    os.chown(home, NOBODY, NOBODY)
+    # The interpreter may lie where only root can read: that right alone is kept.
+    capability = "-all,+dac_read_search"
+    identity = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    rights = (f"--inh-caps={capability}", f"--ambient-caps={capability}")
+    before = (*identity, *rights, "env", "-u", "XDG_RUNTIME_DIR")
+    device.chmod(0o666)
+    try:
+        yield User(before, home)
+    finally:
+        device.chmod(mode)
 
 
 @pytest.fixture
