@@ -27,7 +27,7 @@ from mount.failure import MountError
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
-from nrfs import Connection, Filesystem, release_memory
+from nrfs import Connection, Filesystem, __version__, release_memory
 
 _PAUSE = 1.0
 """Seconds without a request after which memory is given back."""
@@ -211,6 +211,7 @@ class _Daemon:
 
     def _status(self) -> dict[str, Any]:
         return {
+            "version": __version__,
             "pid": os.getpid(),
             "cache": str(self._options.cache),
             "channel": self._channel.channel,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import nrfs
 from mount import control, mountinfo, wording
 from mount.failure import MountError
 
@@ -26,7 +27,7 @@ class MountStatus:
     verification: list[dict[str, Any]] | None
     """Each log's digests, where they were asked for."""
     problem: str | None = None
-    """Why there is nothing, or not all, to show."""
+    """Why there is nothing to show."""
 
     @property
     def is_healthy(self) -> bool:
@@ -85,6 +86,9 @@ def _entries(path: str | None) -> Sequence[mountinfo.MountEntry]:
 def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
     try:
         daemon = control.ask(entry, "status")
+        problem = _difference(daemon)
+        if problem is not None:
+            return MountStatus(entry.mountpoint, daemon, None, problem)
         # Digests of everything that is stored take their time.
         verification = control.ask(entry, "verify", timeout=None)["logs"] if verify else None
     except control.DaemonUnreachableError:
@@ -95,14 +99,22 @@ def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
     return MountStatus(entry.mountpoint, daemon, verification)
 
 
+def _difference(daemon: dict[str, Any]) -> str | None:
+    """Why what a daemon said cannot be understood; None if it can."""
+    version = daemon.get("version")
+    if version == nrfs.__version__:
+        return None
+    theirs = f"nrfs {version}" if version is not None else "an older nrfs, which does not say which"
+    return f"the daemon is of {theirs}, and this is nrfs {nrfs.__version__}: mount again to see its status"
+
+
 # For people
 
 
 def _lines(status: MountStatus) -> Iterable[str]:
     yield wording.path(status.mountpoint)
-    if status.problem is not None:
+    if status.problem is not None or status.daemon is None:
         yield f"  {status.problem}"
-    if status.daemon is None:
         return
     daemon = status.daemon
     capacity = daemon["capacity"]
