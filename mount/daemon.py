@@ -159,7 +159,12 @@ class _Daemon:
             finally:
                 pyfuse3.close(unmount=False)
         finally:
-            self._connection.end()
+            try:
+                self._connection.end()
+            except OSError:
+                # The mount is still there. Whoever touches it now waits for workers that are no more.
+                self.taken_away = False
+                raise
 
     async def serve(self, listener: socket.socket) -> None:
         """Answers requests and clients until the mount's end."""

@@ -257,7 +257,12 @@ class Connection:
     def statistics(self) -> list[dict[str, Any]]:
         """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``. Of FORGET, messages count."""
     def end(self) -> None:
-        """Ends the connection, after pyfuse3 was ended."""
+        """Ends the connection, after pyfuse3 was ended.
+
+        Raises:
+            OSError: a worker had failed before, and why.
+
+        """
 
 @final
 class Core:
