@@ -8,6 +8,7 @@ next one. Nothing is skipped: where FUSE cannot be used, the tests fail and say 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ PREFIX = "nrfs-test-"
 PATIENCE_SECONDS = 60.0
 NOBODY = 65534
 """An ordinary user."""
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def in_namespace(script: str) -> tuple[str, ...]:
@@ -100,6 +102,20 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def exit_status(process: int) -> int:
+    """Waits for the end of a daemon that is this process's child: see ``as_reaper``."""
+    status: list[int] = []
+
+    def ended() -> bool:
+        reaped, raw = os.waitpid(process, os.WNOHANG)
+        if reaped:
+            status.append(os.waitstatus_to_exitcode(raw))
+        return bool(reaped)
+
+    wait_until(ended, "the daemon's end")
+    return status[0]
 
 
 @contextlib.contextmanager
@@ -247,6 +263,17 @@ def user(mount_nrfs: Mounts) -> Iterator[User]:
         yield User(before, home)
     finally:
         device.chmod(mode)
+
+
+@pytest.fixture
+def as_reaper() -> Iterator[None]:
+    """Makes daemons this process's children, so that their exit status can be seen."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from conftest import (
     run_nrfs,
     wait_until,
 )
-from support import without_io_uring
+from support.without_call import IO_URING_SETUP, without_call
 
 import nrfs
 from mount import mountinfo
@@ -193,7 +193,7 @@ def test_a_kernel_without_the_ring_is_told_from_one_where_it_is_off(mount_nrfs: 
 
 
 def test_who_may_not_have_an_io_uring_gets_the_device(mount_nrfs: Mounts) -> None:
-    status, said, findings = examine(sys.executable, str(without_io_uring.__file__))
+    status, said, findings = examine(*without_call(IO_URING_SETUP, errno.EPERM))
     assert (status, findings["io_uring"]["state"], said["plan"]["channel"]) == (0, "warning", "device")
     assert "seccomp" in findings["io_uring"]["text"]
 

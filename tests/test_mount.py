@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import signal
@@ -23,6 +22,7 @@ from conftest import (
     User,
     daemon_of,
     entry_at,
+    exit_status,
     in_namespace,
     is_alive,
     nrfs_command,
@@ -32,8 +32,6 @@ from conftest import (
     take_away,
     wait_until,
 )
-
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def only_line(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
@@ -46,30 +44,6 @@ def only_line(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
 
 def succeeded(result: subprocess.CompletedProcess[str]) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-@pytest.fixture
-def as_reaper() -> Iterator[None]:
-    """Makes daemons this process's children, so that their exit status can be seen."""
-    libc = ctypes.CDLL(None)
-    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    try:
-        yield
-    finally:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def exit_status(process: int) -> int:
-    status: list[int] = []
-
-    def ended() -> bool:
-        reaped, raw = os.waitpid(process, os.WNOHANG)
-        if reaped:
-            status.append(os.waitstatus_to_exitcode(raw))
-        return bool(reaped)
-
-    wait_until(ended, "the daemon's end")
-    return status[0]
 
 
 @pytest.fixture
