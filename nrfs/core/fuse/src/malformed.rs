@@ -11,14 +11,14 @@ use proptest::sample::{Index, select};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::native::{Answer, Native};
+use crate::native::{Answer, COPY_MAX, Native};
 use crate::protocol::handshake::{self, Agreement, Offer, Terms, flags};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::reply;
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
     AttrReply, CountReply, Dirent, EntryReply, GetxattrArguments, InitReply, OffsetReply, OpenReply, ReadArguments,
-    ReplyHeader, RequestHeader, StatfsReply, StatxReply,
+    ReplyHeader, RequestHeader, StatfsReply, StatxReply, valid,
 };
 
 /// Pages of the file system: enough for what sequences write, so few that some find it full.
@@ -195,16 +195,21 @@ fn beginning() -> impl Iterator<Item = Message> {
         (Opcode::Mkdir, vec![0o755, 0], b"c\0"),
         (Opcode::Symlink, vec![], b"d\0target\0"),
     ];
-    made.into_iter().map(|(opcode, words, payload)| Message {
+    made.into_iter().map(|(opcode, words, payload)| whole(opcode, 1, words.as_bytes(), payload))
+}
+
+/// A request of root's that is as it should be.
+fn whole(opcode: Opcode, node: u64, argument: &[u8], payload: &[u8]) -> Message {
+    Message {
         opcode: number_of(opcode),
-        node: 1,
+        node,
         uid: 0,
         extensions: 0,
-        argument: words.as_bytes().to_vec(),
+        argument: argument.to_vec(),
         payload: payload.to_vec(),
         damage: Vec::new(),
         in_parts: false,
-    })
+    }
 }
 
 fn number_of(opcode: Opcode) -> u32 {
@@ -218,11 +223,11 @@ fn agreement(offered: u64) -> Agreement {
     handshake::settle(&mut reply, Offer { unique: 1, flags: offered }, terms).unwrap()
 }
 
-fn filesystem() -> Filesystem {
+fn filesystem(pages: u64) -> Filesystem {
     Filesystem::new(Configuration {
         topology: Topology::emulated(2).unwrap(),
         logs: 2,
-        size: Size::Bytes(PAGES << 12),
+        size: Size::Bytes(pages << 12),
         inodes: Some(20),
         permissions: Permissions::from_mode(0o755),
         owner: Owner { uid: 0, gid: 0 },
@@ -326,7 +331,7 @@ proptest! {
         (caching, offered) in (any::<bool>(), select(&[0, flags::SETXATTR_EXT, u64::MAX])),
     ) {
         bound_memory();
-        let filesystem = filesystem();
+        let filesystem = filesystem(PAGES);
         let tokens = [0, 1].map(|node| filesystem.register(NodeId(node)));
         let native = Native { filesystem: &filesystem, agreement: agreement(offered), caching };
         for (unique, message) in beginning().chain(messages).enumerate() {
@@ -371,4 +376,20 @@ proptest! {
         prop_assert_eq!(settled.len(), bytes.len());
         prop_assert!(agreement.is_some() || settled == bytes);
     }
+}
+
+#[test]
+fn a_copy_of_any_length_is_bounded() {
+    let filesystem = filesystem(2 * (COPY_MAX >> 12));
+    let token = filesystem.register(NodeId(0));
+    let native = Native { filesystem: &filesystem, agreement: agreement(u64::MAX), caching: true };
+    let (from, to) = (2_u64, 3_u64);
+    let size = [u64::from(valid::SIZE), 0, 1 << 40, 0, 0, 0, 0, 0, 0, 0, 0];
+    let copy = [0, 0, to, 0, 0, u64::MAX, 0];
+    let messages = [
+        whole(Opcode::Setattr, from, size.as_bytes(), b""),
+        whole(Opcode::CopyFileRange64, from, copy.as_bytes(), b""),
+    ];
+    let replies = beginning().chain(messages).map(|message| serve(&native, &message, 1, &token).unwrap());
+    assert_eq!(replies.last().unwrap()[size_of::<ReplyHeader>()..], COPY_MAX.to_ne_bytes());
 }
