@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +11,7 @@ from typing import Literal
 from mount.failure import MountError
 
 RING_PARAMETER = Path("/sys/module/fuse/parameters/enable_uring")
-ENABLE_RING = f"echo Y > {RING_PARAMETER}"
-"""What root says to have rings."""
+IO_URING_SWITCH = Path("/proc/sys/kernel/io_uring_disabled")
 
 
 class Channel(StrEnum):
@@ -48,26 +48,55 @@ def choose(wanted: Channel) -> Choice:
             return Choice("device")
         case Channel.PYFUSE3:
             return Choice("pyfuse3")
-    problem = ring_problem()
+    problem = ring_problem() or io_uring_problem()
     if problem is None:
         return Choice("ring")
     if wanted is Channel.RING:
         raise MountError(f"--channel ring: {problem}")
-    return Choice("device", reason=problem)
+    return Choice("device", reason=str(problem))
 
 
-def ring_problem() -> str | None:
-    """Why requests cannot come over io_uring, in one line; None if they can."""
-    from nrfs import probe_ring
+@dataclass(frozen=True)
+class Problem:
+    """Why requests cannot come over io_uring."""
 
+    reason: str
+    command: str | None = None
+    """What root says to change that, where it can be changed."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; as root: {self.command}" if self.command else self.reason
+
+
+def ring_problem() -> Problem | None:
+    """What of FUSE is in the way; None if it offers the ring."""
     try:
         enabled = RING_PARAMETER.read_text().strip()
     except OSError:
-        return "this kernel has no FUSE over io_uring (Linux 6.14 or later has)"
-    if enabled != "Y":
-        return f"FUSE over io_uring is off; as root: {ENABLE_RING}"
+        return Problem("this kernel has no FUSE over io_uring (Linux 6.14 or later has)")
+    if enabled == "Y":
+        return None
+    reason = "FUSE over io_uring is off"
+    if os.statvfs(RING_PARAMETER).f_flag & os.ST_RDONLY:
+        return Problem(f"{reason}, and {RING_PARAMETER} cannot be written from in here, a container perhaps")
+    return Problem(reason, f"echo Y > {RING_PARAMETER}")
+
+
+def io_uring_problem() -> Problem | None:
+    """What is in the way of an io_uring for this process, whatever FUSE offers; None if it can have one."""
+    from nrfs import probe_ring
+
     try:
         probe_ring()
     except OSError as error:
-        return f"no io_uring for this process: {(error.strerror or str(error)).lower()}"
+        reason = f"no io_uring for this process: {(error.strerror or str(error)).lower()}"
+        try:
+            is_switched_off = IO_URING_SWITCH.read_text().strip() != "0"
+        except OSError:
+            is_switched_off = False
+        if is_switched_off:
+            return Problem(reason, "sysctl kernel.io_uring_disabled=0")
+        if isinstance(error, PermissionError):
+            return Problem(f"{reason}, by a seccomp filter as containers have")
+        return Problem(reason)
     return None

@@ -1,4 +1,4 @@
-"""``nrfs mount``, ``nrfs umount`` and ``nrfs status``: the command lines of the daemon.
+"""``nrfs mount``, ``nrfs umount``, ``nrfs status`` and ``nrfs doctor``: the command lines of the daemon.
 
 Only what every command needs is imported up here: the time until a mount can be used counts.
 """
@@ -23,6 +23,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_mount(subparsers)
     _add_umount(subparsers)
     _add_status(subparsers)
+    _add_doctor(subparsers)
 
 
 def _add_mount(subparsers: Subcommands) -> None:
@@ -85,6 +86,17 @@ def _add_status(subparsers: Subcommands) -> None:
     parser.set_defaults(run=_reporting("status", run_status))
 
 
+def _add_doctor(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="show what this machine offers, and what enables the rest",
+        description="Shows what this machine offers, what nrfs uses of it, and what enables what is missing. "
+        "The exit status is 1 where nrfs cannot mount.",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_reporting("doctor", run_doctor))
+
+
 def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Makes of what a command raises one line and an exit status."""
 
@@ -134,3 +146,10 @@ def run_status(arguments: argparse.Namespace) -> int:
     from mount import status
 
     return status.show(arguments.mountpoint, as_json=arguments.json, verify=arguments.verify)
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    """Looks at this machine."""
+    from mount import doctor
+
+    return doctor.show(as_json=arguments.json)

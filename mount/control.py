@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -233,19 +233,24 @@ def log_of(entry: mountinfo.MountEntry) -> Path | None:
     return None
 
 
-def clear_stale(user: int) -> None:
-    """Removes what killed daemons of ``user`` left, where their mounts are gone too."""
+def stale_sockets(user: int) -> Iterator[Path]:
+    """What killed daemons of ``user`` left, where their mounts are gone too."""
     mounted = {entry.device for entry in mountinfo.entries()}
     for directory in runtime_directories(user):
         try:
-            if not _is_private(directory, user):
-                continue
-            for path in directory.glob("*.sock"):
-                if path.stem not in mounted and not _is_alive(path):
-                    path.unlink(missing_ok=True)
-                    path.with_suffix(".log").unlink(missing_ok=True)
+            if _is_private(directory, user):
+                sockets = directory.glob("*.sock")
+                yield from (path for path in sockets if path.stem not in mounted and not _is_alive(path))
         except OSError:
             continue
+
+
+def clear_stale(user: int) -> None:
+    """Removes it, and the logs beside it."""
+    for path in stale_sockets(user):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".log").unlink(missing_ok=True)
 
 
 def _is_alive(path: Path) -> bool:

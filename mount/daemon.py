@@ -27,7 +27,7 @@ from mount.failure import MountError
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
-from nrfs import Connection, Filesystem
+from nrfs import Connection, Filesystem, __version__
 
 _PAUSE = 1.0
 """Seconds without a request after which all memory is given back that deleted files had, and otherwise half of it."""
@@ -159,7 +159,12 @@ class _Daemon:
             finally:
                 pyfuse3.close(unmount=False)
         finally:
-            self._connection.end()
+            try:
+                self._connection.end()
+            except OSError:
+                # The mount is still there. Whoever touches it now waits for workers that are no more.
+                self.taken_away = False
+                raise
 
     async def serve(self, listener: socket.socket) -> None:
         """Answers requests and clients until the mount's end."""
@@ -212,6 +217,7 @@ class _Daemon:
 
     def _status(self) -> dict[str, Any]:
         return {
+            "version": __version__,
             "pid": os.getpid(),
             "cache": str(self._options.cache),
             "channel": self._channel.channel,

@@ -99,7 +99,7 @@ def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
         return
     if entry.owner != os.geteuid():
         raise MountError(f"{entry.mountpoint}: no right to unmount what another user (id {entry.owner}) mounted")
-    command = [_fusermount(), "-u", *(["-z"] if lazy else []), "--", entry.mountpoint]
+    command = [fusermount(), "-u", *(["-z"] if lazy else []), "--", entry.mountpoint]
     helper = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if helper.returncode != 0:
         said = _last_words(helper.stderr)
@@ -141,7 +141,7 @@ def _open_directory(mountpoint: str) -> int:
 
 
 def _mount_as_root(options: MountOptions) -> int:
-    descriptor = _open_device()
+    descriptor = open_device()
     settings = f"fd={descriptor},rootmode={stat.S_IFDIR:o},user_id={os.geteuid()},group_id={os.getegid()}"
     settings += ",default_permissions" + (",allow_other" if options.allow_other else "")
     flags = sum(_MS_FLAGS[flag] for flag in options.flags)
@@ -154,7 +154,13 @@ def _mount_as_root(options: MountOptions) -> int:
     return descriptor
 
 
-def _open_device() -> int:
+def open_device() -> int:
+    """Opens the device; a new descriptor of it is no mount's yet.
+
+    Raises:
+        MountError: why it cannot be, and what would help.
+
+    """
     try:
         return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -171,7 +177,7 @@ def _mount_by_fusermount(options: MountOptions) -> int:
         if flag not in options.flags:
             raise MountError(f"-o {flag.removeprefix('no')}: only root may")
     # fusermount3 opens the device with the user's own rights, so what fails here fails there.
-    os.close(_open_device())
+    os.close(open_device())
     settings = ["fsname=nrfs", "subtype=nrfs", "default_permissions", *sorted(options.flags)]
     if options.allow_other:
         settings.append("allow_other")
@@ -179,7 +185,7 @@ def _mount_by_fusermount(options: MountOptions) -> int:
     with ours:
         with theirs:
             helper = subprocess.run(
-                [_fusermount(), "-o", ",".join(settings), "--", options.mountpoint],
+                [fusermount(), "-o", ",".join(settings), "--", options.mountpoint],
                 env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
                 pass_fds=[theirs.fileno()],
                 capture_output=True,
@@ -196,7 +202,13 @@ def _mount_by_fusermount(options: MountOptions) -> int:
     return descriptors[0]
 
 
-def _fusermount() -> str:
+def fusermount() -> str:
+    """Where libfuse's helper is.
+
+    Raises:
+        MountError: it is missing.
+
+    """
     path = shutil.which("fusermount3")
     if path is None:
         raise MountError("fusermount3 is missing: install fuse3 (only root does without)")

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from mount import control, mountinfo
+import nrfs
+from mount import control, mountinfo, wording
 from mount.failure import MountError
 
-_KIBI = 1024.0
 _WIDTH = 100
 
 
@@ -27,7 +27,7 @@ class MountStatus:
     verification: list[dict[str, Any]] | None
     """Each log's digests, where they were asked for."""
     problem: str | None = None
-    """Why there is nothing, or not all, to show."""
+    """Why there is nothing to show."""
 
     @property
     def is_healthy(self) -> bool:
@@ -86,6 +86,9 @@ def _entries(path: str | None) -> Sequence[mountinfo.MountEntry]:
 def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
     try:
         daemon = control.ask(entry, "status")
+        problem = _difference(daemon)
+        if problem is not None:
+            return MountStatus(entry.mountpoint, daemon, None, problem)
         # Digests of everything that is stored take their time.
         verification = control.ask(entry, "verify", timeout=None)["logs"] if verify else None
     except control.DaemonUnreachableError:
@@ -96,20 +99,28 @@ def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
     return MountStatus(entry.mountpoint, daemon, verification)
 
 
+def _difference(daemon: dict[str, Any]) -> str | None:
+    """Why what a daemon said cannot be understood; None if it can."""
+    version = daemon.get("version")
+    if version == nrfs.__version__:
+        return None
+    theirs = f"nrfs {version}" if version is not None else "an older nrfs, which does not say which"
+    return f"the daemon is of {theirs}, and this is nrfs {nrfs.__version__}: mount again to see its status"
+
+
 # For people
 
 
 def _lines(status: MountStatus) -> Iterable[str]:
-    yield os.fsencode(status.mountpoint).decode(errors="backslashreplace")
-    if status.problem is not None:
+    yield wording.path(status.mountpoint)
+    if status.problem is not None or status.daemon is None:
         yield f"  {status.problem}"
-    if status.daemon is None:
         return
     daemon = status.daemon
     capacity = daemon["capacity"]
-    space = f"{_bytes(capacity['bytes_used'])} of {_bytes(capacity['bytes'])}"
+    space = f"{wording.amount(capacity['bytes_used'])} of {wording.amount(capacity['bytes'])}"
     inodes = f"{capacity['inodes_used']:,} of {capacity['inodes']:,} inodes"
-    age = _duration(time.time() - daemon["started"])
+    age = wording.duration(time.time() - daemon["started"])
     yield f"  daemon    process {daemon['pid']}, up {age}, cache {daemon['cache']}"
     reason = f" ({daemon['channel_reason']})" if daemon["channel_reason"] else ""
     yield f"  channel   {daemon['channel']}{reason}"
@@ -162,7 +173,7 @@ def _combining(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:
     for replica in daemon["replicas"]:
         total = {key: sum(log[key] for log in replica["logs"]) for key in ("operations", "batches", "helped", "full")}
         per_batch = f"{total['operations'] / total['batches']:.2f}" if total["batches"] else "-"
-        cpus = _ranges(replica["cpus"])
+        cpus = wording.ranges(replica["cpus"])
         counts = (f"{total[key]:,}" for key in ("operations", "batches"))
         rare = (f"{total[key]:,}" for key in ("helped", "full"))
         yield str(replica["node"]), *counts, per_batch, *rare, cpus
@@ -184,31 +195,3 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterable[str]:
     for first, *others in cells:
         aligned = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         yield "  " + "  ".join([first.ljust(widths[0]), *aligned])
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """The way cpuset(7) writes lists: "0-3,8"."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < _KIBI or unit == "TiB":
-            break
-        size /= _KIBI
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"

@@ -15,6 +15,7 @@ from nrfs._core import (
     Process,
     Scheduler,
     Upcall,
+    __version__,
     probe_ring,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "Process",
     "Scheduler",
     "Upcall",
+    "__version__",
     "probe_ring",
 ]

@@ -26,8 +26,11 @@ __all__ = [
     "Process",
     "Scheduler",
     "Upcall",
+    "__version__",
     "probe_ring",
 ]
+
+__version__: Final[str]
 
 ROOT: Final[int]
 """The inode number of the root directory."""
@@ -252,7 +255,12 @@ class Connection:
     def statistics(self) -> list[dict[str, Any]]:
         """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``. Of FORGET, messages count."""
     def end(self) -> None:
-        """Ends the connection, after pyfuse3 was ended."""
+        """Ends the connection, after pyfuse3 was ended.
+
+        Raises:
+            OSError: a worker had failed before, and why.
+
+        """
 
 @final
 class Core:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 def parser() -> argparse.ArgumentParser:
     from mount import cli as mount
+    from nrfs import __version__
     from workloads import cli as workloads
 
     top = argparse.ArgumentParser(prog="nrfs", description="A node-replicated in-memory file system.")
+    top.add_argument("--version", action="version", version=f"nrfs {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     mount.add_commands(commands)
     workloads.add_commands(commands)

@@ -8,6 +8,7 @@ next one. Nothing is skipped: where FUSE cannot be used, the tests fail and say 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -29,6 +30,14 @@ from mount import control, mountinfo
 REPOSITORY = Path(__file__).parent.parent
 PREFIX = "nrfs-test-"
 PATIENCE_SECONDS = 60.0
+NOBODY = 65534
+"""An ordinary user."""
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def in_namespace(script: str) -> tuple[str, ...]:
+    """What runs a command where this shell script, which may mount what it likes, has been run before."""
+    return ("unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh")
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -93,6 +102,20 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def exit_status(process: int) -> int:
+    """Waits for the end of a daemon that is this process's child: see ``as_reaper``."""
+    status: list[int] = []
+
+    def ended() -> bool:
+        reaped, raw = os.waitpid(process, os.WNOHANG)
+        if reaped:
+            status.append(os.waitstatus_to_exitcode(raw))
+        return bool(reaped)
+
+    wait_until(ended, "the daemon's end")
+    return status[0]
 
 
 @contextlib.contextmanager
@@ -213,6 +236,44 @@ def mount_nrfs(_fuse_can_be_used: None) -> Iterator[Mounts]:
 def mountpoint(mount_nrfs: Mounts) -> Path:
     """A mount with the default options."""
     return mount_nrfs()
+
+
+@dataclass(frozen=True)
+class User:
+    """An ordinary user, by the command that makes one of what comes behind it."""
+
+    before: tuple[str, ...]
+    home: Path
+
+
+@pytest.fixture
+def user(mount_nrfs: Mounts) -> Iterator[User]:
+    """An ordinary user who may open /dev/fuse, as on every distribution."""
+    device = Path("/dev/fuse")
+    mode = stat.S_IMODE(device.stat().st_mode)
+    home = mount_nrfs.directory()
+    os.chown(home, NOBODY, NOBODY)
+    # The interpreter may lie where only root can read: that right alone is kept.
+    capability = "-all,+dac_read_search"
+    identity = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    rights = (f"--inh-caps={capability}", f"--ambient-caps={capability}")
+    before = (*identity, *rights, "env", "-u", "XDG_RUNTIME_DIR")
+    device.chmod(0o666)
+    try:
+        yield User(before, home)
+    finally:
+        device.chmod(mode)
+
+
+@pytest.fixture
+def as_reaper() -> Iterator[None]:
+    """Makes daemons this process's children, so that their exit status can be seen."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import signal
@@ -11,17 +10,20 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import (
+    NOBODY,
     PATIENCE_SECONDS,
     REPOSITORY,
     Mounts,
+    User,
     daemon_of,
     entry_at,
+    exit_status,
+    in_namespace,
     is_alive,
     nrfs_command,
     ownerless_control_files,
@@ -30,9 +32,6 @@ from conftest import (
     take_away,
     wait_until,
 )
-
-NOBODY = 65534
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def only_line(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
@@ -45,30 +44,6 @@ def only_line(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
 
 def succeeded(result: subprocess.CompletedProcess[str]) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-@pytest.fixture
-def as_reaper() -> Iterator[None]:
-    """Makes daemons this process's children, so that their exit status can be seen."""
-    libc = ctypes.CDLL(None)
-    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    try:
-        yield
-    finally:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def exit_status(process: int) -> int:
-    status: list[int] = []
-
-    def ended() -> bool:
-        reaped, raw = os.waitpid(process, os.WNOHANG)
-        if reaped:
-            status.append(os.waitstatus_to_exitcode(raw))
-        return bool(reaped)
-
-    wait_until(ended, "the daemon's end")
-    return status[0]
 
 
 @pytest.fixture
@@ -451,9 +426,8 @@ def test_of_mounts_begun_at_once_on_one_point_one_succeeds(mount_nrfs: Mounts, n
 
 def test_without_the_device_it_says_what_to_do(mount_nrfs: Mounts, nothing_left: None) -> None:
     path = mount_nrfs.directory()
-    script = 'mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && exec "$@"'
-    namespace = ("unshare", "--mount", "sh", "-c", script, "sh")
-    assert "/dev/fuse is missing: the kernel needs FUSE" in only_line(run_nrfs("mount", path, before=namespace))
+    before = in_namespace("mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3")
+    assert "/dev/fuse is missing: the kernel needs FUSE" in only_line(run_nrfs("mount", path, before=before))
 
 
 def test_without_the_right_to_mount_it_says_so(mount_nrfs: Mounts, nothing_left: None) -> None:
@@ -497,33 +471,6 @@ def is_settled(path: Path) -> bool:
 
 
 # Users other than root
-
-
-@dataclass(frozen=True)
-class User:
-    """An ordinary user, by the command that makes one of what comes behind it."""
-
-    before: tuple[str, ...]
-    home: Path
-
-
-@pytest.fixture
-def user(mount_nrfs: Mounts) -> Iterator[User]:
-    """An ordinary user who may open /dev/fuse, as on every distribution."""
-    device = Path("/dev/fuse")
-    mode = stat.S_IMODE(device.stat().st_mode)
-    home = mount_nrfs.directory()
-    os.chown(home, NOBODY, NOBODY)
-    # The interpreter may lie where only root can read: that right alone is kept.
-    capability = "-all,+dac_read_search"
-    identity = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    rights = (f"--inh-caps={capability}", f"--ambient-caps={capability}")
-    before = (*identity, *rights, "env", "-u", "XDG_RUNTIME_DIR")
-    device.chmod(0o666)
-    try:
-        yield User(before, home)
-    finally:
-        device.chmod(mode)
 
 
 def as_user(user: User, *command: object) -> subprocess.CompletedProcess[str]:

@@ -8,11 +8,14 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import Mounts, daemon_of, entry_at, is_alive, run_nrfs, stopped, take_away, wait_until
+from conftest import REPOSITORY, Mounts, daemon_of, entry_at, is_alive, run_nrfs, stopped, take_away, wait_until
 
+import nrfs
 from mount import control
 from mount.mountinfo import MountEntry
 from mount.status import MountStatus
@@ -55,7 +58,7 @@ def test_asking_for_the_status_makes_no_request(mount_nrfs: Mounts) -> None:
     path = mount_nrfs(cache="none")
     before = mount_nrfs.status(path)["requests"]
     assert run_nrfs("status", path).returncode == 0
-    assert run_nrfs("status").returncode == 0
+    assert str(path) in run_nrfs("status").stdout
     assert mount_nrfs.status(path)["requests"] == before
 
 
@@ -100,6 +103,30 @@ def test_replicas_that_differ_are_no_success() -> None:
     status = MountStatus("/m", {}, [agreeing, differing])
     assert not status.is_healthy
     assert [log["agree"] for log in status.as_dictionary()["verification"]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "theirs"),
+    [
+        ("import nrfs; nrfs.__version__ = '0.0.9'", "nrfs 0.0.9"),
+        (
+            "from mount.daemon import _Daemon; _Daemon._status = lambda daemon: {}",
+            "an older nrfs, which does not say which",
+        ),
+    ],
+    ids=["named", "unnamed"],
+)
+def test_a_daemon_of_another_version_is_called_so(mount_nrfs: Mounts, change: str, theirs: str) -> None:
+    path = mount_nrfs.directory()
+    start = f"{change}; from nrfs.cli import main; main(['mount', '{path}', '--size', '64M'])"
+    subprocess.run([sys.executable, "-c", start], cwd=REPOSITORY, check=True)
+    problem = f"the daemon is of {theirs}, and this is nrfs {nrfs.__version__}: mount again to see its status"
+    for more in ([], ["--verify"]):
+        result = run_nrfs("status", path, *more)
+        assert (result.returncode, result.stdout, result.stderr) == (1, f"{path}\n  {problem}\n", "")
+    as_json = json.loads(run_nrfs("status", path, "--json").stdout)
+    assert (as_json["alive"], as_json["problem"]) == (True, problem)
+    mount_nrfs.unmount(path)
 
 
 def test_without_a_mount_point_all_mounts_are_shown(mount_nrfs: Mounts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 
@@ -13,3 +15,12 @@ class WorkloadError(Exception):
 @final
 class Cancelled(Exception):
     """A thread was told to stop before its work was done: the reason is another thread's, or the user's."""
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Makes what the system refuses the line that the user reads."""
+    try:
+        yield
+    except OSError as failure:
+        raise WorkloadError(failure.strerror or str(failure)) from failure

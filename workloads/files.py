@@ -6,26 +6,21 @@ be read from it is how the figure grows with the number of files, and that besid
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
 from typing import final
 
-from rich.console import Console
 from rich.table import Table
 
-from workloads.failure import WorkloadError
+from workloads.failure import WorkloadError, said_plainly
 from workloads.progress import ProgressBar
-
-_FILES_BETWEEN_LOOKS = 1000
-"""Of the progress bar, which is not to cost what it shows."""
+from workloads.report import print_table, write_json
 
 PHASES = ("create", "list", "stat", "delete")
 
@@ -73,7 +68,7 @@ def run(configuration: Configuration) -> list[Figures]:
 
     """
     rounds = [(count, directory) for count in configuration.counts for directory in configuration.directories]
-    with ProgressBar(sum(3 * count for count, _ in rounds)) as bar, _said_plainly():
+    with ProgressBar(sum(3 * count for count, _ in rounds)) as bar, said_plainly():
         return [_measure(directory, count, bar) for count, directory in rounds]
 
 
@@ -87,16 +82,14 @@ def show(configuration: Configuration, figures: Sequence[Figures]) -> None:
         cells = [f"{getattr(each, phase):,.2f}" for phase in (*PHASES, "total")]
         growth = f"{each.total / first[each.directory].total:.2f}"
         table.add_row(str(each.directory), f"{each.count:,}", *cells, growth)
-    console = Console()
-    console.print(table)
-    console.print("Growth: the total over that of the first count in the same directory.")
+    print_table(table, "Growth: the total over that of the first count in the same directory.")
     if configuration.json is not None:
         document = {
             "workload": "files",
             "configuration": asdict(configuration),
             "figures": [{**asdict(each), "total": each.total} for each in figures],
         }
-        configuration.json.write_text(json.dumps(document, indent=2, default=str) + "\n")
+        write_json(document, configuration.json)
 
 
 def _measure(directory: Path, count: int, bar: ProgressBar) -> Figures:
@@ -104,17 +97,17 @@ def _measure(directory: Path, count: int, bar: ProgressBar) -> Figures:
     handle = os.open(place, os.O_RDONLY)
     try:
         begin = perf_counter_ns()
-        for name in _steps(bar, f"{directory}: making {count:,} files", count):
+        for name in _names(bar, f"{directory}: making {count:,} files", count):
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=handle))
         made = perf_counter_ns()
         listed = len(os.listdir(place))  # noqa: PTH208 (names alone)
         seen = perf_counter_ns()
         if listed != count:
             raise WorkloadError(f"{directory}: {listed:,} of {count:,} files are listed")
-        for name in _steps(bar, f"{directory}: asking for them", count):
+        for name in _names(bar, f"{directory}: asking for them", count):
             os.stat(name, dir_fd=handle)
         asked = perf_counter_ns()
-        for name in _steps(bar, f"{directory}: deleting them", count):
+        for name in _names(bar, f"{directory}: deleting them", count):
             os.unlink(name, dir_fd=handle)
         end = perf_counter_ns()
     finally:
@@ -125,18 +118,5 @@ def _measure(directory: Path, count: int, bar: ProgressBar) -> Figures:
     return Figures(directory, count, create, names, stat, delete)
 
 
-def _steps(bar: ProgressBar, description: str, count: int) -> Iterator[str]:
-    bar.begin(description)
-    for number in range(count):
-        if number % _FILES_BETWEEN_LOOKS == 0:
-            bar.show(number)
-        yield f"file-{number:08d}"
-    bar.end(count)
-
-
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    try:
-        yield
-    except OSError as failure:
-        raise WorkloadError(failure.strerror or str(failure)) from failure
+def _names(bar: ProgressBar, description: str, count: int) -> Iterator[str]:
+    return (f"file-{number:08d}" for number in bar.count(description, count))

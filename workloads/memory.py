@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
 import nrfs
-from workloads.failure import WorkloadError
+from workloads.failure import WorkloadError, said_plainly
 from workloads.progress import ProgressBar
 from workloads.report import write_json
-
-_CALLS_BETWEEN_LOOKS = 1000
-"""Of the progress bar, which is not to cost what it shows."""
 
 
 @final
@@ -54,18 +50,18 @@ def run(configuration: Configuration) -> Figures:
     filesystem = nrfs.Filesystem(nodes=configuration.nodes, size=configuration.data, inodes=configuration.files + 10)
     full = configuration.data // configuration.file_size
     content = b"\xa5" * configuration.file_size
-    with ProgressBar(2 * (configuration.files + full)) as bar, _said_plainly():
+    with ProgressBar(2 * (configuration.files + full)) as bar, said_plainly():
         start = _resident(filesystem)
-        for name in _steps(bar, "writing files", full):
+        for name in _names(bar, "writing files", full):
             filesystem.write(filesystem.mknod(nrfs.ROOT, name, 0o644).ino, 0, content)
         written = _resident(filesystem) - start
-        for name in _steps(bar, "deleting them", full):
+        for name in _names(bar, "deleting them", full):
             filesystem.unlink(nrfs.ROOT, name)
         emptied = _resident(filesystem)
-        for name in _steps(bar, "making empty files", configuration.files):
+        for name in _names(bar, "making empty files", configuration.files):
             filesystem.mknod(nrfs.ROOT, name, 0o644)
         empty = _resident(filesystem) - emptied
-        for name in _steps(bar, "deleting them", configuration.files):
+        for name in _names(bar, "deleting them", configuration.files):
             filesystem.unlink(nrfs.ROOT, name)
         left = _resident(filesystem) - start
     return Figures(
@@ -89,13 +85,8 @@ def show(configuration: Configuration, figures: Figures) -> None:
         write_json(document, configuration.json)
 
 
-def _steps(bar: ProgressBar, description: str, count: int) -> Iterator[bytes]:
-    bar.begin(description)
-    for number in range(count):
-        if number % _CALLS_BETWEEN_LOOKS == 0:
-            bar.show(number)
-        yield b"file-%08d" % number
-    bar.end(count)
+def _names(bar: ProgressBar, description: str, count: int) -> Iterator[bytes]:
+    return (b"file-%08d" % number for number in bar.count(description, count))
 
 
 def _resident(filesystem: nrfs.Filesystem) -> int:
@@ -108,11 +99,3 @@ def _resident(filesystem: nrfs.Filesystem) -> int:
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
     raise WorkloadError("the kernel does not tell what is resident")
-
-
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    try:
-        yield
-    except OSError as failure:
-        raise WorkloadError(failure.strerror or str(failure)) from failure

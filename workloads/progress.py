@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_STEPS_BETWEEN_LOOKS = 1000
+"""The bar is not to cost what it shows."""
 
 
 @final
@@ -52,3 +56,12 @@ class ProgressBar:
         """The step is over; it had been planned with this many operations."""
         self._finished += operations
         self._bar.update(self._task, completed=self._finished, refresh=True)
+
+    def count(self, description: str, operations: int) -> Iterator[int]:
+        """The numbers of so many operations; each is asked for when the one before it is done."""
+        self.begin(description)
+        for number in range(operations):
+            if number % _STEPS_BETWEEN_LOOKS == 0:
+                self.show(number)
+            yield number
+        self.end(operations)

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import pytest
 from conftest import Mounts, run_nrfs
 
-from mount.channel import ring_problem
+from mount.channel import Channel, choose
 
 from .differences import Abilities, abilities_of
 
@@ -55,7 +55,7 @@ def configurations(nodes: Sequence[int], caches: Sequence[str] = ("writeback",))
     asked = os.environ.get("NRFS_TEST_CHANNELS")
     if asked:
         return [Configuration(*shape, channel) for channel in asked.split(",") for shape in shapes]
-    turns = cycle(("pyfuse3", "ring" if ring_problem() is None else "device", "device"))
+    turns = cycle(("pyfuse3", choose(Channel.AUTO).channel, "device"))
     return [Configuration(*shape, channel) for shape, channel in zip(shapes, turns, strict=False)]
 
 

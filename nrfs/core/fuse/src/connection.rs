@@ -39,7 +39,7 @@ pub enum Channel {
 /// A connection whose requests are answered until it is dropped.
 pub struct Connection {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 /// What the threads of a connection share.
@@ -161,12 +161,34 @@ impl Connection {
         self.shared.workers.iter().map(Worker::statistics).collect()
     }
 
-    fn spawn(&mut self, name: String, work: impl FnOnce(&Shared) + Send + 'static) -> io::Result<()> {
+    /// Ends all threads. Requests without a reply stay so: the kernel aborts them once the descriptors,
+    /// which are closed then, are no more.
+    ///
+    /// Fails where a worker had come to an end before, other than with the mount; with its reason.
+    pub fn end(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        self.shared.is_ending.store(true, Ordering::SeqCst);
+        self.shared.workers.iter().for_each(|worker| worker.wake.signal());
+        self.shared.python.shut_down();
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            // A panic was reported when it happened.
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+            result = result.and(ended.map_err(|error| io::Error::other(format!("worker {name}: {error}"))));
+        }
+        result
+    }
+
+    fn spawn(&mut self, name: String, work: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name(name).spawn(move || {
             // Also when it panics: nobody must wait for requests that nobody answers.
             let _end = SignalAtEnd(&shared.ended);
-            work(&shared);
+            work(&shared)
         })?;
         self.threads.push(thread);
         Ok(())
@@ -174,16 +196,9 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Ends all threads. Requests without a reply stay so: the kernel aborts them once the descriptors,
-    /// which are closed then, are no more.
     fn drop(&mut self) {
-        self.shared.is_ending.store(true, Ordering::SeqCst);
-        self.shared.workers.iter().for_each(|worker| worker.wake.signal());
-        self.shared.python.shut_down();
-        for thread in self.threads.drain(..) {
-            // A panic was reported when it happened.
-            let _ = thread.join();
-        }
+        // Who wants to know calls `end`.
+        let _ = self.join();
     }
 }
 
@@ -324,17 +339,13 @@ impl Shared {
         let _ = retry(|| rustix::io::writev(&self.devices[device], &parts));
     }
 
-    fn deliver_replies(&self) {
+    fn deliver_replies(&self) -> io::Result<()> {
         self.python.receive(|reply, origin| {
-            self.settle_handshake(reply);
+            let is_handshake = self.settle_handshake(reply);
             match origin {
                 Origin::Device(device) => {
                     // An error means that nobody waits for the reply any more.
                     let _ = retry(|| rustix::io::write(&self.devices[device], reply));
-                    if self.has_ring() {
-                        // They wait for the handshake, which this may have been.
-                        self.workers.iter().for_each(|worker| worker.wake.signal());
-                    }
                 }
                 Origin::Ring(number) => {
                     let worker = &self.workers[number];
@@ -342,16 +353,24 @@ impl Shared {
                     worker.wake.signal();
                 }
             }
+            if is_handshake {
+                // Those of the ring wait for it.
+                self.workers.iter().for_each(|worker| worker.wake.signal());
+            }
         });
+        Ok(())
     }
 
-    /// If this is the reply to the handshake, makes it ours.
-    fn settle_handshake(&self, reply: &mut [u8]) {
-        let Some(offer) = lock(&self.offer).take_if(|offer| reply::unique(reply) == Some(offer.unique)) else { return };
+    /// If this is the reply to the handshake, makes it ours; whether it was.
+    fn settle_handshake(&self, reply: &mut [u8]) -> bool {
+        let Some(offer) = lock(&self.offer).take_if(|offer| reply::unique(reply) == Some(offer.unique)) else {
+            return false;
+        };
         if let Some(agreement) = handshake::settle(reply, offer, self.terms()) {
             // The kernel shakes hands once.
             let _ = self.agreement.set(agreement);
         }
+        true
     }
 
     /// What we want of the kernel's offer.
@@ -410,4 +429,49 @@ impl Holder for Shared {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these locks changes in single steps.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use filesystem::{Configuration, Owner, Permissions, Size, Topology};
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    /// A connection to nobody, who never asks for anything.
+    fn connection() -> (Connection, OwnedFd) {
+        let configuration = Configuration {
+            topology: Topology::emulated(1).unwrap(),
+            logs: 1,
+            size: Size::Bytes(1 << 20),
+            inodes: Some(10),
+            permissions: Permissions::from_mode(0o755),
+            owner: Owner { uid: 0, gid: 0 },
+        };
+        let filesystem = Arc::new(Filesystem::new(configuration).unwrap());
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (connection, _python) = Connection::start(filesystem, ours, Channel::Pyfuse3, true).unwrap();
+        (connection, theirs)
+    }
+
+    #[test]
+    fn a_worker_that_fails_ends_the_connection_and_says_why() {
+        let failing: [fn(&Shared) -> io::Result<()>; 2] =
+            [|_| panic!("as a test does"), |_| Err(io::ErrorKind::OutOfMemory.into())];
+        for (work, reason) in
+            failing.into_iter().zip(["worker nrfs-ring-7: it panicked", "worker nrfs-ring-7: out of memory"])
+        {
+            let (mut connection, _kernel) = connection();
+            connection.spawn("nrfs-ring-7".into(), work).unwrap();
+            poll(&mut [PollFd::new(&connection.ended(), PollFlags::IN)], None).unwrap();
+            assert_eq!(connection.end().unwrap_err().to_string(), reason);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_ended_ends_well() {
+        let (connection, _kernel) = connection();
+        connection.end().unwrap();
+    }
 }

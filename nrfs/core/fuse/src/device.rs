@@ -65,12 +65,12 @@ pub(crate) fn read<'a>(device: &OwnedFd, buffer: &'a mut [u8]) -> Read<'a> {
 }
 
 /// Serves the descriptor of worker `number` until the end.
-pub(crate) fn work(shared: &Shared, number: usize) {
+pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
     let worker = &shared.workers[number];
     pin(worker.cpu);
     let tokens = tokens(shared, worker.cpu);
     let mut turn = 0;
-    let Ok(waiting) = Waiting::new(shared, number) else { return };
+    let waiting = Waiting::new(shared, number)?;
     let (mut message, mut reply) = (vec![0; BUFFER_SIZE], vec![0; DATA_MAX]);
     let mut patience = Patience::new(&shared.is_somebody_looking);
     while !shared.is_ending() {
@@ -94,9 +94,10 @@ pub(crate) fn work(shared: &Shared, number: usize) {
                     shared.follow(&tokens);
                 }
             }
-            Read::End => return,
+            Read::End => break,
         }
     }
+    Ok(())
 }
 
 /// Answers a message that was read at descriptor `device`.

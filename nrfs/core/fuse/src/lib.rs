@@ -14,6 +14,8 @@
 
 pub mod connection;
 mod device;
+#[cfg(test)]
+mod malformed;
 mod native;
 pub mod protocol;
 mod python;

@@ -22,6 +22,9 @@ use crate::protocol::wire::{
     ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetxattrArguments, WriteArguments, open, valid,
 };
 
+/// Bytes that one request copies at the most. The kernel passes on any length.
+pub(crate) const COPY_MAX: u64 = 1 << 24;
+
 /// Answers the requests of one mount.
 pub(crate) struct Native<'a> {
     pub filesystem: &'a Filesystem,
@@ -162,8 +165,8 @@ impl Native<'_> {
                 let LseekArguments { offset, whence, .. } = request.argument()?;
                 Answer::Offset(fs.seek(ino, offset, Whence::from_number(whence)?, token)?)
             }
-            Opcode::CopyFileRange => Answer::Count(self.copy(request, u32::MAX.into(), token)? as u32),
-            Opcode::CopyFileRange64 => Answer::Offset(self.copy(request, u64::MAX, token)?),
+            Opcode::CopyFileRange => Answer::Count(self.copy(request, token)? as u32),
+            Opcode::CopyFileRange64 => Answer::Offset(self.copy(request, token)?),
             Opcode::Getxattr => {
                 let GetxattrArguments { size, .. } = request.argument()?;
                 Self::sized(fs.xattr(ino, request.name()?, token)?, size)?
@@ -286,9 +289,10 @@ impl Native<'_> {
         self.filesystem.set_attributes(request.ino(), new, token)
     }
 
-    fn copy(&self, request: Request, most: u64, token: &Token) -> Result<u64> {
+    /// Copies no more than others can wait for: whoever wants more asks again.
+    fn copy(&self, request: Request, token: &Token) -> Result<u64> {
         let CopyFileRangeArguments { offset_in, node_out, offset_out, length, .. } = request.argument()?;
-        self.filesystem.copy((request.ino(), offset_in), (Ino(node_out), offset_out), length.min(most), token)
+        self.filesystem.copy((request.ino(), offset_in), (Ino(node_out), offset_out), length.min(COPY_MAX), token)
     }
 
     /// A value, or only its size where `size` is 0.

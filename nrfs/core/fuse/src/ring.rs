@@ -52,23 +52,19 @@ pub(crate) fn for_each(cpus: &[Cpu], filesystem: &Filesystem) -> io::Result<Vec<
 }
 
 /// Serves a ring as worker `number` until the end.
-pub(crate) fn work(shared: &Shared, number: usize, mut ring: Ring) {
+pub(crate) fn work(shared: &Shared, number: usize, mut ring: Ring) -> io::Result<()> {
     let worker = &shared.workers[number];
     pin(worker.cpu);
     while !shared.has_ring() {
         let _ = retry(|| poll(&mut [PollFd::from_borrowed_fd(worker.wake.as_fd(), PollFlags::IN)], None));
         worker.wake.clear();
         if shared.is_ending() {
-            return;
+            return Ok(());
         }
     }
-    let served = ring.register(shared.devices[0].as_fd(), worker.wake.as_fd()).and_then(|()| {
-        let tokens = tokens(shared, worker.cpu);
-        Server { shared, number, ring, tokens, turn: 0, with_python: HashMap::new() }.serve()
-    });
-    if let Err(error) = served {
-        eprintln!("nrfs: the ring of a CPU failed: {error}");
-    }
+    ring.register(shared.devices[0].as_fd(), worker.wake.as_fd())?;
+    let tokens = tokens(shared, worker.cpu);
+    Server { shared, number, ring, tokens, turn: 0, with_python: HashMap::new() }.serve()
 }
 
 /// What a worker works with.

@@ -71,7 +71,7 @@ impl Connection {
         PyList::new(py, shapes.collect::<PyResult<Vec<_>>>()?)
     }
 
-    fn end(&self, py: Python<'_>) {
-        py.detach(|| drop(self.connection().take()));
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.connection().take().map_or(Ok(()), fuse::connection::Connection::end))?)
     }
 }

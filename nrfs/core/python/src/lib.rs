@@ -32,5 +32,9 @@ mod _core {
     }
 
     #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
     const ROOT: u64 = ::filesystem::Ino::ROOT.0;
 }

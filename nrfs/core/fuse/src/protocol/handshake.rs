@@ -10,7 +10,6 @@ use super::wire::{InitArguments, InitReply, ReplyHeader};
 #[allow(missing_docs, reason = "linux/fuse.h documents them")]
 pub mod flags {
     pub const ASYNC_READ: u64 = 1 << 0;
-    pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub const EXPORT_SUPPORT: u64 = 1 << 4;
     pub const BIG_WRITES: u64 = 1 << 5;
     /// The file system takes the umask off the mode of what is made, where it should.

@@ -1,0 +1,395 @@
+//! Requests of every kind and in every disorder, as no kernel sends them, on a real file system.
+//!
+//! Each gets one well-formed reply, none a panic, a hang or memory without bound, and the replicas stay
+//! alike. `PROPTEST_CASES` sets how many sequences of requests are tried.
+
+use std::collections::HashSet;
+
+use filesystem::{Configuration, Filesystem, NodeId, Owner, Permissions, Size, Token, Topology};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::native::{Answer, COPY_MAX, Native};
+use crate::protocol::handshake::{self, Agreement, Offer, Terms, flags};
+use crate::protocol::opcode::Opcode;
+use crate::protocol::reply;
+use crate::protocol::request::Request;
+use crate::protocol::wire::{
+    AttrReply, CountReply, Dirent, EntryReply, GetxattrArguments, InitReply, OffsetReply, OpenReply, ReadArguments,
+    ReplyHeader, RequestHeader, StatfsReply, StatxReply, valid,
+};
+
+/// Pages of the file system: enough for what sequences write, so few that some find it full.
+const PAGES: u64 = 300;
+
+/// What a request may make the whole process have mapped.
+const ADDRESS_SPACE: u64 = 3 << 30;
+
+/// Room for a reply: as the kernel gives it, but smaller.
+const ROOM: usize = 1 << 16;
+
+/// The kernel's bound of error numbers.
+const ERRNO_MAX: i32 = 4095;
+
+/// One request: built of parts that make sense, and then damaged.
+#[derive(Clone, Debug)]
+struct Message {
+    opcode: u32,
+    node: u64,
+    uid: u32,
+    extensions: u16,
+    argument: Vec<u8>,
+    payload: Vec<u8>,
+    damage: Vec<Damage>,
+    in_parts: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Damage {
+    Cut(Index),
+    Byte(Index, u8),
+    /// The header's own field.
+    Length(u32),
+    Extra(Vec<u8>),
+}
+
+impl Message {
+    fn bytes(&self, unique: u64) -> Vec<u8> {
+        let header = RequestHeader {
+            length: (size_of::<RequestHeader>() + self.argument.len() + self.payload.len()) as u32,
+            opcode: self.opcode,
+            unique,
+            node: self.node,
+            uid: self.uid,
+            gid: self.uid,
+            pid: 1,
+            extensions: self.extensions,
+            padding: 0,
+        };
+        let mut message = [header.as_bytes(), &self.argument, &self.payload].concat();
+        for damage in &self.damage {
+            match damage {
+                Damage::Cut(index) => message.truncate(index.index(message.len() + 1)),
+                Damage::Byte(index, byte) if !message.is_empty() => *index.get_mut(&mut message) = *byte,
+                Damage::Byte(..) => {}
+                Damage::Length(length) if message.len() >= 4 => message[..4].copy_from_slice(length.as_bytes()),
+                Damage::Length(_) => {}
+                Damage::Extra(extra) => message.extend(extra),
+            }
+        }
+        message
+    }
+}
+
+/// Numbers that mean something to some request: types, flags, sizes and offsets at their ends.
+fn any_number() -> impl Strategy<Value = u64> {
+    const MODES: &[u32] = &[
+        libc::S_IFREG | 0o644,
+        libc::S_IFDIR | 0o2775,
+        libc::S_IFLNK | 0o777,
+        libc::S_IFIFO | 0o600,
+        libc::S_IFCHR | 0o4755,
+        libc::S_IFMT | 0o7777,
+    ];
+    const ENDS: &[u64] =
+        &[4095, 4096, 4097, 1 << 16, 1 << 20, 999_999_999, 1 << 30, 1 << 31, 1 << 40, 1 << 62, 1 << 63, u64::MAX];
+    let word = prop_oneof![2 => 0..16_u32, 1 => select(MODES), 1 => any::<u32>()];
+    prop_oneof![
+        6 => 0..16_u64,
+        2 => select(MODES).prop_map(u64::from),
+        3 => (select(ENDS), 0..3_u64).prop_map(|(end, before)| end - before),
+        2 => (word.clone(), word).prop_map(|(low, high)| u64::from(low) | u64::from(high) << 32),
+    ]
+}
+
+fn any_name() -> impl Strategy<Value = Vec<u8>> {
+    const ENTRIES: &[&str] = &["a", "b", "c", "d", "e"];
+    const XATTRS: &[&str] = &[
+        "user.a",
+        "user.b",
+        "trusted.a",
+        "security.capability",
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+        "system.other",
+        "nothing.",
+    ];
+    const NO_NAMES: &[&str] = &["", ".", "..", "a/b", "/"];
+    let one_of = |names: &'static [&str]| select(names).prop_map(|name| name.as_bytes().to_vec());
+    prop_oneof![
+        8 => one_of(ENTRIES),
+        2 => one_of(XATTRS),
+        1 => one_of(NO_NAMES),
+        1 => select(&[254_usize, 255, 256, 4096]).prop_map(|length| vec![b'n'; length]),
+        1 => prop::collection::vec(any::<u8>(), 0..20),
+    ]
+}
+
+fn any_data() -> impl Strategy<Value = Vec<u8>> {
+    /// A list of one entry for each class of users, as `posix_acl_xattr.h` writes it.
+    const ACCESS_LIST: &[u8] =
+        b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x04\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+    prop_oneof![
+        2 => Just(Vec::new()),
+        2 => Just(ACCESS_LIST.to_vec()),
+        2 => prop::collection::vec(any::<u8>(), 0..64),
+        2 => (0..3 * 4096_usize).prop_map(|length| vec![0xa5; length]),
+        1 => prop::collection::vec(0..20_u64, 0..8).prop_map(|words| words.as_bytes().to_vec()),
+    ]
+}
+
+fn any_damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        any::<Index>().prop_map(Damage::Cut),
+        any::<(Index, u8)>().prop_map(|(index, byte)| Damage::Byte(index, byte)),
+        any::<u32>().prop_map(Damage::Length),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(Damage::Extra),
+    ]
+}
+
+/// Mostly whole, so that there is something for the others to act on.
+fn any_message() -> impl Strategy<Value = Message> {
+    const NUMBERS_OF_THE_LARGEST: usize = 11;
+    let opcode = prop_oneof![30 => select(Opcode::ALL).prop_map(number_of), 1 => any::<u32>()];
+    let node = prop_oneof![6 => Just(1), 12 => 1..8_u64, 1 => any_number()];
+    let numbers = prop::collection::vec(any_number(), NUMBERS_OF_THE_LARGEST);
+    let names = prop::collection::vec((any_name(), prop::bool::weighted(0.98)), 3);
+    let has_usual_names = prop::bool::weighted(0.9);
+    let damage = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec(any_damage(), 1..4)];
+    let rest = (any::<bool>(), select(&[0, 0, 0, 1, 3, u16::MAX]), select(&[0, 0, 1000, u32::MAX]));
+    (opcode, node, numbers, names, has_usual_names, any_data(), damage, rest).prop_map(
+        |(opcode, node, numbers, mut names, has_usual_names, data, damage, (in_parts, extensions, uid))| {
+            let size = Opcode::from_number(opcode).map_or(0, Opcode::argument_size);
+            if has_usual_names {
+                names.truncate(Opcode::from_number(opcode).map_or(0, usual_names));
+            }
+            let mut payload = Vec::new();
+            for (name, ends) in names {
+                payload.extend(name);
+                payload.extend(ends.then_some(0));
+            }
+            payload.extend(data);
+            let argument = numbers.as_bytes()[..size].to_vec();
+            Message { opcode, node, uid, extensions, argument, payload, damage, in_parts }
+        },
+    )
+}
+
+/// How many names are behind the arguments.
+fn usual_names(opcode: Opcode) -> usize {
+    match opcode {
+        Opcode::Rename | Opcode::Rename2 | Opcode::Symlink => 2,
+        Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Create | Opcode::Link => 1,
+        Opcode::Unlink | Opcode::Rmdir | Opcode::Setxattr | Opcode::Getxattr | Opcode::Removexattr => 1,
+        _ => 0,
+    }
+}
+
+/// What makes files, a directory and a symlink for other messages to be about.
+fn beginning() -> impl Iterator<Item = Message> {
+    let made = [
+        (Opcode::Mknod, vec![libc::S_IFREG | 0o644, 0, 0, 0], &b"a\0"[..]),
+        (Opcode::Mknod, vec![libc::S_IFREG | 0o4755, 0, 0, 0], b"b\0"),
+        (Opcode::Mkdir, vec![0o755, 0], b"c\0"),
+        (Opcode::Symlink, vec![], b"d\0target\0"),
+    ];
+    made.into_iter().map(|(opcode, words, payload)| whole(opcode, 1, words.as_bytes(), payload))
+}
+
+/// A request of root's that is as it should be.
+fn whole(opcode: Opcode, node: u64, argument: &[u8], payload: &[u8]) -> Message {
+    Message {
+        opcode: number_of(opcode),
+        node,
+        uid: 0,
+        extensions: 0,
+        argument: argument.to_vec(),
+        payload: payload.to_vec(),
+        damage: Vec::new(),
+        in_parts: false,
+    }
+}
+
+fn number_of(opcode: Opcode) -> u32 {
+    (0..64).find(|&number| Opcode::from_number(number) == Some(opcode)).expect("the opcodes are below 64")
+}
+
+/// What the kernel and we agree on where it offers `offered` and we want all of it.
+fn agreement(offered: u64) -> Agreement {
+    let mut reply = [[0; size_of::<ReplyHeader>()].as_slice(), InitReply::default().as_bytes()].concat();
+    let terms = Terms { kept: 0, wanted: u64::MAX, data: ROOM };
+    handshake::settle(&mut reply, Offer { unique: 1, flags: offered }, terms).unwrap()
+}
+
+fn filesystem(pages: u64) -> Filesystem {
+    Filesystem::new(Configuration {
+        topology: Topology::emulated(2).unwrap(),
+        logs: 2,
+        size: Size::Bytes(pages << 12),
+        inodes: Some(20),
+        permissions: Permissions::from_mode(0o755),
+        owner: Owner { uid: 0, gid: 0 },
+    })
+    .unwrap()
+}
+
+/// Serves a message as a worker does; the reply, unless there is to be none.
+fn serve(native: &Native, message: &Message, unique: u64, token: &Token) -> Option<Vec<u8>> {
+    let extended = native.agreement.has(flags::SETXATTR_EXT);
+    let bytes = message.bytes(unique);
+    let whole = Request::from_message(&bytes, extended)?;
+    let argument_size = whole.opcode().map_or(0, Opcode::argument_size) + if extended { 8 } else { 0 };
+    let (header, behind) = bytes.split_at(size_of::<RequestHeader>());
+    let (argument, payload) = behind.split_at(argument_size.min(behind.len()));
+    let request =
+        if message.in_parts { Request::from_parts(header, argument, payload, extended).unwrap() } else { whole };
+
+    let forwarded = request.to_message();
+    assert_eq!(forwarded[..4], (forwarded.len() as u32).to_ne_bytes());
+    handshake::offer(request);
+    if let Some((ino, privileges)) = request.kills_privileges() {
+        let _ = native.filesystem.kill_privileges(ino, privileges, token);
+    }
+    let mut buffer = vec![0xee; ROOM];
+    let written = match native.answer(request, token) {
+        Ok(Answer::Silence | Answer::Python) => return None,
+        answer => answer.and_then(|answer| native.write(answer, &mut buffer, token)),
+    };
+    let (error, length) = match written {
+        Ok(length) => (0, length),
+        Err(errno) => (errno.code(), 0),
+    };
+    let header = reply::header(request.unique(), error, length);
+    let data = &buffer[..length];
+    assert!((0..ERRNO_MAX).contains(&error));
+    assert_eq!(header.length as usize, size_of::<ReplyHeader>() + data.len());
+    if error == 0 {
+        check(request, data);
+    }
+    Some([header.as_bytes(), data].concat())
+}
+
+/// Whether the data of a reply are what the kernel takes for an answer to `request`.
+fn check(request: Request, data: &[u8]) {
+    let (entry, opened) = (size_of::<EntryReply>(), size_of::<OpenReply>());
+    let size = match request.opcode().expect("what is not known is not answered") {
+        Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => entry,
+        Opcode::Create | Opcode::Tmpfile => entry + opened,
+        Opcode::Open | Opcode::Opendir => opened,
+        Opcode::Getattr | Opcode::Setattr => size_of::<AttrReply>(),
+        Opcode::Statx => size_of::<StatxReply>(),
+        Opcode::Statfs => size_of::<StatfsReply>(),
+        Opcode::Write | Opcode::CopyFileRange => size_of::<CountReply>(),
+        Opcode::Lseek | Opcode::CopyFileRange64 => size_of::<OffsetReply>(),
+        Opcode::Readlink => return assert!(data.len() < libc::PATH_MAX as usize),
+        Opcode::Getxattr | Opcode::Listxattr => {
+            let GetxattrArguments { size, .. } = request.argument().unwrap();
+            if size > 0 {
+                return assert!(data.len() <= size as usize);
+            }
+            size_of::<CountReply>()
+        }
+        Opcode::Read => {
+            let ReadArguments { size, .. } = request.argument().unwrap();
+            return assert!(data.len() <= size as usize);
+        }
+        Opcode::Readdir | Opcode::Readdirplus => {
+            let ReadArguments { size, .. } = request.argument().unwrap();
+            assert!(data.len() <= size as usize);
+            return check_listing(data, if request.opcode() == Some(Opcode::Readdirplus) { entry } else { 0 });
+        }
+        _ => 0,
+    };
+    assert_eq!(data.len(), size, "{:?}", request.opcode());
+}
+
+/// Whether a listing is whole entries, each behind `about` bytes, and names nothing twice.
+fn check_listing(mut data: &[u8], about: usize) {
+    let mut names = HashSet::new();
+    while !data.is_empty() {
+        let (dirent, behind) = Dirent::read_from_prefix(&data[about..]).unwrap();
+        let length = dirent.name_length as usize;
+        assert!(names.insert(&behind[..length]));
+        data = &behind[length.next_multiple_of(8)..];
+    }
+}
+
+/// Lets no request take memory without bound: then the process would end.
+fn bound_memory() {
+    let bound = Rlimit { current: Some(ADDRESS_SPACE), maximum: getrlimit(Resource::As).maximum };
+    setrlimit(Resource::As, bound).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_requests_get_well_formed_replies_and_leave_the_replicas_alike(
+        messages in prop::collection::vec(any_message(), 1..40),
+        (caching, offered) in (any::<bool>(), select(&[0, flags::SETXATTR_EXT, u64::MAX])),
+    ) {
+        bound_memory();
+        let filesystem = filesystem(PAGES);
+        let tokens = [0, 1].map(|node| filesystem.register(NodeId(node)));
+        let native = Native { filesystem: &filesystem, agreement: agreement(offered), caching };
+        for (unique, message) in beginning().chain(messages).enumerate() {
+            let unique = unique as u64;
+            if let Some(reply) = serve(&native, &message, unique, &tokens[unique as usize % 2]) {
+                let is_damaged = !message.damage.is_empty();
+                prop_assert!(is_damaged || reply::unique(&reply) == Some(unique));
+            }
+        }
+        let capacity = filesystem.capacity();
+        prop_assert!(capacity.blocks_free <= capacity.blocks && capacity.inodes_free <= capacity.inodes);
+        for log in filesystem.verify(&tokens[0]) {
+            prop_assert_eq!(log.digests[0], log.digests[1], "{}", log.log);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_request_or_none(
+        bytes in prop::collection::vec(any::<u8>(), 0..300), opcode in 0..64_u32, extended in any::<bool>(),
+    ) {
+        let mut bytes = bytes;
+        if let Some(field) = bytes.get_mut(4..8) {
+            field.copy_from_slice(opcode.as_bytes());
+        }
+        let request = Request::from_message(&bytes, extended);
+        prop_assert_eq!(request.is_some(), bytes.len() >= size_of::<RequestHeader>());
+        if let Some(request) = request {
+            let _ = (request.names(), request.name(), request.entry_name(), request.data(opcode));
+            let _ = (request.kills_privileges(), request.setxattr_extension(), handshake::offer(request));
+            prop_assert!(request.forgotten(opcode).count() <= bytes.len());
+            prop_assert!(request.to_message().len() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_reply_to_the_handshake_or_none(
+        bytes in prop::collection::vec(any::<u8>(), 0..120), flags in any::<u64>(),
+    ) {
+        let mut settled = bytes.clone();
+        let terms = Terms { kept: flags, wanted: !flags, data: ROOM };
+        let agreement = handshake::settle(&mut settled, Offer { unique: 1, flags }, terms);
+        prop_assert_eq!(settled.len(), bytes.len());
+        prop_assert!(agreement.is_some() || settled == bytes);
+    }
+}
+
+#[test]
+fn a_copy_of_any_length_is_bounded() {
+    let filesystem = filesystem(2 * (COPY_MAX >> 12));
+    let token = filesystem.register(NodeId(0));
+    let native = Native { filesystem: &filesystem, agreement: agreement(u64::MAX), caching: true };
+    let (from, to) = (2_u64, 3_u64);
+    let size = [u64::from(valid::SIZE), 0, 1 << 40, 0, 0, 0, 0, 0, 0, 0, 0];
+    let copy = [0, 0, to, 0, 0, u64::MAX, 0];
+    let messages = [
+        whole(Opcode::Setattr, from, size.as_bytes(), b""),
+        whole(Opcode::CopyFileRange64, from, copy.as_bytes(), b""),
+    ];
+    let replies = beginning().chain(messages).map(|message| serve(&native, &message, 1, &token).unwrap());
+    assert_eq!(replies.last().unwrap()[size_of::<ReplyHeader>()..], COPY_MAX.to_ne_bytes());
+}
