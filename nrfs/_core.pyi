@@ -220,8 +220,8 @@ class Filesystem:
     def status(self) -> dict[str, Any]:
         """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
     def release_memory(self, *, half: bool = False) -> None:
-        """Gives memory back to the system that deleted files had, on every replica, and that is kept to be used again: all
-        of it, or half of what was in their content.
+        """Gives memory that deleted files had, and that is kept to be used again, back to the system on every replica: all
+        of it, or half of what their content had.
         """
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there:
