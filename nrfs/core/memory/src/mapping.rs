@@ -5,8 +5,8 @@ use std::ptr;
 
 use crate::PhysicalNode;
 
-/// Maps zeroed memory that nobody reserves, from an address on that is `remainder` above a multiple of `alignment`, both
-/// multiples of the page size.
+/// Maps zeroed memory that nobody reserves, from an address on that is `remainder` above a multiple of `alignment`,
+/// both multiples of the page size.
 pub(crate) fn map_aligned(size: usize, alignment: usize, remainder: usize, protection: i32) -> io::Result<*mut u8> {
     // So much larger that an aligned part lies in it; the rest goes straight back.
     let surplus = alignment - crate::PAGE_SIZE;

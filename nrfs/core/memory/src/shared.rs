@@ -8,22 +8,23 @@ use std::ptr;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::io::Errno;
 
-use crate::PhysicalNode;
 use crate::mapping::prefer_node;
+use crate::{PAGE_SIZE, PhysicalNode};
 
-/// A file in memory (memfd), zeroed, a part of it on each node. [`Window`](crate::Window)s show it. It takes memory where it
-/// has been touched.
+/// A file in memory (memfd), zeroed, a part of it on each node. [`Window`](crate::Window)s show it. It takes memory
+/// where it has been touched.
 #[derive(Debug)]
 pub struct SharedMemory {
     file: File,
 }
 
 impl SharedMemory {
-    /// `bytes` for each of `nodes` in turn, on that node, or wherever they are first touched.
-    pub fn new(nodes: impl ExactSizeIterator<Item = Option<PhysicalNode>>, bytes: u64) -> io::Result<Self> {
+    /// `pages` for each of `nodes` in turn, on that node, or wherever they are first touched.
+    pub fn new(nodes: impl ExactSizeIterator<Item = Option<PhysicalNode>>, pages: u64) -> io::Result<Self> {
         let file = File::from(memfd_create("nrfs", MemfdFlags::CLOEXEC)?);
-        let all = bytes.checked_mul(nodes.len() as u64).ok_or(Errno::FBIG)?;
-        file.set_len(all)?;
+        let all = pages.checked_mul((nodes.len() * PAGE_SIZE) as u64);
+        file.set_len(all.filter(|&all| i64::try_from(all).is_ok()).ok_or(Errno::FBIG)?)?;
+        let bytes = pages * PAGE_SIZE as u64;
         let memory = Self { file };
         for (number, node) in nodes.enumerate() {
             if let Some(node) = node {

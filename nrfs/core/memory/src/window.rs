@@ -2,9 +2,9 @@
 //!
 //! A piece that is not shown yet reads as zeros, unless [`Faults`](crate::Faults) answers its first touch.
 //!
-//! The kernel bounds the number of mappings in a process (vm.max_map_count), and every piece may be one. So a window says
-//! at first how many it will have at the most, and all windows together get half of what there can be: then showing a piece
-//! does not fail, which nobody could be told who merely touches it.
+//! The kernel bounds the number of mappings in a process (vm.max_map_count), and every piece may be one. So a window
+//! says at first how many it will have at the most, and all windows together get half of what there can be: then
+//! showing a piece does not fail, which nobody could be told who merely touches it.
 
 use std::fs;
 use std::io;
@@ -46,8 +46,8 @@ struct Mappings(usize);
 
 // SAFETY: a window owns its mapping; nothing about it belongs to a thread.
 unsafe impl Send for Window {}
-// SAFETY: through `&Window` only its address can be had, and what is shown there be changed: by the kernel, which does so in
-// one step for all threads.
+// SAFETY: through `&Window` only its address can be had, and what is shown there be changed: by the kernel, which does
+// so in one step for all threads.
 unsafe impl Sync for Window {}
 
 impl Window {
@@ -83,7 +83,8 @@ impl Window {
         self.process == process::id()
     }
 
-    /// Shows `size` bytes of `memory` from `offset` on at the address `at` above the base. All are multiples of the page size.
+    /// Shows `size` bytes of `memory` from `offset` on at the address `at` above the base. All are multiples of the
+    /// page size.
     ///
     /// # Panics
     /// If that is not in the window.
@@ -102,8 +103,8 @@ impl Window {
     }
 
     fn advise(&self, at: usize, size: usize, advice: i32) {
-        // SAFETY: the range lies in our own mapping, and none of the advice given changes what is there. It may be refused
-        // (a kernel without huge pages).
+        // SAFETY: the range lies in our own mapping, and none of the advice given changes what is there. It may be
+        // refused (a kernel without huge pages).
         unsafe { libc::madvise(self.base.as_ptr().wrapping_add(at).cast(), size, advice) };
     }
 }
@@ -146,7 +147,7 @@ mod tests {
     use crate::{Faults, PAGE_SIZE, PhysicalNode};
 
     fn memory() -> SharedMemory {
-        SharedMemory::new([None, None].into_iter(), 4 * PAGE_SIZE as u64).unwrap()
+        SharedMemory::new([None, None].into_iter(), 4).unwrap()
     }
 
     fn shown(memory: &SharedMemory, offset: usize, size: usize) -> Window {
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn memory_stays_on_the_node_that_was_asked_for_however_it_is_seen() {
         let nodes = [Some(PhysicalNode(0)), None];
-        let memory = SharedMemory::new(nodes.into_iter(), 4 * PAGE_SIZE as u64).unwrap();
+        let memory = SharedMemory::new(nodes.into_iter(), 4).unwrap();
         let window = shown(&memory, PAGE_SIZE, PAGE_SIZE);
         write(&window, 0, 1);
         // Not every kernel has it.

@@ -8,6 +8,8 @@
 //! asker does it, holding that core's lock. A core with no translations is not asked: its next walk is one that catches
 //! up first. It says that it may keep some before it walks, and the asker looks after its change is complete, with a
 //! fence between on both sides: so one sees the other. Who waits answers for its own core meanwhile.
+//!
+//! All areas of a change are asked for at once, and waited for once.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -152,26 +154,26 @@ impl Core {
         let logs: BTreeSet<LogId> = areas.iter().flat_map(|area| BySlice::logs(area, space.logs())).collect();
         // A read of nothing catches up with all that is complete.
         logs.into_iter().for_each(|log| space.execute_on(log, |_| (), &state.token));
-        areas.iter().for_each(|area| self.forget(state, area));
+        self.forget(state, &areas);
         self.acknowledged.store(made, Ordering::Release);
         count(&self.counters.batches);
     }
 
     /// Forgets the translations of this core itself.
-    pub fn forget(&self, state: &mut State, area: &Area) {
-        state.tlb.invalidate(area);
+    pub fn forget(&self, state: &mut State, areas: &[Area]) {
+        state.tlb.invalidate(areas);
         if state.tlb.is_empty() {
             self.loaded.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Has all cores forget an area; returns when they have. The change is complete, at this core's node.
-    pub fn shoot_down(&self, state: &mut State, cores: &[Core], space: &Replicated, area: &Area) {
+    /// Has all cores forget areas; returns when they have. The change is complete, at this core's node.
+    pub fn shoot_down(&self, state: &mut State, cores: &[Core], space: &Replicated, areas: &[Area]) {
         count(&self.counters.shootdowns);
-        self.forget(state, area);
+        self.forget(state, areas);
         fence(Ordering::SeqCst);
         let others = cores.iter().filter(|core| !std::ptr::eq(*core, self) && core.loaded.load(Ordering::SeqCst));
-        let asked: Vec<(&Core, u64)> = others.map(|core| (core, core.request(area))).collect();
+        let asked: Vec<(&Core, u64)> = others.map(|core| (core, core.request(areas))).collect();
         self.counters.requests.fetch_add(asked.len() as u64, Ordering::Relaxed);
         for (core, request) in asked {
             let backoff = Backoff::new();
@@ -186,10 +188,10 @@ impl Core {
         }
     }
 
-    fn request(&self, area: &Area) -> u64 {
+    fn request(&self, areas: &[Area]) -> u64 {
         let mut requests = lock(&self.requests);
         requests.made += 1;
-        requests.areas.push(area.clone());
+        requests.areas.extend_from_slice(areas);
         self.requested.store(true, Ordering::Release);
         requests.made
     }

@@ -17,7 +17,7 @@ const CORES: usize = 4;
 
 fn space(nodes: usize, logs: usize, frames_per_node: u64) -> AddressSpace {
     let topology = Topology::emulated(nodes).unwrap();
-    AddressSpace::new(Configuration { topology, logs, cores: Some(CORES), frames_per_node }).unwrap()
+    AddressSpace::new(Configuration { topology, logs, cores: Some(CORES), frames_per_node, backed: false }).unwrap()
 }
 
 fn area(address: u64, pages: u64) -> Area {

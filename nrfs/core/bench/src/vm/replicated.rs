@@ -15,7 +15,8 @@ impl Replicated {
     /// On `nodes` nodes with `logs` logs, for so many threads.
     pub fn new(nodes: usize, logs: usize, threads: usize) -> Self {
         let topology = Topology::emulated(nodes).expect("a few nodes");
-        let configuration = Configuration { topology, logs, cores: Some(threads.max(nodes)), frames_per_node: FRAMES };
+        let cores = Some(threads.max(nodes));
+        let configuration = Configuration { topology, logs, cores, frames_per_node: FRAMES, backed: false };
         Self(AddressSpace::new(configuration).expect("there is enough of everything"))
     }
 }

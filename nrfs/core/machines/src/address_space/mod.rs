@@ -82,8 +82,27 @@ impl AddressSpace {
     /// All pages of the table in ascending order.
     pub fn pages(&self) -> Vec<Mapping> {
         let mut pages = Vec::new();
-        self.table.visit(&mut |mapping| pages.push(mapping));
+        self.table.visit(&Area::ALL_PAGES, &mut |mapping| pages.push(mapping));
         pages
+    }
+
+    /// The frames behind the pages of an area, in their order: each run with the page that it begins at.
+    pub fn frames_within(&self, area: &Area) -> Vec<(PageNumber, Run)> {
+        let mut pieces: Vec<(PageNumber, Run)> = Vec::new();
+        self.table.visit(&area.pages(), &mut |mapping| {
+            let Some(seen) = area.intersection(&(mapping.start.0..mapping.start.0 + mapping.page.pages())) else {
+                return;
+            };
+            let start = seen.pages().start;
+            let first = mapping.frame + (start - mapping.start.0);
+            match pieces.last_mut() {
+                Some((page, run)) if page.0 + run.frames == start && run.first + run.frames == first => {
+                    run.frames += seen.len();
+                }
+                _ => pieces.push((PageNumber(start), Run { first, frames: seen.len() })),
+            }
+        });
+        pieces
     }
 
     /// The digest of all regions and pages.
@@ -94,7 +113,7 @@ impl AddressSpace {
             digester.number(pages.end);
             digester.number(u64::from(rights.bits()));
         }
-        self.table.visit(&mut |mapping| {
+        self.table.visit(&Area::ALL_PAGES, &mut |mapping| {
             digester.number(mapping.start.0);
             digester.number(mapping.page.pages());
             digester.number(mapping.frame);
