@@ -533,9 +533,10 @@ class AddressSpace:
         """
     def statistics(self) -> dict[str, Any]:
         """Bytes free, and by core: TLB hits; walks of the node's table, and how many of them were refused by a replica
-        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; and answers to
-        such requests, each to all there were. Of the views of one that is backed: whether memory is shown on the first
-        touch, how many views there are, and how many touches were answered.
+        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; answers to
+        such requests, each to all there were; and the nanoseconds that its shootdowns waited for the answers of others,
+        in all, and the longest of them. Of the views of one that is backed: whether memory is shown on the first touch,
+        how many views there are, and how many touches were answered.
         """
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there, as

@@ -428,6 +428,20 @@ def test_of_many_pages_all_are_changed_or_none() -> None:
     assert records(space.regions()) == [(0, KIB_4, 3), *before]
 
 
+def test_the_wait_for_other_cores_is_counted() -> None:
+    space = nrfs.AddressSpace(cores=8)
+    space.map(0, KIB_4)
+    space.unmap(0, KIB_4)
+    assert all(core["waited_ns"] == 0 for core in space.statistics()["cores"])
+    for cpu in range(8):
+        space.map(0, KIB_4)
+        space.core(cpu).read(0)
+        space.unmap(0, KIB_4)
+    cores = space.statistics()["cores"]
+    assert any(core["waited_ns"] > 0 for core in cores)
+    assert all(core["waited_longest_ns"] <= core["waited_ns"] for core in cores)
+
+
 def test_views_of_one_frame_see_each_others_writes() -> None:
     space = nrfs.AddressSpace(nodes=2, logs=4, backed=True)
     space.map(GIB_1 - MIB_2, 2 * MIB_2, page="2M")

@@ -291,6 +291,8 @@ impl AddressSpace {
             dict.set_item("shootdowns", statistics.shootdowns)?;
             dict.set_item("requests", statistics.requests)?;
             dict.set_item("batches", statistics.batches)?;
+            dict.set_item("waited_ns", statistics.waited.as_nanos())?;
+            dict.set_item("waited_longest_ns", statistics.waited_longest.as_nanos())?;
             Ok(dict)
         });
         let views = self.service.view_statistics().map(|statistics| {

@@ -14,6 +14,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::{Backoff, CachePadded};
 use machines::address_space::{self, Area, Error, Mapping, PageNumber, Rights};
@@ -58,6 +59,8 @@ struct Counters {
     shootdowns: AtomicU64,
     requests: AtomicU64,
     batches: AtomicU64,
+    waited: AtomicU64,
+    waited_longest: AtomicU64,
 }
 
 /// What one core has done.
@@ -77,6 +80,10 @@ pub struct Statistics {
     pub requests: u64,
     /// Answers by this core, each to all requests there were.
     pub batches: u64,
+    /// Time that this core's shootdowns waited for the answers of others, all together.
+    pub waited: Duration,
+    /// The longest that one of them did.
+    pub waited_longest: Duration,
 }
 
 impl Core {
@@ -174,7 +181,11 @@ impl Core {
         fence(Ordering::SeqCst);
         let others = cores.iter().filter(|core| !std::ptr::eq(*core, self) && core.loaded.load(Ordering::SeqCst));
         let asked: Vec<(&Core, u64)> = others.map(|core| (core, core.request(areas))).collect();
+        if asked.is_empty() {
+            return;
+        }
         self.counters.requests.fetch_add(asked.len() as u64, Ordering::Relaxed);
+        let asked_at = Instant::now();
         for (core, request) in asked {
             let backoff = Backoff::new();
             while core.acknowledged.load(Ordering::Acquire) < request {
@@ -186,6 +197,9 @@ impl Core {
                 }
             }
         }
+        let waited = asked_at.elapsed().as_nanos() as u64;
+        self.counters.waited.fetch_add(waited, Ordering::Relaxed);
+        self.counters.waited_longest.fetch_max(waited, Ordering::Relaxed);
     }
 
     fn request(&self, areas: &[Area]) -> u64 {
@@ -198,7 +212,8 @@ impl Core {
 
     pub fn statistics(&self) -> Statistics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { hits, walks, behind, faults, shootdowns, requests, batches } = &self.counters;
+        let Counters { hits, walks, behind, faults, shootdowns, requests, batches, waited, waited_longest } =
+            &self.counters;
         Statistics {
             hits: of(hits),
             walks: of(walks),
@@ -207,6 +222,8 @@ impl Core {
             shootdowns: of(shootdowns),
             requests: of(requests),
             batches: of(batches),
+            waited: Duration::from_nanos(of(waited)),
+            waited_longest: Duration::from_nanos(of(waited_longest)),
         }
     }
 }
