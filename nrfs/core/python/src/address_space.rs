@@ -388,7 +388,7 @@ fn parse_rights(text: &str) -> PyResult<Rights> {
 
 fn refused(error: Error) -> PyErr {
     let errno = match error {
-        Error::Unaligned | Error::NonCanonical | Error::BadGrant => rustix::io::Errno::INVAL,
+        Error::Unaligned | Error::NonCanonical => rustix::io::Errno::INVAL,
         Error::Overlapping => rustix::io::Errno::EXIST,
         Error::NotMapped => rustix::io::Errno::FAULT,
         Error::Denied => rustix::io::Errno::ACCESS,

@@ -33,9 +33,10 @@ pub(crate) struct Core {
     requested: CachePadded<AtomicBool>,
     /// The number of requests that are answered.
     acknowledged: AtomicU64,
-    /// Whether there may be translations. Stored under the lock of the state.
-    loaded: AtomicBool,
-    counters: Counters,
+    /// Whether there may be translations. Stored under the lock of the state. Others look at it with every change of
+    /// theirs.
+    loaded: CachePadded<AtomicBool>,
+    counters: CachePadded<Counters>,
 }
 
 /// What the core works with, for one call at a time.
@@ -94,8 +95,8 @@ impl Core {
             requests: Mutex::default(),
             requested: CachePadded::default(),
             acknowledged: AtomicU64::new(0),
-            loaded: AtomicBool::new(false),
-            counters: Counters::default(),
+            loaded: CachePadded::default(),
+            counters: CachePadded::default(),
         }
     }
 
@@ -169,7 +170,8 @@ impl Core {
     /// Forgets the translations of this core itself.
     pub fn forget(&self, state: &mut State, areas: &[Area]) {
         state.tlb.invalidate(areas);
-        if state.tlb.is_empty() {
+        // Others look at it all the time: so it is left alone if it is as it should be.
+        if state.tlb.is_empty() && self.loaded.load(Ordering::Relaxed) {
             self.loaded.store(false, Ordering::Relaxed);
         }
     }
@@ -213,7 +215,7 @@ impl Core {
     pub fn statistics(&self) -> Statistics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { hits, walks, behind, faults, shootdowns, requests, batches, waited, waited_longest } =
-            &self.counters;
+            &*self.counters;
         Statistics {
             hits: of(hits),
             walks: of(walks),

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::sync::ShardedLock;
 use machines::address_space::{
-    self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, Runs, WriteOperation,
+    self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, WriteOperation,
 };
 use machines::digest::Digest;
 use memory::{Topology, current_cpu};
@@ -203,8 +203,9 @@ impl AddressSpace {
         let pages = areas.iter().map(Area::len).sum::<u64>() / page.pages();
         let frames = self.frames.allocate(core.0, node, page, pages).ok_or(Error::NoMemory)?;
         let replace = placement == Placement::Replace;
-        let done = self.change(core, areas, Change::Map { page, rights, frames: frames.clone(), owned: true, replace });
-        done.inspect_err(|_| self.frames.free(core.0, node, &frames))
+        let change =
+            Change::Map { page, rights, first: frames.first().map_or(0, |run| run.first), owned: true, replace };
+        self.change(core, areas, change, &frames).inspect_err(|_| self.frames.free(core.0, node, &frames))
     }
 
     /// A frame that is nobody's mapping's: it can be mapped at many addresses, and stays as long as the address space.
@@ -228,24 +229,25 @@ impl AddressSpace {
         if !area.is_aligned(page) {
             return Err(Error::Unaligned);
         }
-        let (frames, replace) = (Runs::from_elem(frame, 1), placement == Placement::Replace);
-        self.change(core, slice::from_ref(area), Change::Map { page, rights, frames, owned: false, replace })
+        let replace = placement == Placement::Replace;
+        let change = Change::Map { page, rights, first: frame.first, owned: false, replace };
+        self.change(core, slice::from_ref(area), change, slice::from_ref(&frame))
     }
 
     /// Removes what is mapped in an area. When it returns, no core can use the old translations.
     pub fn unmap(&self, core: CoreId, area: &Area) -> Result<(), Error> {
-        self.change(core, slice::from_ref(area), Change::Unmap)
+        self.change(core, slice::from_ref(area), Change::Unmap, &[])
     }
 
     /// Removes what is mapped in pages of one size at many addresses, as [`unmap`](Self::unmap) does: all or none, with
     /// one shootdown.
     pub fn unmap_many(&self, core: CoreId, addresses: &[u64], page: PageSize) -> Result<(), Error> {
-        self.change(core, &areas(addresses, page)?, Change::Unmap)
+        self.change(core, &areas(addresses, page)?, Change::Unmap, &[])
     }
 
     /// Changes the rights of an area that is mapped everywhere. When it returns, no core can use the old ones.
     pub fn protect(&self, core: CoreId, area: &Area, rights: Rights) -> Result<(), Error> {
-        self.change(core, slice::from_ref(area), Change::Protect { rights })
+        self.change(core, slice::from_ref(area), Change::Protect { rights }, &[])
     }
 
     /// What is mapped in an area, as memory of this process: to be read everywhere, and written if all of it may be.
@@ -370,20 +372,20 @@ impl AddressSpace {
     }
 
     /// Makes a change to areas that do not overlap, in ascending order, has all cores forget what it outdated, and then
-    /// frees the frames that it freed.
-    fn change(&self, core: CoreId, areas: &[Area], change: Change) -> Result<(), Error> {
+    /// frees the frames that it freed. What is mapped gets `frames`, in their order.
+    fn change(&self, core: CoreId, areas: &[Area], change: Change, frames: &[Run]) -> Result<(), Error> {
         let (id, core) = (core, self.core(core));
         let mut state = core.enter();
         core.answer(&mut state, &self.space);
         let changed = match areas {
-            [area] if !BySlice::spans_logs(area, self.space.logs()) => {
+            [area] if frames.len() <= 1 && !BySlice::spans_logs(area, self.space.logs()) => {
                 let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
                 if views.forbid(area, &change) {
                     return Err(Error::Viewed);
                 }
                 self.space.execute_mut(WriteOperation { area: area.clone(), change }, &state.token)?
             }
-            _ => self.change_alone(&state, areas, &change)?,
+            _ => self.change_alone(&state, areas, change, frames)?,
         };
         if changed.outdated > 0 {
             core.shoot_down(&mut state, &self.cores, &self.space, areas);
@@ -396,9 +398,9 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn change_alone(&self, state: &State, areas: &[Area], change: &Change) -> Result<Changed, Error> {
+    fn change_alone(&self, state: &State, areas: &[Area], change: Change, frames: &[Run]) -> Result<Changed, Error> {
         let views = self.views.write().unwrap_or_else(PoisonError::into_inner);
-        if areas.iter().any(|area| views.forbid(area, change)) {
+        if areas.iter().any(|area| views.forbid(area, &change)) {
             return Err(Error::Viewed);
         }
         let mapped = self.mapped(state, areas);
@@ -410,11 +412,8 @@ impl AddressSpace {
             _ => {}
         }
         let used: Option<BTreeSet<u64>> =
-            (*change == Change::Unmap).then(|| mapped.iter().flat_map(|(pages, _)| BySlice::slices(pages)).collect());
-        let mut granted = match change {
-            Change::Map { frames, .. } => Granted::new(frames),
-            Change::Unmap | Change::Protect { .. } => Granted::new(&[]),
-        };
+            (change == Change::Unmap).then(|| mapped.iter().flat_map(|(pages, _)| BySlice::slices(pages)).collect());
+        let mut granted = Granted { runs: frames, gone: 0 };
         let mut all = Changed::default();
         for area in areas {
             let slices = BySlice::slices(&area.pages());
@@ -424,16 +423,14 @@ impl AddressSpace {
                 None => slices.filter_map(|slice| part(area, slice)).collect(),
             };
             for part in parts {
-                let change = match *change {
-                    Change::Map { page, rights, owned, replace, .. } => {
-                        Change::Map { page, rights, frames: granted.next(part.len()), owned, replace }
-                    }
-                    Change::Unmap => Change::Unmap,
-                    Change::Protect { rights } => Change::Protect { rights },
-                };
-                let changed = self.space.execute_mut(WriteOperation { area: part, change }, &state.token)?;
-                all.outdated += changed.outdated;
-                all.freed.extend(changed.freed);
+                let mut rest = part.pages();
+                while let Some(area) = part.intersection(&rest) {
+                    let operation = granted.operation(area, change);
+                    rest.start = operation.area.pages().end;
+                    let changed = self.space.execute_mut(operation, &state.token)?;
+                    all.outdated += changed.outdated;
+                    all.freed.extend(changed.freed);
+                }
             }
         }
         Ok(all)
@@ -489,22 +486,17 @@ struct Granted<'a> {
     gone: u64,
 }
 
-impl<'a> Granted<'a> {
-    fn new(runs: &'a [Run]) -> Self {
-        Self { runs, gone: 0 }
-    }
-
-    fn next(&mut self, mut frames: u64) -> Runs {
-        let mut dealt = Runs::new();
-        while let Some((run, behind)) = self.runs.split_first().filter(|_| frames > 0) {
-            let here = frames.min(run.frames - self.gone);
-            dealt.push(Run { first: run.first + self.gone, frames: here });
-            frames -= here;
-            self.gone += here;
+impl Granted<'_> {
+    /// The change of an area: where frames are mapped, of as much of it as those next to each other fill.
+    fn operation(&mut self, mut area: Area, mut change: Change) -> WriteOperation {
+        if let (Change::Map { first, .. }, Some((run, behind))) = (&mut change, self.runs.split_first()) {
+            *first = run.first + self.gone;
+            area = area.first(run.frames - self.gone);
+            self.gone += area.len();
             if self.gone == run.frames {
                 (self.runs, self.gone) = (behind, 0);
             }
         }
-        dealt
+        WriteOperation { area, change }
     }
 }

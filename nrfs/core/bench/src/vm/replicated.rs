@@ -54,6 +54,12 @@ impl Space for Replicated {
         self.0.unmap(core, &area(core, page)).expect("it is mapped");
     }
 
+    fn waited(&self) -> Option<[u64; 2]> {
+        let cores = (0..self.0.cores()).map(|core| self.0.statistics(CoreId(core)));
+        let waited = cores.map(|of| [of.waited, of.waited_longest].map(|waited| waited.as_nanos() as u64));
+        waited.reduce(|[all, longest], [waited, most]| [all + waited, longest.max(most)])
+    }
+
     fn touch(&self, &mut core: &mut CoreId, thread: usize, page: u64) {
         self.0.access(core, address(thread, page), Rights::READ, |_| ()).expect("it is mapped");
     }

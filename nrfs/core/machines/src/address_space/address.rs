@@ -33,8 +33,6 @@ pub enum Error {
     Denied,
     /// No frames are left.
     NoMemory,
-    /// The frames granted are not as many as the area has pages.
-    BadGrant,
     /// Somebody sees the memory there, and would not any more.
     Viewed,
 }
@@ -48,7 +46,6 @@ impl fmt::Display for Error {
             Self::NotMapped => "nothing is mapped there",
             Self::Denied => "what is mapped there may not be used so",
             Self::NoMemory => "no frames are left",
-            Self::BadGrant => "the frames do not fill the area",
             Self::Viewed => "a view shows what is mapped there",
         })
     }
@@ -124,6 +121,11 @@ impl Area {
     /// Whether it consists of whole pages of that size.
     pub fn is_aligned(&self, page: PageSize) -> bool {
         (self.0.start | self.0.end) & (page.pages() - 1) == 0
+    }
+
+    /// As many of its first pages, at least 1; all, if it has no more.
+    pub fn first(&self, pages: u64) -> Self {
+        Self(self.0.start..self.0.end.min(self.0.start + pages.max(1)))
     }
 
     /// Both, if `behind` begins where it ends, and in the same half.
