@@ -416,20 +416,20 @@ impl AddressSpace {
         let mut granted = Granted { runs: frames, gone: 0 };
         let mut all = Changed::default();
         for area in areas {
-            let slices = BySlice::slices(&area.pages());
-            let parts: Vec<Area> = match &used {
+            let mut slices = BySlice::slices(&area.pages());
+            let slices: &mut dyn Iterator<Item = u64> = match &used {
                 // An area to be unmapped may have far more slices than there is something in.
-                Some(used) => used.range(slices).filter_map(|&slice| part(area, slice)).collect(),
-                None => slices.filter_map(|slice| part(area, slice)).collect(),
+                Some(used) => &mut used.range(slices).copied(),
+                None => &mut slices,
             };
-            for part in parts {
+            for part in slices.filter_map(|slice| area.intersection(&BySlice::pages(slice))) {
                 let mut rest = part.pages();
                 while let Some(area) = part.intersection(&rest) {
                     let operation = granted.operation(area, change);
                     rest.start = operation.area.pages().end;
                     let changed = self.space.execute_mut(operation, &state.token)?;
                     all.outdated += changed.outdated;
-                    all.freed.extend(changed.freed);
+                    changed.freed.into_iter().for_each(|run| all.free(run));
                 }
             }
         }
@@ -472,11 +472,6 @@ fn areas(addresses: &[u64], page: PageSize) -> Result<Vec<Area>, Error> {
         }
     }
     Ok(areas)
-}
-
-/// The part of an area in a slice.
-fn part(area: &Area, slice: u64) -> Option<Area> {
-    area.intersection(&BySlice::pages(slice))
 }
 
 /// Frames that are dealt out in their order.

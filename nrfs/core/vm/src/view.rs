@@ -100,7 +100,7 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // In a process that was forked, nobody may hand the lock on.
+        // In a process that was forked, the lock may be held by a thread that is not there.
         if self.shown.window.is_here() {
             self.space.forget_view(self.base());
         }

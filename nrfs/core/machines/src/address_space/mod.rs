@@ -8,8 +8,8 @@
 //! - `operation`: what can be done, as data, for the log;
 //! - this file: the two joined.
 //!
-//! Frames were granted before the log: an operation names them, and answers which are free after it. So running out
-//! is decided once for all replicas, and one frame backs a page on all of them. What an operation maps has frames next to
+//! Frames were granted before the log: an operation names them, and answers which are free after it. So running out is
+//! decided once for all replicas, and one frame backs a page on all of them. What an operation maps has frames next to
 //! each other: so it owns nothing, and is small, which counts where every replica fetches it from another.
 
 mod address;

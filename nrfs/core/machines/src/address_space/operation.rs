@@ -61,7 +61,8 @@ pub struct Changed {
 }
 
 impl Changed {
-    pub(super) fn free(&mut self, run: Run) {
+    /// Adds a run of frames.
+    pub fn free(&mut self, run: Run) {
         match self.freed.last_mut() {
             Some(last) if last.first + last.frames == run.first => last.frames += run.frames,
             _ => self.freed.push(run),
