@@ -538,6 +538,44 @@ def test_a_frame_is_zeros_when_it_is_mapped_again() -> None:
         space.unmap(0, 4 * MIB_2)
 
 
+def test_views_come_and_go_while_others_unmap() -> None:
+    space = nrfs.AddressSpace(nodes=2, logs=2, cores=4, memory=8 * MIB_2, backed=True)
+    length = 2 * MIB_2
+    stop = threading.Event()
+    seen = [0, 0, 0]
+
+    def scribble(thread: int) -> None:
+        while not stop.is_set():
+            done, view = answer(space.view, GIB_1 - MIB_2, length)
+            if done == "done":
+                view[thread::KIB_4] = 0xFF
+                seen[thread] += int(view[thread] == view[-KIB_4 + thread] == 0xFF)
+            del view
+            # Sometimes there is to be no view.
+            stop.wait(0.002)
+
+    def unmapped() -> bool:
+        return answer(space.unmap, GIB_1 - MIB_2, length) != ("refused", errno.EBUSY)
+
+    threads = [threading.Thread(target=scribble, args=(thread,)) for thread in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        fresh = 0
+        while fresh < 20 or not all(seen):
+            space.map(GIB_1 - MIB_2, length, page="2M")
+            assert not space.view(GIB_1 - MIB_2, length)[5::KIB_4].any()
+            fresh += 1
+            while not unmapped():
+                pass
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    space.map(0, 16 * MIB_2)
+    assert not space.view(0, 16 * MIB_2).any()
+
+
 def test_there_is_no_view_of_what_may_not_be_read() -> None:
     space = nrfs.AddressSpace(backed=True)
     space.map(0, KIB_4, rights="r--")
