@@ -412,7 +412,11 @@ class AddressSpace:
     """The address space of one process, node-replicated: regions, a four-level page table, and cores with their TLBs.
 
     For those who want to see what node replication does for virtual memory, as in "NrOS: Effective Replication and
-    Sharing in an Operating System" (OSDI '21). It is a model: frames have numbers, and no content.
+    Sharing in an Operating System" (OSDI '21). It is a model: frames have numbers, and no content, unless it is
+    *backed*.
+
+    The frames of one that is backed are real memory, of the node that they are of: a file in memory (memfd), of which
+    :meth:`view` gives numpy arrays. A frame is all zeros when it is mapped.
 
     Changes are all or nothing, and happen in one order for all. The address space is cut into slices of 1 GiB, which
     are dealt out to the logs in turn; changes in slices of different logs do not wait for each other. A change of
@@ -425,18 +429,26 @@ class AddressSpace:
         logs: parallel logs.
         cores: emulated cores, dealt out to the nodes evenly, at least one each; without it, as many as CPUs.
         memory: bytes of each node, rounded down to 4 KiB.
+        backed: whether the frames are real memory.
 
     Raises:
         ValueError: an argument out of range, with the reason. So do all methods, for a page size or rights that
             there are not.
-        OSError: by the methods, and nothing is changed then: EINVAL for an address or length that is no positive
-            multiple of the page size, or not canonical; EEXIST where something is mapped; EFAULT where nothing is;
-            EACCES without the right; ENOMEM without free memory.
+        OSError: the system cannot give that much memory. By the methods, and nothing is changed then: EINVAL for an
+            address or length that is no positive multiple of the page size, or not canonical; EEXIST where something is
+            mapped; EFAULT where nothing is; EACCES without the right; ENOMEM without free memory; EBUSY where a view
+            shows what is mapped.
 
     """
 
     def __new__(
-        cls, *, nodes: int | Literal["auto"] = "auto", logs: int = 4, cores: int | None = None, memory: int = 1073741824
+        cls,
+        *,
+        nodes: int | Literal["auto"] = "auto",
+        logs: int = 4,
+        cores: int | None = None,
+        memory: int = 1073741824,
+        backed: bool = False,
     ) -> Self: ...
     def map(
         self,
@@ -458,8 +470,44 @@ class AddressSpace:
                 call returns, no core can use the old translations.
 
         """
+    def map_many(
+        self,
+        addresses: NDArray[np.uint64],
+        *,
+        page: Literal["4K", "2M", "1G"] = "4K",
+        rights: str = "rw-",
+        replace: bool = False,
+    ) -> None:
+        """Maps a page to free memory at each of an array of ``uint64`` addresses: all of them or, where one is refused,
+        none. Their order does not matter, and an address that is given twice counts once. Otherwise as :meth:`map`.
+
+        Other changes wait meanwhile; the cores are asked once to forget what was replaced.
+        """
+    def unmap_many(self, addresses: NDArray[np.uint64], *, page: Literal["4K", "2M", "1G"] = "4K") -> None:
+        """Removes what is mapped in a page of that size at each of an array of ``uint64`` addresses, as
+        :meth:`map_many` maps: all or none, and with one shootdown. Otherwise as :meth:`unmap`.
+        """
+    def view(self, va: int, length: int) -> NDArray[np.uint8]:
+        """What is mapped in ``length`` bytes, as real memory: an array of them, which can be written if all of the
+        pages may be, and whose writes all other views of the same frames see.
+
+        The memory is there when it is touched first: whoever does so waits until the replica of the node where the view
+        was made has resolved the address, for 2 MiB at once. Where the process may not have userfaultfd(2), that
+        happens here for all of it. ``statistics()["views"]["on_touch"]`` says which.
+
+        While the array lives, or one that was made of it, what it shows stays mapped, with the rights that it needs:
+        what would change that is refused with EBUSY. The array keeps the address space. A process that is forked does
+        not have it: there a touch is a segmentation fault.
+
+        Raises:
+            OSError: EFAULT if it is not mapped everywhere; EACCES if it may not be read everywhere; ENODEV if the
+                address space is not backed.
+            MemoryError: the system has no more memory, or mappings: all views together can have half of
+                vm.max_map_count, and need one for each run of frames that are not next to each other.
+
+        """
     def frame(self, page: Literal["4K", "2M", "1G"] = "4K") -> Frame:
-        """A frame of free memory, to be mapped."""
+        """A frame of free memory, to be mapped. It stays as long as the address space."""
     def unmap(self, va: int, length: int) -> None:
         """Removes what is mapped in ``length`` bytes; it need not be mapped everywhere. Large pages of which a part
         stays are split. When it returns, no core can use the old translations.
@@ -497,8 +545,10 @@ class AddressSpace:
         """
     def statistics(self) -> dict[str, Any]:
         """Bytes free, and by core: TLB hits; walks of the node's table, and how many of them were refused by a replica
-        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; and answers to
-        such requests, each to all there were.
+        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; answers to
+        such requests, each to all there were; and the nanoseconds that its shootdowns waited for the answers of others,
+        in all, and the longest of them. Of the views of one that is backed: whether memory is shown on the first touch,
+        how many views there are, and how many touches were answered.
         """
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there, as

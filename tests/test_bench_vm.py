@@ -25,6 +25,10 @@ def test_every_address_space_is_measured(tmp_path: Path) -> None:
         assert (rates.pop("resolve") is None) == (each["contender"] == "linux")
         assert all(rate > 0 for rate in rates.values())
         assert all(0 < p50 <= p99 <= most for p50, p99, most in each["nanoseconds"].values())
+        assert (each["unmap_wait"] is not None) == each["contender"].startswith("nrfs")
+        if each["unmap_wait"] is not None:
+            average, longest = each["unmap_wait"]
+            assert (0 < average <= longest) if each["threads"] > 1 else (average == longest == 0)
 
 
 def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ class Summary:
     """By operation, of all threads together; None where there is no such call."""
     nanoseconds: dict[str, tuple[float, float, float]]
     """Median, 99th percentile and maximum of one map, and of one unmap of a page that all cores have used."""
+    unmap_wait: tuple[float, float] | None
+    """Of that unmap, the nanoseconds that its shootdown waited for the other cores: average and longest. None where
+    that is not known."""
 
 
 def run(configuration: Configuration) -> list[Summary]:
@@ -95,11 +98,19 @@ def _summary(threads: int, contender: str, figures: Sequence[Mapping[str, Any]])
         p50, p99, most = (median(each) for each in zip(*(figure[operation] for figure in figures), strict=True))
         return p50, p99, most
 
+    def wait() -> tuple[float, float] | None:
+        waits = [figure["unmap_wait"] for figure in figures]
+        if None in waits:
+            return None
+        average, longest = (median(each) for each in zip(*waits, strict=True))
+        return average, longest
+
     return Summary(
         contender,
         threads,
         {operation: rate(operation) for operation in OPERATIONS},
         {"map": percentiles("map_latency"), "unmap": percentiles("unmap_latency")},
+        wait(),
     )
 
 
@@ -117,7 +128,7 @@ def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
     table.add_column("cores", justify="right")
     table.add_column("", no_wrap=True)
     latencies = [f"{operation} {which}" for operation in ("map", "unmap") for which in ("p50", "p99", "max")]
-    for heading in (*configuration.operations, *latencies):
+    for heading in (*configuration.operations, *latencies, "wait"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
         rates = (summary.operations_per_second[operation] for operation in configuration.operations)
@@ -127,10 +138,12 @@ def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
             summary.contender,
             *("-" if rate is None else f"{rate / 1e6:.2f}" for rate in rates),
             *(f"{each / 1e3:.2f}" for each in times),
+            "-" if summary.unmap_wait is None else f"{summary.unmap_wait[0] / 1e3:.2f}",
         )
     footer = (
         "map and unmap p50, p99, max: microseconds of one call; unmap when all cores have used the page, with its "
-        "shootdown. linux maps with MAP_POPULATE. mutex, rwlock and multikernel share the page table alone: they have "
+        "shootdown; wait: of that, what it waits for the others, on average. "
+        "linux maps with MAP_POPULATE. mutex, rwlock and multikernel share the page table alone: they have "
         "neither TLBs nor frames in common."
     )
     print_table(table, footer)

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use crate::PhysicalNode;
+use crate::mapping::{map_aligned, prefer_node};
 
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 4096;
@@ -185,29 +186,8 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn map(physical: Option<PhysicalNode>, huge: bool) -> Self {
-        // Twice the size, so that an aligned chunk lies in it; the rest goes straight back.
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice harms nothing.
-        let whole = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                2 * CHUNK_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        assert!(whole != libc::MAP_FAILED, "no memory for file content: {}", std::io::Error::last_os_error());
-        let whole = whole.cast::<u8>();
-        let before = whole.align_offset(CHUNK_SIZE);
-        let base = whole.wrapping_add(before);
-        // SAFETY: both ranges lie in the mapping just made, outside the chunk that is kept.
-        unsafe {
-            if before > 0 {
-                libc::munmap(whole.cast(), before);
-            }
-            libc::munmap(base.wrapping_add(CHUNK_SIZE).cast(), CHUNK_SIZE - before);
-        }
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let base = map_aligned(CHUNK_SIZE, CHUNK_SIZE, 0, rights).expect("there is memory for file content");
         if let Some(node) = physical {
             prefer_node(base, CHUNK_SIZE, node);
         }
@@ -268,19 +248,6 @@ impl Drop for Chunk {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and the borrow rules of `Arena` leave no reference into it.
         unsafe { libc::munmap(self.base.as_ptr().cast(), CHUNK_SIZE) };
-    }
-}
-
-/// Asks for the memory of a mapping of ours to come from `node` while it has some.
-pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
-    const BITS: usize = 64;
-    const MPOL_PREFERRED: libc::c_int = 1;
-    let mut mask = vec![0_u64; node.0 / BITS + 1];
-    mask[node.0 / BITS] |= 1 << (node.0 % BITS);
-    // SAFETY: the range is our own mapping; the mask outlives the call and has the length given. A
-    // refusal leaves the memory where it is first touched, which is as good as can be had then.
-    unsafe {
-        libc::syscall(libc::SYS_mbind, base, size, MPOL_PREFERRED, mask.as_ptr(), mask.len() * BITS + 1, 0);
     }
 }
 

@@ -1,9 +1,9 @@
 //! A buffer that is shared with the kernel.
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
-use crate::PhysicalNode;
-use crate::arena::prefer_node;
+use crate::mapping::{map_aligned, prefer_node};
+use crate::{PAGE_SIZE, PhysicalNode};
 
 /// Zeroed memory that begins at a page, on one node, at an address that never changes. Its pages take
 /// memory once they are touched.
@@ -23,19 +23,8 @@ impl Buffer {
     /// # Panics
     /// When the system grants no more mappings, as any allocation in Rust does.
     pub fn new(size: usize, physical: Option<PhysicalNode>) -> Self {
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice harms nothing.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        assert!(base != libc::MAP_FAILED, "no memory for a buffer: {}", std::io::Error::last_os_error());
-        let base = base.cast::<u8>();
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let base = map_aligned(size, PAGE_SIZE, 0, rights).expect("there is memory for a buffer");
         if let Some(node) = physical {
             prefer_node(base, size, node);
         }

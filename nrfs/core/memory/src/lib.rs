@@ -1,15 +1,23 @@
 //! Where memory and CPUs are: the machine's NUMA nodes, and pages bound to them.
 //!
-//! [`Topology`] says which CPUs belong to which node, real or emulated. An [`Arena`] hands out
-//! 4 KiB pages from memory of one node, and [`Nearby`] keeps what threads use at the node they are on. This is the only crate that knows about either; behind it
-//! everything is safe code that was handed its arena.
+//! [`Topology`] says which CPUs belong to which node, real or emulated. An [`Arena`] hands out 4 KiB pages from memory
+//! of one node, and [`Nearby`] keeps what threads use at the node they are on. [`SharedMemory`] has a part on each
+//! node, and is seen through [`Window`]s. This is the only crate that knows about either; behind it everything is safe
+//! code that was handed its arena.
 
 mod arena;
 mod buffer;
+mod faults;
+mod mapping;
 mod nearby;
+mod shared;
 mod topology;
+mod window;
 
 pub use arena::{Arena, PAGE_SIZE, Page};
 pub use buffer::Buffer;
+pub use faults::Faults;
 pub use nearby::Nearby;
+pub use shared::SharedMemory;
 pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu, possible_cpus};
+pub use window::Window;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use ::vm::{Area, Configuration, CoreId, Error, NodeId, PAGE_SHIFT, PageSize, Placement, Rights, Run};
+use ::vm::{
+    Area, Configuration, ConfigurationError, CoreId, Error, NodeId, PAGE_SHIFT, PageSize, Placement, Rights, Run,
+    ViewError,
+};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -42,11 +45,15 @@ pub struct Frame {
     run: Run,
 }
 
-/// What is to be mapped.
+/// What a numpy array of [`AddressSpace::view`] is of, and keeps.
+#[pyclass(frozen, module = "nrfs")]
+struct View(::vm::View);
+
+/// What is to be mapped. The more frequent is tried first: what fails costs a microsecond.
 #[derive(FromPyObject)]
 enum FrameOrSize<'py> {
-    Frame(PyRef<'py, Frame>),
     Size(u64),
+    Frame(PyRef<'py, Frame>),
 }
 
 /// The fields of a structured array, packed.
@@ -86,6 +93,21 @@ impl Frame {
     }
 }
 
+#[pymethods]
+impl View {
+    /// As numpy has it: bytes, at an address.
+    #[getter]
+    fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Self(view) = self;
+        let dict = PyDict::new(py);
+        dict.set_item("version", 3)?;
+        dict.set_item("typestr", "|u1")?;
+        dict.set_item("shape", (view.len(),))?;
+        dict.set_item("data", (view.base().addr().get(), !view.is_writable()))?;
+        Ok(dict)
+    }
+}
+
 impl AddressSpace {
     /// Calls the service without the GIL, on the core that stands for this thread's CPU.
     fn call<R: Send>(
@@ -101,14 +123,17 @@ impl AddressSpace {
 impl AddressSpace {
     #[new]
     #[pyo3(
-        signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, cores = None, memory = 1 << 30),
-        text_signature = "(*, nodes='auto', logs=4, cores=None, memory=1073741824)"
+        signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, cores = None, memory = 1 << 30, backed = false),
+        text_signature = "(*, nodes='auto', logs=4, cores=None, memory=1073741824, backed=False)"
     )]
-    fn new(nodes: Nodes, logs: usize, cores: Option<usize>, memory: u64) -> PyResult<Self> {
-        let configuration =
-            Configuration { topology: nodes.topology()?, logs, cores, frames_per_node: memory >> PAGE_SHIFT };
-        let service = ::vm::AddressSpace::new(configuration).map_err(value_error)?;
-        Ok(Self { service: Arc::new(service) })
+    fn new(nodes: Nodes, logs: usize, cores: Option<usize>, memory: u64, backed: bool) -> PyResult<Self> {
+        let topology = nodes.topology()?;
+        let configuration = Configuration { topology, logs, cores, frames_per_node: memory >> PAGE_SHIFT, backed };
+        match ::vm::AddressSpace::new(configuration) {
+            Ok(service) => Ok(Self { service: Arc::new(service) }),
+            Err(ConfigurationError::Memory(error)) => Err(error.into()),
+            Err(error) => Err(value_error(error)),
+        }
     }
 
     #[pyo3(signature = (va, frame_or_size, *, page = "4K", rights = "rw-", replace = false))]
@@ -122,7 +147,7 @@ impl AddressSpace {
         replace: bool,
     ) -> PyResult<()> {
         let rights = parse_rights(rights)?;
-        let placement = if replace { Placement::Replace } else { Placement::NoReplace };
+        let placement = placement(replace);
         match frame_or_size {
             FrameOrSize::Size(size) => {
                 let page = parse_page(page)?;
@@ -140,6 +165,35 @@ impl AddressSpace {
                 })
             }
         }
+    }
+
+    #[pyo3(signature = (addresses, *, page = "4K", rights = "rw-", replace = false))]
+    fn map_many(
+        &self,
+        py: Python<'_>,
+        addresses: &Bound<'_, PyAny>,
+        page: &str,
+        rights: &str,
+        replace: bool,
+    ) -> PyResult<()> {
+        let (addresses, page, rights) = (copied(addresses)?, parse_page(page)?, parse_rights(rights)?);
+        self.call(py, |space, core| space.map_many(core, &addresses, page, rights, placement(replace)))
+    }
+
+    #[pyo3(signature = (addresses, *, page = "4K"))]
+    fn unmap_many(&self, py: Python<'_>, addresses: &Bound<'_, PyAny>, page: &str) -> PyResult<()> {
+        let (addresses, page) = (copied(addresses)?, parse_page(page)?);
+        self.call(py, |space, core| space.unmap_many(core, &addresses, page))
+    }
+
+    fn view<'py>(&self, py: Python<'py>, va: u64, length: u64) -> PyResult<Bound<'py, PyAny>> {
+        let area = Area::new(va, length).map_err(refused)?;
+        let view = py.detach(|| self.service.view(self.service.core_here(), &area)).map_err(|error| match error {
+            ViewError::NotBacked => PyOSError::new_err((rustix::io::Errno::NODEV.raw_os_error(), error.to_string())),
+            ViewError::Refused(error) => refused(error),
+            ViewError::System(error) => error.into(),
+        })?;
+        py.import("numpy")?.getattr("asarray")?.call1((View(view),))
     }
 
     #[pyo3(signature = (page = "4K"))]
@@ -170,8 +224,7 @@ impl AddressSpace {
     }
 
     fn resolve_many<'py>(&self, py: Python<'py>, addresses: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        // Somebody may change a buffer while the GIL is free: a copy is safe.
-        let addresses = PyBuffer::<u64>::get(addresses)?.to_vec(py)?;
+        let addresses = copied(addresses)?;
         let records = PyByteArray::new_with(py, addresses.len() * RESOLVED_BYTES, |records| {
             self.call(py, |space, core| {
                 space.resolve_many(core, &addresses, |number, mapping| {
@@ -238,11 +291,21 @@ impl AddressSpace {
             dict.set_item("shootdowns", statistics.shootdowns)?;
             dict.set_item("requests", statistics.requests)?;
             dict.set_item("batches", statistics.batches)?;
+            dict.set_item("waited_ns", statistics.waited.as_nanos())?;
+            dict.set_item("waited_longest_ns", statistics.waited_longest.as_nanos())?;
             Ok(dict)
+        });
+        let views = self.service.view_statistics().map(|statistics| {
+            let dict = PyDict::new(py);
+            dict.set_item("on_touch", statistics.on_touch)?;
+            dict.set_item("views", statistics.views)?;
+            dict.set_item("touches", statistics.touches)?;
+            Ok::<_, PyErr>(dict)
         });
         let dict = PyDict::new(py);
         dict.set_item("bytes_free", self.service.frames_left() << PAGE_SHIFT)?;
         dict.set_item("cores", cores.collect::<PyResult<Vec<_>>>()?)?;
+        dict.set_item("views", views.transpose()?)?;
         Ok(dict)
     }
 
@@ -298,6 +361,15 @@ fn structured<'py>(
     numpy.getattr("frombuffer")?.call1((records, dtype))
 }
 
+/// Addresses of an array. Somebody may change it while the GIL is free: a copy is safe.
+fn copied(addresses: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    PyBuffer::<u64>::get(addresses)?.to_vec(addresses.py())
+}
+
+fn placement(replace: bool) -> Placement {
+    if replace { Placement::Replace } else { Placement::NoReplace }
+}
+
 fn parse_page(page: &str) -> PyResult<PageSize> {
     match page {
         "4K" => Ok(PageSize::Small4K),
@@ -316,11 +388,12 @@ fn parse_rights(text: &str) -> PyResult<Rights> {
 
 fn refused(error: Error) -> PyErr {
     let errno = match error {
-        Error::Unaligned | Error::NonCanonical | Error::BadGrant => rustix::io::Errno::INVAL,
+        Error::Unaligned | Error::NonCanonical => rustix::io::Errno::INVAL,
         Error::Overlapping => rustix::io::Errno::EXIST,
         Error::NotMapped => rustix::io::Errno::FAULT,
         Error::Denied => rustix::io::Errno::ACCESS,
         Error::NoMemory => rustix::io::Errno::NOMEM,
+        Error::Viewed => rustix::io::Errno::BUSY,
     };
     PyOSError::new_err((errno.raw_os_error(), error.to_string()))
 }

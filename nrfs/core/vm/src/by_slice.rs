@@ -23,14 +23,13 @@ impl BySlice {
 
     /// The logs that pages of an area belong to.
     pub fn logs(area: &Area, logs: usize) -> impl Iterator<Item = LogId> {
-        let Range { start, end } = Self::slices(area);
+        let Range { start, end } = Self::slices(&area.pages());
         (start..end.min(start + logs as u64)).map(move |slice| LogId((slice % logs as u64) as usize))
     }
 
-    /// The slices that have pages of an area.
-    pub fn slices(area: &Area) -> Range<u64> {
-        let Range { start, end } = area.pages();
-        slice(start)..slice(end - 1) + 1
+    /// The slices that have any of these pages.
+    pub fn slices(pages: &Range<u64>) -> Range<u64> {
+        slice(pages.start)..slice(pages.end - 1) + 1
     }
 
     /// The pages of a slice.

@@ -8,10 +8,13 @@
 //! asker does it, holding that core's lock. A core with no translations is not asked: its next walk is one that catches
 //! up first. It says that it may keep some before it walks, and the asker looks after its change is complete, with a
 //! fence between on both sides: so one sees the other. Who waits answers for its own core meanwhile.
+//!
+//! All areas of a change are asked for at once, and waited for once.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::{Backoff, CachePadded};
 use machines::address_space::{self, Area, Error, Mapping, PageNumber, Rights};
@@ -30,9 +33,10 @@ pub(crate) struct Core {
     requested: CachePadded<AtomicBool>,
     /// The number of requests that are answered.
     acknowledged: AtomicU64,
-    /// Whether there may be translations. Stored under the lock of the state.
-    loaded: AtomicBool,
-    counters: Counters,
+    /// Whether there may be translations. Stored under the lock of the state. Others look at it with every change of
+    /// theirs.
+    loaded: CachePadded<AtomicBool>,
+    counters: CachePadded<Counters>,
 }
 
 /// What the core works with, for one call at a time.
@@ -56,6 +60,8 @@ struct Counters {
     shootdowns: AtomicU64,
     requests: AtomicU64,
     batches: AtomicU64,
+    waited: AtomicU64,
+    waited_longest: AtomicU64,
 }
 
 /// What one core has done.
@@ -75,6 +81,10 @@ pub struct Statistics {
     pub requests: u64,
     /// Answers by this core, each to all requests there were.
     pub batches: u64,
+    /// Time that this core's shootdowns waited for the answers of others, all together.
+    pub waited: Duration,
+    /// The longest that one of them did.
+    pub waited_longest: Duration,
 }
 
 impl Core {
@@ -85,8 +95,8 @@ impl Core {
             requests: Mutex::default(),
             requested: CachePadded::default(),
             acknowledged: AtomicU64::new(0),
-            loaded: AtomicBool::new(false),
-            counters: Counters::default(),
+            loaded: CachePadded::default(),
+            counters: CachePadded::default(),
         }
     }
 
@@ -152,27 +162,32 @@ impl Core {
         let logs: BTreeSet<LogId> = areas.iter().flat_map(|area| BySlice::logs(area, space.logs())).collect();
         // A read of nothing catches up with all that is complete.
         logs.into_iter().for_each(|log| space.execute_on(log, |_| (), &state.token));
-        areas.iter().for_each(|area| self.forget(state, area));
+        self.forget(state, &areas);
         self.acknowledged.store(made, Ordering::Release);
         count(&self.counters.batches);
     }
 
     /// Forgets the translations of this core itself.
-    pub fn forget(&self, state: &mut State, area: &Area) {
-        state.tlb.invalidate(area);
-        if state.tlb.is_empty() {
+    pub fn forget(&self, state: &mut State, areas: &[Area]) {
+        state.tlb.invalidate(areas);
+        // Others look at it all the time: so it is left alone if it is as it should be.
+        if state.tlb.is_empty() && self.loaded.load(Ordering::Relaxed) {
             self.loaded.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Has all cores forget an area; returns when they have. The change is complete, at this core's node.
-    pub fn shoot_down(&self, state: &mut State, cores: &[Core], space: &Replicated, area: &Area) {
+    /// Has all cores forget areas; returns when they have. The change is complete, at this core's node.
+    pub fn shoot_down(&self, state: &mut State, cores: &[Core], space: &Replicated, areas: &[Area]) {
         count(&self.counters.shootdowns);
-        self.forget(state, area);
+        self.forget(state, areas);
         fence(Ordering::SeqCst);
         let others = cores.iter().filter(|core| !std::ptr::eq(*core, self) && core.loaded.load(Ordering::SeqCst));
-        let asked: Vec<(&Core, u64)> = others.map(|core| (core, core.request(area))).collect();
+        let asked: Vec<(&Core, u64)> = others.map(|core| (core, core.request(areas))).collect();
+        if asked.is_empty() {
+            return;
+        }
         self.counters.requests.fetch_add(asked.len() as u64, Ordering::Relaxed);
+        let asked_at = Instant::now();
         for (core, request) in asked {
             let backoff = Backoff::new();
             while core.acknowledged.load(Ordering::Acquire) < request {
@@ -184,19 +199,23 @@ impl Core {
                 }
             }
         }
+        let waited = asked_at.elapsed().as_nanos() as u64;
+        self.counters.waited.fetch_add(waited, Ordering::Relaxed);
+        self.counters.waited_longest.fetch_max(waited, Ordering::Relaxed);
     }
 
-    fn request(&self, area: &Area) -> u64 {
+    fn request(&self, areas: &[Area]) -> u64 {
         let mut requests = lock(&self.requests);
         requests.made += 1;
-        requests.areas.push(area.clone());
+        requests.areas.extend_from_slice(areas);
         self.requested.store(true, Ordering::Release);
         requests.made
     }
 
     pub fn statistics(&self) -> Statistics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { hits, walks, behind, faults, shootdowns, requests, batches } = &self.counters;
+        let Counters { hits, walks, behind, faults, shootdowns, requests, batches, waited, waited_longest } =
+            &*self.counters;
         Statistics {
             hits: of(hits),
             walks: of(walks),
@@ -205,6 +224,8 @@ impl Core {
             shootdowns: of(shootdowns),
             requests: of(requests),
             batches: of(batches),
+            waited: Duration::from_nanos(of(waited)),
+            waited_longest: Duration::from_nanos(of(waited_longest)),
         }
     }
 }

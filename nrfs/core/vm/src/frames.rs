@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crossbeam_utils::CachePadded;
 use machines::address_space::{PageSize, Run, Runs};
 
 /// Frames that a core takes at once.
@@ -16,8 +17,8 @@ const REFILL: u64 = 64;
 const KEPT: usize = 2 * REFILL as usize;
 
 pub(crate) struct Frames {
-    nodes: Box<[Mutex<Free>]>,
-    cores: Box<[Mutex<Vec<u64>>]>,
+    nodes: Box<[CachePadded<Mutex<Free>>]>,
+    cores: Box<[CachePadded<Mutex<Vec<u64>>>]>,
     frames_per_node: u64,
 }
 
@@ -41,6 +42,16 @@ impl Free {
         Some(start)
     }
 
+    /// The lowest frames next to each other: `most` of them, or as many as they are.
+    fn take_some(&mut self, most: u64) -> Option<Run> {
+        let (first, length) = self.0.pop_first()?;
+        let frames = length.min(most);
+        if frames < length {
+            self.0.insert(first + frames, length - frames);
+        }
+        Some(Run { first, frames })
+    }
+
     fn give_back(&mut self, run: Run) {
         let (mut first, mut frames) = (run.first, run.frames);
         if let Some((&before, &length)) = self.0.range(..first).next_back() {
@@ -58,10 +69,10 @@ impl Free {
 
 impl Frames {
     pub fn new(nodes: usize, cores: usize, frames_per_node: u64) -> Self {
-        let free = |node| Mutex::new(Free(BTreeMap::from([(node as u64 * frames_per_node, frames_per_node)])));
+        let free = |node| Free(BTreeMap::from([(node as u64 * frames_per_node, frames_per_node)]));
         Self {
-            nodes: (0..nodes).map(free).collect(),
-            cores: (0..cores).map(|_| Mutex::default()).collect(),
+            nodes: (0..nodes).map(|node| CachePadded::new(Mutex::new(free(node)))).collect(),
+            cores: (0..cores).map(|_| CachePadded::default()).collect(),
             frames_per_node,
         }
     }
@@ -95,11 +106,14 @@ impl Frames {
             let mut kept = lock(&self.cores[core]);
             if run.frames == 1 && home == node {
                 kept.push(run.first);
-                let surplus = if kept.len() > KEPT { kept.split_off(KEPT / 2) } else { Vec::new() };
-                drop(kept);
-                if !surplus.is_empty() {
+                if kept.len() > KEPT {
+                    let mut surplus = kept.split_off(KEPT / 2);
+                    drop(kept);
+                    surplus.sort_unstable();
                     let mut free = lock(&self.nodes[home]);
-                    surplus.into_iter().for_each(|first| free.give_back(Run { first, frames: 1 }));
+                    for run in surplus.chunk_by(|&one, &next| one + 1 == next) {
+                        free.give_back(Run { first: run[0], frames: run.len() as u64 });
+                    }
                 }
                 continue;
             }
@@ -123,9 +137,8 @@ impl Frames {
     fn small(&self, core: usize, node: usize) -> Option<u64> {
         let mut kept = lock(&self.cores[core]);
         if kept.is_empty() {
-            let mut free = lock(&self.nodes[node]);
-            kept.extend((0..REFILL).map_while(|_| free.take(1)));
-            kept.reverse();
+            let refill = lock(&self.nodes[node]).take_some(REFILL);
+            kept.extend(refill.into_iter().flat_map(|run| (run.first..run.first + run.frames).rev()));
         }
         kept.pop()
     }

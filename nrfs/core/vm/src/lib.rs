@@ -7,6 +7,7 @@
 //! - `frames`: the memory of each node, and a small cache of it for each core;
 //! - `tlb`: the translations that one core keeps;
 //! - `core`: a core, its TLB, and how others have it forget;
+//! - `view`: the memory behind the frames, and the sight of it;
 //! - `space`: [`AddressSpace`], the service.
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod core;
 mod frames;
 mod space;
 mod tlb;
+mod view;
 
 pub use crate::core::Statistics;
 pub use machines::address_space::{Area, Error, Mapping, PAGE_SHIFT, PageNumber, PageSize, Rights, Run};
@@ -23,3 +25,4 @@ pub use machines::digest::Digest;
 pub use memory::{Topology, TopologyError};
 pub use nr::{LogPosition, NodeId};
 pub use space::{AddressSpace, Configuration, ConfigurationError, CoreId, Placement, Region, Verification};
+pub use view::{View, ViewError, ViewStatistics};

@@ -3,18 +3,21 @@
 //! # What spans logs
 //!
 //! A change of one slice is one operation in one log, and excludes nobody. A change of several slices with several
-//! logs first keeps all other changes away, then looks whether it will be refused, and then makes one operation a
-//! slice, none of which can fail. So changes are all or nothing, and in one order for all; but a read
-//! meanwhile may see some slices changed and others not yet, as one beside munmap(2) may.
+//! logs, or of several areas, first keeps all other changes away, then looks whether it will be refused, and then makes
+//! one operation a slice of each area, none of which can fail. So changes are all or nothing, and in one order for all;
+//! but a read meanwhile may see some slices changed and others not yet, as one beside munmap(2) may.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::ops::Range;
+use std::ptr::NonNull;
+use std::slice;
 use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::sync::ShardedLock;
 use machines::address_space::{
-    self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, Runs, WriteOperation,
+    self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, WriteOperation,
 };
 use machines::digest::Digest;
 use memory::{Topology, current_cpu};
@@ -23,6 +26,7 @@ use nr::{LogId, LogPosition, NodeId, NodeReplicated};
 use crate::by_slice::BySlice;
 use crate::core::{Core, Replicated, State, Statistics};
 use crate::frames::Frames;
+use crate::view::{Backing, View, ViewError, ViewStatistics, Views};
 
 /// One of the cores of an address space, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,15 +43,19 @@ pub struct Configuration {
     pub cores: Option<usize>,
     /// Frames of 4 KiB that each node has, at least 1.
     pub frames_per_node: u64,
+    /// Whether the frames are memory, of which there can be [`View`]s.
+    pub backed: bool,
 }
 
 /// There can be no such address space: not enough of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[allow(missing_docs, reason = "the names say of what")]
 pub enum ConfigurationError {
     Logs,
     Cores,
     Frames,
+    /// As the system has said.
+    Memory(io::Error),
 }
 
 impl fmt::Display for ConfigurationError {
@@ -56,6 +64,7 @@ impl fmt::Display for ConfigurationError {
             Self::Logs => "at least one log is needed",
             Self::Cores => "at least one core a node is needed",
             Self::Frames => "memory of at least one frame a node is needed",
+            Self::Memory(error) => return error.fmt(formatter),
         })
     }
 }
@@ -97,14 +106,15 @@ pub struct AddressSpace {
     space: Arc<Replicated>,
     cores: Box<[Core]>,
     frames: Frames,
-    /// Held to change several logs at once; shared by changes of one.
-    spanning: ShardedLock<()>,
+    backing: Option<Backing>,
+    /// Held to change several logs at once, or what views there are; shared by changes of one log.
+    views: Arc<ShardedLock<Views>>,
 }
 
 impl AddressSpace {
     /// An empty one.
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
-        let Configuration { topology, logs, cores, frames_per_node } = configuration;
+        let Configuration { topology, logs, cores, frames_per_node, backed } = configuration;
         let nodes = topology.nodes().len();
         let cores = cores.unwrap_or_else(|| topology.nodes().iter().map(|node| node.cpus.len()).sum());
         if logs == 0 {
@@ -120,7 +130,10 @@ impl AddressSpace {
         let space = NodeReplicated::new(configuration, BySlice, |_, _| address_space::AddressSpace::default());
         let frames = Frames::new(nodes, cores, frames_per_node);
         let cores = (0..cores).map(|core| Core::new(NodeId(core * nodes / cores), &space)).collect();
-        Ok(Self { topology, space, cores, frames, spanning: ShardedLock::new(()) })
+        let views = Arc::default();
+        let backing = backed.then(|| Backing::new(&topology, frames_per_node, &space, &views)).transpose();
+        let backing = backing.map_err(ConfigurationError::Memory)?;
+        Ok(Self { topology, space, cores, frames, backing, views })
     }
 
     /// How many cores there are.
@@ -160,17 +173,39 @@ impl AddressSpace {
         rights: Rights,
         placement: Placement,
     ) -> Result<(), Error> {
-        if !area.is_aligned(page) {
+        self.map_areas(core, slice::from_ref(area), page, rights, placement)
+    }
+
+    /// Maps pages of one size at many addresses, of which each counts once, as [`map`](Self::map) does: all, or none.
+    pub fn map_many(
+        &self,
+        core: CoreId,
+        addresses: &[u64],
+        page: PageSize,
+        rights: Rights,
+        placement: Placement,
+    ) -> Result<(), Error> {
+        self.map_areas(core, &areas(addresses, page)?, page, rights, placement)
+    }
+
+    fn map_areas(
+        &self,
+        core: CoreId,
+        areas: &[Area],
+        page: PageSize,
+        rights: Rights,
+        placement: Placement,
+    ) -> Result<(), Error> {
+        if !areas.iter().all(|area| area.is_aligned(page)) {
             return Err(Error::Unaligned);
         }
         let node = self.core(core).node.0;
-        let frames = self.frames.allocate(core.0, node, page, area.len() / page.pages()).ok_or(Error::NoMemory)?;
+        let pages = areas.iter().map(Area::len).sum::<u64>() / page.pages();
+        let frames = self.frames.allocate(core.0, node, page, pages).ok_or(Error::NoMemory)?;
         let replace = placement == Placement::Replace;
-        let done = self.change(core, area, |part| {
-            let skipped = part.pages().start - area.pages().start;
-            Change::Map { page, rights, frames: cut(&frames, skipped, part.len()), owned: true, replace }
-        });
-        done.inspect_err(|_| self.frames.free(core.0, node, &frames))
+        let change =
+            Change::Map { page, rights, first: frames.first().map_or(0, |run| run.first), owned: true, replace };
+        self.change(core, areas, change, &frames).inspect_err(|_| self.frames.free(core.0, node, &frames))
     }
 
     /// A frame that is nobody's mapping's: it can be mapped at many addresses, and stays as long as the address space.
@@ -195,18 +230,57 @@ impl AddressSpace {
             return Err(Error::Unaligned);
         }
         let replace = placement == Placement::Replace;
-        let frames = || Runs::from_elem(frame, 1);
-        self.change(core, area, |_| Change::Map { page, rights, frames: frames(), owned: false, replace })
+        let change = Change::Map { page, rights, first: frame.first, owned: false, replace };
+        self.change(core, slice::from_ref(area), change, slice::from_ref(&frame))
     }
 
     /// Removes what is mapped in an area. When it returns, no core can use the old translations.
     pub fn unmap(&self, core: CoreId, area: &Area) -> Result<(), Error> {
-        self.change(core, area, |_| Change::Unmap)
+        self.change(core, slice::from_ref(area), Change::Unmap, &[])
+    }
+
+    /// Removes what is mapped in pages of one size at many addresses, as [`unmap`](Self::unmap) does: all or none, with
+    /// one shootdown.
+    pub fn unmap_many(&self, core: CoreId, addresses: &[u64], page: PageSize) -> Result<(), Error> {
+        self.change(core, &areas(addresses, page)?, Change::Unmap, &[])
     }
 
     /// Changes the rights of an area that is mapped everywhere. When it returns, no core can use the old ones.
     pub fn protect(&self, core: CoreId, area: &Area, rights: Rights) -> Result<(), Error> {
-        self.change(core, area, |_| Change::Protect { rights })
+        self.change(core, slice::from_ref(area), Change::Protect { rights }, &[])
+    }
+
+    /// What is mapped in an area, as memory of this process: to be read everywhere, and written if all of it may be.
+    /// While the view lives, whoever would change that is refused.
+    pub fn view(self: &Arc<Self>, core: CoreId, area: &Area) -> Result<View, ViewError> {
+        let backing = self.backing.as_ref().ok_or(ViewError::NotBacked)?;
+        let core = self.core(core);
+        let state = core.enter();
+        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        let mapped = self.mapped(&state, slice::from_ref(area));
+        if total(&mapped) != area.len() {
+            return Err(ViewError::Refused(Error::NotMapped));
+        }
+        let all = |rights: Rights| mapped.iter().all(|(_, allowed)| allowed.allow(rights));
+        if !all(Rights::READ) {
+            return Err(ViewError::Refused(Error::Denied));
+        }
+        let rights = if all(Rights::WRITE) { Rights::READ.or(Rights::WRITE) } else { Rights::READ };
+        let frames = |space: &address_space::AddressSpace| space.frames_within(area);
+        let logs = BySlice::logs(area, self.space.logs());
+        let pieces: Vec<_> = logs.flat_map(|log| self.space.execute_on(log, frames, &state.token)).collect();
+        let shown = Arc::new(backing.show(area, rights, core.node, &pieces)?);
+        views.insert(&shown);
+        Ok(View::new(Arc::clone(self), shown))
+    }
+
+    pub(crate) fn forget_view(&self, base: NonNull<u8>) {
+        self.views.write().unwrap_or_else(PoisonError::into_inner).remove(base);
+    }
+
+    /// What views have done; `None` where there can be none.
+    pub fn view_statistics(&self) -> Option<ViewStatistics> {
+        self.backing.as_ref().map(Backing::statistics)
     }
 
     /// What translates an address, by all changes that were complete.
@@ -216,8 +290,8 @@ impl AddressSpace {
         self.space.execute_on(log, |space| space.resolve(address), &state.token)
     }
 
-    /// Resolves many addresses, showing `visit` the number of each and what translates it. Each is by all changes that were
-    /// complete, but not all need be of one moment.
+    /// Resolves many addresses, showing `visit` the number of each and what translates it. Each is by all changes that
+    /// were complete, but not all need be of one moment.
     pub fn resolve_many(&self, core: CoreId, addresses: &[u64], mut visit: impl FnMut(usize, Result<Mapping, Error>)) {
         /// Addresses that are resolved in one read, lest those who change wait for long.
         const READ: usize = 256;
@@ -297,74 +371,127 @@ impl AddressSpace {
         (0..self.space.logs()).flat_map(|log| self.space.execute_on(LogId(log), &read, &state.token)).collect()
     }
 
-    /// Makes a change, has all cores forget what it outdated, and then frees the frames that it freed.
-    fn change(&self, core: CoreId, area: &Area, change: impl Fn(&Area) -> Change) -> Result<(), Error> {
+    /// Makes a change to areas that do not overlap, in ascending order, has all cores forget what it outdated, and then
+    /// frees the frames that it freed. What is mapped gets `frames`, in their order.
+    fn change(&self, core: CoreId, areas: &[Area], change: Change, frames: &[Run]) -> Result<(), Error> {
         let (id, core) = (core, self.core(core));
         let mut state = core.enter();
         core.answer(&mut state, &self.space);
-        let changed = if BySlice::spans_logs(area, self.space.logs()) {
-            self.change_slices(&state, area, &change)?
-        } else {
-            let _shared = self.spanning.read().unwrap_or_else(PoisonError::into_inner);
-            let operation = WriteOperation { area: area.clone(), change: change(area) };
-            self.space.execute_mut(operation, &state.token)?
+        let changed = match areas {
+            [area] if frames.len() <= 1 && !BySlice::spans_logs(area, self.space.logs()) => {
+                let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+                if views.forbid(area, &change) {
+                    return Err(Error::Viewed);
+                }
+                self.space.execute_mut(WriteOperation { area: area.clone(), change }, &state.token)?
+            }
+            _ => self.change_alone(&state, areas, change, frames)?,
         };
         if changed.outdated > 0 {
-            core.shoot_down(&mut state, &self.cores, &self.space, area);
+            core.shoot_down(&mut state, &self.cores, &self.space, areas);
         }
-        self.frames.free(id.0, core.node.0, &changed.freed);
+        let freed = match &self.backing {
+            Some(backing) => backing.wiped(changed.freed),
+            None => changed.freed,
+        };
+        self.frames.free(id.0, core.node.0, &freed);
         Ok(())
     }
 
-    fn change_slices(&self, state: &State, area: &Area, change: &impl Fn(&Area) -> Change) -> Result<Changed, Error> {
-        let _alone = self.spanning.write().unwrap_or_else(PoisonError::into_inner);
-        let within = |space: &address_space::AddressSpace| space.regions_within(area).collect::<Vec<_>>();
-        let logs = BySlice::logs(area, self.space.logs());
-        let mapped: Vec<(Range<u64>, Rights)> =
-            logs.flat_map(|log| self.space.execute_on(log, within, &state.token)).collect();
-        // What an operation is does not depend on the part.
-        let parts: Vec<Area> = match change(area) {
+    fn change_alone(&self, state: &State, areas: &[Area], change: Change, frames: &[Run]) -> Result<Changed, Error> {
+        let views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        if areas.iter().any(|area| views.forbid(area, &change)) {
+            return Err(Error::Viewed);
+        }
+        let mapped = self.mapped(state, areas);
+        match change {
             Change::Map { replace: false, .. } if !mapped.is_empty() => return Err(Error::Overlapping),
-            Change::Map { .. } => BySlice::slices(area).filter_map(|slice| part(area, slice)).collect(),
-            Change::Protect { .. } => {
-                if mapped.iter().map(|(pages, _)| pages.end - pages.start).sum::<u64>() != area.len() {
-                    return Err(Error::NotMapped);
-                }
-                BySlice::slices(area).filter_map(|slice| part(area, slice)).collect()
+            Change::Protect { .. } if total(&mapped) != areas.iter().map(Area::len).sum::<u64>() => {
+                return Err(Error::NotMapped);
             }
-            Change::Unmap => {
-                let regions = mapped.iter().filter_map(|(pages, _)| area.intersection(pages));
-                let slices: BTreeSet<u64> = regions.flat_map(|area| BySlice::slices(&area)).collect();
-                slices.into_iter().filter_map(|slice| part(area, slice)).collect()
-            }
-        };
+            _ => {}
+        }
+        let used: Option<BTreeSet<u64>> =
+            (change == Change::Unmap).then(|| mapped.iter().flat_map(|(pages, _)| BySlice::slices(pages)).collect());
+        let mut granted = Granted { runs: frames, gone: 0 };
         let mut all = Changed::default();
-        for part in parts {
-            let change = change(&part);
-            let changed = self.space.execute_mut(WriteOperation { area: part, change }, &state.token)?;
-            all.outdated += changed.outdated;
-            all.freed.extend(changed.freed);
+        for area in areas {
+            let mut slices = BySlice::slices(&area.pages());
+            let slices: &mut dyn Iterator<Item = u64> = match &used {
+                // An area to be unmapped may have far more slices than there is something in.
+                Some(used) => &mut used.range(slices).copied(),
+                None => &mut slices,
+            };
+            for part in slices.filter_map(|slice| area.intersection(&BySlice::pages(slice))) {
+                let mut rest = part.pages();
+                while let Some(area) = part.intersection(&rest) {
+                    let operation = granted.operation(area, change);
+                    rest.start = operation.area.pages().end;
+                    let changed = self.space.execute_mut(operation, &state.token)?;
+                    all.outdated += changed.outdated;
+                    changed.freed.into_iter().for_each(|run| all.free(run));
+                }
+            }
         }
         Ok(all)
     }
-}
 
-/// The part of an area in a slice.
-fn part(area: &Area, slice: u64) -> Option<Area> {
-    area.intersection(&BySlice::pages(slice))
-}
-
-/// The frames behind the first `skipped`, as many as `wanted`.
-fn cut(runs: &[Run], mut skipped: u64, mut wanted: u64) -> Runs {
-    let mut rest = Runs::new();
-    for run in runs {
-        let skip = skipped.min(run.frames);
-        let frames = (run.frames - skip).min(wanted);
-        if frames > 0 {
-            rest.push(Run { first: run.first + skip, frames });
-        }
-        skipped -= skip;
-        wanted -= frames;
+    /// The regions that have pages of areas, cut to them.
+    fn mapped(&self, state: &State, areas: &[Area]) -> Vec<(Range<u64>, Rights)> {
+        let logs = self.space.logs();
+        let within = |log: LogId| {
+            let here = |area: &&Area| BySlice::logs(area, logs).any(|of_area| of_area == log);
+            let read = |space: &address_space::AddressSpace| {
+                areas.iter().filter(here).flat_map(|area| space.regions_within(area)).collect::<Vec<_>>()
+            };
+            if areas.iter().any(|area| here(&area)) {
+                self.space.execute_on(log, read, &state.token)
+            } else {
+                Vec::new()
+            }
+        };
+        (0..logs).map(LogId).flat_map(within).collect()
     }
-    rest
+}
+
+/// How many pages there are.
+fn total(regions: &[(Range<u64>, Rights)]) -> u64 {
+    regions.iter().map(|(pages, _)| pages.end - pages.start).sum()
+}
+
+/// The areas that pages of one size at such addresses are, ascending, and joined where they touch.
+fn areas(addresses: &[u64], page: PageSize) -> Result<Vec<Area>, Error> {
+    let mut pages = addresses.iter().map(|&address| Area::new(address, page.bytes())).collect::<Result<Vec<_>, _>>()?;
+    pages.sort_unstable_by_key(|area| area.pages().start);
+    pages.dedup();
+    let mut areas: Vec<Area> = Vec::new();
+    for area in pages {
+        match areas.last_mut().and_then(|last| Some((last.joined(&area)?, last))) {
+            Some((joined, last)) => *last = joined,
+            None => areas.push(area),
+        }
+    }
+    Ok(areas)
+}
+
+/// Frames that are dealt out in their order.
+struct Granted<'a> {
+    runs: &'a [Run],
+    /// How many of the first run are gone.
+    gone: u64,
+}
+
+impl Granted<'_> {
+    /// The change of an area: where frames are mapped, of as much of it as those next to each other fill.
+    fn operation(&mut self, mut area: Area, mut change: Change) -> WriteOperation {
+        if let (Change::Map { first, .. }, Some((run, behind))) = (&mut change, self.runs.split_first()) {
+            *first = run.first + self.gone;
+            area = area.first(run.frames - self.gone);
+            self.gone += area.len();
+            if self.gone == run.frames {
+                (self.runs, self.gone) = (behind, 0);
+            }
+        }
+        WriteOperation { area, change }
+    }
 }

@@ -5,7 +5,7 @@ use machines::address_space::{Area, Mapping, PageNumber, PageSize};
 /// Entries for each size of page.
 const ENTRIES: [usize; 3] = [1024, 256, 16];
 
-/// An area of more pages than this is forgotten by forgetting everything: cheaper than page by page.
+/// More pages than this are forgotten by forgetting everything: cheaper than page by page.
 const PAGES_SINGLY: u64 = 64;
 
 pub(crate) struct Tlb {
@@ -35,11 +35,11 @@ impl Tlb {
         self.empty = false;
     }
 
-    pub fn invalidate(&mut self, area: &Area) {
-        if area.len() > PAGES_SINGLY {
+    pub fn invalidate(&mut self, areas: &[Area]) {
+        if areas.iter().map(Area::len).sum::<u64>() > PAGES_SINGLY {
             self.flush();
         } else if !self.empty {
-            for page in area.pages() {
+            for page in areas.iter().flat_map(Area::pages) {
                 for size in PageSize::ALL {
                     let start = page & !(size.pages() - 1);
                     let entry = &mut self.entries[size.level() as usize][index(start, size)];

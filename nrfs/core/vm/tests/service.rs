@@ -1,10 +1,11 @@
 //! The service under concurrent cores: no translation outlives its mapping, what is refused changes nothing, and all
 //! replicas agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use vm::{AddressSpace, Area, Configuration, CoreId, Error, PageSize, Placement, Region, Rights, Topology};
 
@@ -17,7 +18,7 @@ const CORES: usize = 4;
 
 fn space(nodes: usize, logs: usize, frames_per_node: u64) -> AddressSpace {
     let topology = Topology::emulated(nodes).unwrap();
-    AddressSpace::new(Configuration { topology, logs, cores: Some(CORES), frames_per_node }).unwrap()
+    AddressSpace::new(Configuration { topology, logs, cores: Some(CORES), frames_per_node, backed: false }).unwrap()
 }
 
 fn area(address: u64, pages: u64) -> Area {
@@ -97,7 +98,11 @@ fn record(nodes: usize, logs: usize, rounds: u64) -> (Vec<Event<Use>>, Vec<Event
                         if round % 3 == 1 {
                             thread::yield_now();
                         }
-                        space.unmap(core, &area).unwrap();
+                        if round % 2 == 0 {
+                            space.unmap(core, &area).unwrap();
+                        } else {
+                            space.unmap_many(core, &[page, page + 8 * PAGE], PageSize::Small4K).unwrap();
+                        }
                         let ended = now();
                         let what = Use { page, physical, writes: true };
                         let mut mappings = mappings.lock().unwrap();
@@ -173,7 +178,10 @@ fn an_idle_core_forgets_what_another_unmaps() {
         assert!(space.access(last, 8, Rights::READ, |_| ()).is_ok());
         space.unmap(first, &area(0, 1)).unwrap();
         assert_eq!(space.access(last, 8, Rights::READ, |_| ()), Err(Error::NotMapped));
-        assert_eq!(space.statistics(first).requests, 2);
+        let statistics = space.statistics(first);
+        assert_eq!(statistics.requests, 2);
+        assert!(Duration::ZERO < statistics.waited_longest && statistics.waited_longest <= statistics.waited);
+        assert_eq!(space.statistics(last).waited, Duration::ZERO);
     }
 }
 
@@ -244,6 +252,49 @@ fn what_spans_logs_is_done_whole_or_not_at_all() {
         assert_eq!(map(&space, CoreId(1), &over_the_border), Err(Error::Overlapping));
         assert_eq!(space.protect(CoreId(1), &over_the_border, Rights::READ), Err(Error::NotMapped));
         assert_eq!(space.regions(CoreId(1)), [Region { address: GIB, length: PAGE, rights: READ_WRITE }]);
+        check_replicas(&space);
+    }
+}
+
+#[test]
+fn many_pages_go_with_one_request_to_each_core() {
+    for (nodes, logs) in SHAPES {
+        let space = space(nodes, logs, 4096);
+        let pages: Vec<u64> = (0..100).map(|number| number % 3 * GIB + number * 2 * PAGE).collect();
+        let small = PageSize::Small4K;
+        space.map_many(CoreId(0), &pages, small, READ_WRITE, Placement::NoReplace).unwrap();
+        for core in (0..CORES).map(CoreId) {
+            assert!(pages.iter().all(|&page| space.access(core, page, Rights::WRITE, |_| ()).is_ok()));
+        }
+        let refused = space.map_many(CoreId(1), &[GIB, 5 * GIB, pages[4]], small, READ_WRITE, Placement::NoReplace);
+        assert_eq!(refused, Err(Error::Overlapping));
+        assert_eq!(space.unmap_many(CoreId(1), &[pages[0], pages[1] + 1], small), Err(Error::Unaligned));
+        assert_eq!(space.page_table(CoreId(0)).len(), pages.len());
+        space.unmap_many(CoreId(0), &pages[1..], small).unwrap();
+        let statistics = space.statistics(CoreId(0));
+        assert_eq!((statistics.shootdowns, statistics.requests), (1, CORES as u64 - 1));
+        for core in (0..CORES).map(CoreId) {
+            assert_eq!(space.access(core, pages[99], Rights::READ, |_| ()), Err(Error::NotMapped));
+            assert!(space.access(core, pages[0], Rights::READ, |_| ()).is_ok());
+        }
+        assert_eq!(space.frames_left(), 4096 * nodes as u64 - 1);
+        check_replicas(&space);
+    }
+}
+
+#[test]
+fn scattered_frames_are_mapped_whole_and_come_back() {
+    for (nodes, logs) in SHAPES {
+        let space = space(nodes, logs, 64);
+        let all = 64 * nodes as u64;
+        map(&space, CoreId(0), &area(0, all)).unwrap();
+        (0..all).step_by(2).for_each(|page| space.unmap(CoreId(0), &area(page * PAGE, 1)).unwrap());
+        let over_the_border = area(2 * GIB - 3 * PAGE, all / 2);
+        map(&space, CoreId(0), &over_the_border).unwrap();
+        let frames: BTreeSet<u64> = space.page_table(CoreId(0)).iter().map(|mapping| mapping.frame).collect();
+        assert_eq!((frames.len() as u64, space.frames_left()), (all, 0));
+        space.unmap(CoreId(0), &area(0, 3 * GIB / PAGE)).unwrap();
+        assert_eq!(space.frames_left(), all);
         check_replicas(&space);
     }
 }

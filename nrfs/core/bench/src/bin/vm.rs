@@ -46,9 +46,11 @@ struct Figure<'a> {
     mix: f64,
     map_latency: [u64; 3],
     unmap_latency: [u64; 3],
+    /// Of it, waiting for other cores: average and longest.
+    unmap_wait: Option<[u64; 2]>,
 }
 
-type Run = Box<dyn Fn() -> (Rates, (Latency, Latency))>;
+type Run = Box<dyn Fn() -> (Rates, (Latency, Latency, Option<[u64; 2]>))>;
 
 fn ready<S: Space>(threads: usize, cpus: &[usize], space: impl Fn() -> S + 'static) -> Run {
     let cpus = cpus.to_vec();
@@ -83,11 +85,22 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let contenders = contenders(&configuration, threads);
         for round in 0..configuration.rounds {
             for (contender, run) in &contenders {
-                let (Rates { map, protect, resolve, unmap, mix }, (of_map, of_unmap)) = run();
+                let (Rates { map, protect, resolve, unmap, mix }, (of_map, of_unmap, unmap_wait)) = run();
                 let percentiles = |latency: Latency| [latency.p50, latency.p99, latency.max];
                 let (map_latency, unmap_latency) = (percentiles(of_map), percentiles(of_unmap));
-                let figure =
-                    Figure { contender, threads, round, map, protect, resolve, unmap, mix, map_latency, unmap_latency };
+                let figure = Figure {
+                    contender,
+                    threads,
+                    round,
+                    map,
+                    protect,
+                    resolve,
+                    unmap,
+                    mix,
+                    map_latency,
+                    unmap_latency,
+                    unmap_wait,
+                };
                 serde_json::to_writer(&mut output, &figure)?;
                 writeln!(output)?;
                 output.flush()?;

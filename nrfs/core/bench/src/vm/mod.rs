@@ -19,8 +19,9 @@ pub use shared::{Machine, Shared};
 
 use crate::throughput::pin;
 
-/// Pages that a thread maps in one pass.
-const PAGES: u64 = 16_384;
+/// Pages that a thread maps in one pass: several times as many as a log has entries, so that all replicas apply what is
+/// measured while it is.
+const PAGES: u64 = 65_536;
 
 /// How often a latency is measured.
 const SAMPLES: usize = 2_000;
@@ -50,6 +51,11 @@ pub trait Space: Sync {
 
     /// Reads from a page of another thread.
     fn touch(&self, handle: &mut Self::Handle, thread: usize, page: u64);
+
+    /// Nanoseconds that shootdowns have waited for other cores, in all and the longest of them, where that is known.
+    fn waited(&self) -> Option<[u64; 2]> {
+        None
+    }
 
     /// Does what the others need of a thread that has nothing to do itself.
     fn idle(&self, _handle: &mut Self::Handle) {}
@@ -125,8 +131,9 @@ pub fn rates<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> Rates {
     }
 }
 
-/// The latencies of map, and of unmap when all other threads have used the page.
-pub fn latencies<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> (Latency, Latency) {
+/// The latencies of map, and of unmap when all other threads have used the page. How long the unmaps waited for them,
+/// on average and at the most, where that is known.
+pub fn latencies<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> (Latency, Latency, Option<[u64; 2]>) {
     let mapped = AtomicUsize::new(0);
     let touched = AtomicUsize::new(0);
     let others = threads - 1;
@@ -167,11 +174,12 @@ pub fn latencies<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> (Latenc
         mapped.store(SAMPLES + 1, Ordering::SeqCst);
         (Latency::of(maps), Latency::of(unmaps))
     };
-    thread::scope(|scope| {
+    let (maps, unmaps) = thread::scope(|scope| {
         let (follow, lead) = (&follow, &lead);
         (1..threads).for_each(|thread| drop(scope.spawn(move || follow(thread))));
         scope.spawn(lead).join().expect("a worker does not panic")
-    })
+    });
+    (maps, unmaps, space.waited().map(|[all, longest]| [all / SAMPLES as u64, longest]))
 }
 
 impl Latency {

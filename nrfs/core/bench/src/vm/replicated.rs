@@ -15,7 +15,8 @@ impl Replicated {
     /// On `nodes` nodes with `logs` logs, for so many threads.
     pub fn new(nodes: usize, logs: usize, threads: usize) -> Self {
         let topology = Topology::emulated(nodes).expect("a few nodes");
-        let configuration = Configuration { topology, logs, cores: Some(threads.max(nodes)), frames_per_node: FRAMES };
+        let cores = Some(threads.max(nodes));
+        let configuration = Configuration { topology, logs, cores, frames_per_node: FRAMES, backed: false };
         Self(AddressSpace::new(configuration).expect("there is enough of everything"))
     }
 }
@@ -51,6 +52,12 @@ impl Space for Replicated {
 
     fn unmap(&self, &mut core: &mut CoreId, page: u64) {
         self.0.unmap(core, &area(core, page)).expect("it is mapped");
+    }
+
+    fn waited(&self) -> Option<[u64; 2]> {
+        let cores = (0..self.0.cores()).map(|core| self.0.statistics(CoreId(core)));
+        let waited = cores.map(|of| [of.waited, of.waited_longest].map(|waited| waited.as_nanos() as u64));
+        waited.reduce(|[all, longest], [waited, most]| [all + waited, longest.max(most)])
     }
 
     fn touch(&self, &mut core: &mut CoreId, thread: usize, page: u64) {

@@ -1,9 +1,7 @@
 //! The same machine, shared otherwise than by replication on nodes: behind a lock, or as a multikernel. There are no TLBs:
 //! so these do less.
 
-use machines::address_space::{
-    AddressSpace, Area, Change, Error, Mapping, PageSize, Response, Rights, Run, Runs, WriteOperation,
-};
+use machines::address_space::{AddressSpace, Area, Change, Error, Mapping, PageSize, Response, Rights, WriteOperation};
 use nr::Dispatch;
 
 use super::Space;
@@ -74,9 +72,9 @@ impl<C: Contender<Machine>> Space for Shared<C> {
     }
 
     fn map(&self, thread: &mut Self::Handle, page: u64) {
-        let frames = Runs::from_elem(Run { first: thread.free.pop().expect("there is memory"), frames: 1 }, 1);
+        let first = thread.free.pop().expect("there is memory");
         let rights = Rights::READ.or(Rights::WRITE);
-        let change = Change::Map { page: PageSize::Small4K, rights, frames, owned: true, replace: false };
+        let change = Change::Map { page: PageSize::Small4K, rights, first, owned: true, replace: false };
         self.change(thread, page, change);
     }
 

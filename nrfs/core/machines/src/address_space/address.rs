@@ -33,8 +33,8 @@ pub enum Error {
     Denied,
     /// No frames are left.
     NoMemory,
-    /// The frames granted are not as many as the area has pages.
-    BadGrant,
+    /// Somebody sees the memory there, and would not any more.
+    Viewed,
 }
 
 impl fmt::Display for Error {
@@ -46,7 +46,7 @@ impl fmt::Display for Error {
             Self::NotMapped => "nothing is mapped there",
             Self::Denied => "what is mapped there may not be used so",
             Self::NoMemory => "no frames are left",
-            Self::BadGrant => "the frames do not fill the area",
+            Self::Viewed => "a view shows what is mapped there",
         })
     }
 }
@@ -79,6 +79,9 @@ impl PageNumber {
 pub struct Area(Range<u64>);
 
 impl Area {
+    /// The pages of the whole address space.
+    pub(crate) const ALL_PAGES: Range<u64> = 0..PAGES;
+
     /// The pages of `length` bytes from `address` on.
     pub fn new(address: u64, length: u64) -> Result<Self, Error> {
         let start = PageNumber::of(address)?.0;
@@ -118,6 +121,17 @@ impl Area {
     /// Whether it consists of whole pages of that size.
     pub fn is_aligned(&self, page: PageSize) -> bool {
         (self.0.start | self.0.end) & (page.pages() - 1) == 0
+    }
+
+    /// As many of its first pages, at least 1; all, if it has no more.
+    pub fn first(&self, pages: u64) -> Self {
+        Self(self.0.start..self.0.end.min(self.0.start + pages.max(1)))
+    }
+
+    /// Both, if `behind` begins where it ends, and in the same half.
+    pub fn joined(&self, behind: &Self) -> Option<Self> {
+        let touch = self.0.end == behind.0.start && is_inside_a_half(behind.0.start);
+        touch.then_some(Self(self.0.start..behind.0.end))
     }
 
     /// What it has in common with `pages`, if anything.

@@ -8,8 +8,9 @@
 //! - `operation`: what can be done, as data, for the log;
 //! - this file: the two joined.
 //!
-//! Frames were granted before the log: an operation names them, and answers which are free after it. So running out
-//! is decided once for all replicas, and one frame backs a page on all of them.
+//! Frames were granted before the log: an operation names them, and answers which are free after it. So running out is
+//! decided once for all replicas, and one frame backs a page on all of them. What an operation maps has frames next to
+//! each other: so it owns nothing, and is small, which counts where every replica fetches it from another.
 
 mod address;
 mod operation;
@@ -46,18 +47,11 @@ impl Dispatch for AddressSpace {
     fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
         let WriteOperation { area, change } = operation;
         match change {
-            Change::Map { page, rights, frames, owned, replace } => {
-                self.map(area, *page, *rights, frames, *owned, *replace)
+            Change::Map { page, rights, first, owned, replace } => {
+                self.map(area, *page, *rights, *first, *owned, *replace)
             }
             Change::Unmap => Ok(self.unmap(area)),
             Change::Protect { rights } => self.protect(area, *rights),
-        }
-    }
-
-    fn payload_bytes(operation: &WriteOperation) -> usize {
-        match &operation.change {
-            Change::Map { frames, .. } if frames.spilled() => frames.len() * size_of::<Run>(),
-            _ => 0,
         }
     }
 }
@@ -82,8 +76,27 @@ impl AddressSpace {
     /// All pages of the table in ascending order.
     pub fn pages(&self) -> Vec<Mapping> {
         let mut pages = Vec::new();
-        self.table.visit(&mut |mapping| pages.push(mapping));
+        self.table.visit(&Area::ALL_PAGES, &mut |mapping| pages.push(mapping));
         pages
+    }
+
+    /// The frames behind the pages of an area, in their order: each run with the page that it begins at.
+    pub fn frames_within(&self, area: &Area) -> Vec<(PageNumber, Run)> {
+        let mut pieces: Vec<(PageNumber, Run)> = Vec::new();
+        self.table.visit(&area.pages(), &mut |mapping| {
+            let Some(seen) = area.intersection(&(mapping.start.0..mapping.start.0 + mapping.page.pages())) else {
+                return;
+            };
+            let start = seen.pages().start;
+            let first = mapping.frame + (start - mapping.start.0);
+            match pieces.last_mut() {
+                Some((page, run)) if page.0 + run.frames == start && run.first + run.frames == first => {
+                    run.frames += seen.len();
+                }
+                _ => pieces.push((PageNumber(start), Run { first, frames: seen.len() })),
+            }
+        });
+        pieces
     }
 
     /// The digest of all regions and pages.
@@ -94,7 +107,7 @@ impl AddressSpace {
             digester.number(pages.end);
             digester.number(u64::from(rights.bits()));
         }
-        self.table.visit(&mut |mapping| {
+        self.table.visit(&Area::ALL_PAGES, &mut |mapping| {
             digester.number(mapping.start.0);
             digester.number(mapping.page.pages());
             digester.number(mapping.frame);
@@ -106,33 +119,18 @@ impl AddressSpace {
 
 /// Changing. Every check comes before the first change.
 impl AddressSpace {
-    fn map(
-        &mut self,
-        area: &Area,
-        page: PageSize,
-        rights: Rights,
-        frames: &[Run],
-        owned: bool,
-        replace: bool,
-    ) -> Response {
-        let whole = page.pages() - 1;
-        if !area.is_aligned(page) || frames.iter().any(|run| (run.first | run.frames) & whole != 0) {
+    fn map(&mut self, area: &Area, page: PageSize, rights: Rights, first: u64, owned: bool, replace: bool) -> Response {
+        if !area.is_aligned(page) || first & (page.pages() - 1) != 0 {
             return Err(Error::Unaligned);
         }
-        if frames.iter().map(|run| run.frames).sum::<u64>() != area.len() {
-            return Err(Error::BadGrant);
-        }
-        let mapped = self.regions.within(area).next().is_some();
+        let mapped = !self.regions.are_clear_of(area);
         if mapped && !replace {
             return Err(Error::Overlapping);
         }
         let changed = if mapped { self.unmap(area) } else { Changed::default() };
-        let mut start = area.pages().start;
-        for run in frames {
-            for frame in (run.first..run.first + run.frames).step_by(page.pages() as usize) {
-                self.table.insert(start, page, Entry::page(frame, rights, owned));
-                start += page.pages();
-            }
+        for start in area.pages().step_by(page.pages() as usize) {
+            let frame = first + (start - area.pages().start);
+            self.table.insert(start, page, Entry::page(frame, rights, owned));
         }
         self.regions.insert(area, rights);
         Ok(changed)
@@ -151,7 +149,7 @@ impl AddressSpace {
     }
 
     fn protect(&mut self, area: &Area, rights: Rights) -> Response {
-        if self.regions.covered(area) != area.len() {
+        if !self.regions.cover(area) {
             return Err(Error::NotMapped);
         }
         let mut changed = Changed::default();

@@ -1,10 +1,12 @@
 //! What can be done to an address space, and what it answers.
 
+use std::mem::needs_drop;
+
 use smallvec::SmallVec;
 
 use super::address::{Area, Error, PageSize, Rights, Run};
 
-/// Runs of frames; most operations have one.
+/// Runs of frames; mostly one.
 pub type Runs = SmallVec<[Run; 1]>;
 
 /// A change to the pages of an area: the whole, or nothing.
@@ -16,17 +18,20 @@ pub struct WriteOperation {
     pub change: Change,
 }
 
+// Replicas fetch operations from each other, and count those that own something.
+const _: () = assert!(size_of::<WriteOperation>() <= 32 && !needs_drop::<WriteOperation>());
+
 /// One change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Maps frames, which were granted before the log and fill the area in their order.
+    /// Maps frames next to each other, which were granted before the log.
     Map {
-        /// The size of the pages; the area and every run consist of whole ones.
+        /// The size of the pages; the area consists of whole ones, and so do the frames.
         page: PageSize,
         /// What may be done with them.
         rights: Rights,
-        /// As many as the area has pages.
-        frames: Runs,
+        /// The first of the frames, which are as many as the area has pages.
+        first: u64,
         /// Whether the frames go with the mapping, or are somebody's who keeps them.
         owned: bool,
         /// Whether what is mapped there goes (MAP_FIXED), or is an error (MAP_FIXED_NOREPLACE).
@@ -56,7 +61,8 @@ pub struct Changed {
 }
 
 impl Changed {
-    pub(super) fn free(&mut self, run: Run) {
+    /// Adds a run of frames.
+    pub fn free(&mut self, run: Run) {
         match self.freed.last_mut() {
             Some(last) if last.first + last.frames == run.first => last.frames += run.frames,
             _ => self.freed.push(run),

@@ -144,12 +144,8 @@ impl PageTable {
         update: &Update,
         visit: &mut impl FnMut(Entry, u64),
     ) {
-        let span = 1 << (TABLE_SHIFT * level);
-        let first = pages.start.saturating_sub(base) / span;
-        let end = (pages.end - base).div_ceil(span).min(ENTRIES as u64);
-        for index in first..end {
-            let start = base + index * span;
-            let index = index as usize;
+        let span = span(level);
+        for (index, start) in entries(level, base, pages) {
             let mut entry = self.tables[table][index];
             if entry == Entry::EMPTY {
                 continue;
@@ -189,21 +185,21 @@ impl PageTable {
         Entry::table(below)
     }
 
-    /// Shows all pages in ascending order.
-    pub fn visit(&self, visit: &mut impl FnMut(Mapping)) {
-        self.visit_table(ROOT, ROOT_LEVEL, 0, visit);
+    /// Shows all pages that have a part in `pages`, in ascending order.
+    pub fn visit(&self, pages: &Range<u64>, visit: &mut impl FnMut(Mapping)) {
+        self.visit_table(ROOT, ROOT_LEVEL, 0, pages, visit);
     }
 
-    fn visit_table(&self, table: usize, level: u32, base: u64, visit: &mut impl FnMut(Mapping)) {
-        for (index, &entry) in self.tables[table].iter().enumerate() {
-            let start = base + ((index as u64) << (TABLE_SHIFT * level));
+    fn visit_table(&self, table: usize, level: u32, base: u64, pages: &Range<u64>, visit: &mut impl FnMut(Mapping)) {
+        for (index, start) in entries(level, base, pages) {
+            let entry = self.tables[table][index];
             if entry == Entry::EMPTY {
                 continue;
             }
             if entry.is_page() {
                 visit(mapping(entry, start, level));
             } else {
-                self.visit_table(entry.number() as usize, level - 1, start, visit);
+                self.visit_table(entry.number() as usize, level - 1, start, pages, visit);
             }
         }
     }
@@ -223,6 +219,19 @@ impl PageTable {
         *used -= u16::from(*place != Entry::EMPTY);
         *place = entry;
     }
+}
+
+/// Pages that an entry of a table of that level covers.
+fn span(level: u32) -> u64 {
+    1 << (TABLE_SHIFT * level)
+}
+
+/// The entries of a table which begins at page `base` that have a part in `pages`, each with its first page.
+fn entries(level: u32, base: u64, pages: &Range<u64>) -> impl Iterator<Item = (usize, u64)> + use<> {
+    let span = span(level);
+    let first = pages.start.saturating_sub(base) / span;
+    let end = (pages.end - base).div_ceil(span).min(ENTRIES as u64);
+    (first..end).map(move |index| (index as usize, base + index * span))
 }
 
 fn index(page: u64, level: u32) -> usize {

@@ -35,45 +35,62 @@ impl Regions {
         self.0.iter().map(|(&start, region)| (start..region.end, region.rights))
     }
 
-    /// How many pages of `area` are in regions.
-    pub fn covered(&self, area: &Area) -> u64 {
-        self.within(area).map(|(pages, _)| pages.end - pages.start).sum()
+    /// Whether no page of `area` is in a region.
+    pub fn are_clear_of(&self, area: &Area) -> bool {
+        let Range { start, end } = area.pages();
+        self.0.range(..end).next_back().is_none_or(|(_, last)| last.end <= start)
     }
 
-    /// Takes the pages of `area` out of their regions, which are split where a part stays.
+    /// Whether all pages of `area` are in regions.
+    pub fn cover(&self, area: &Area) -> bool {
+        let Range { start, end } = area.pages();
+        let mut covered = end;
+        for (&first, region) in self.0.range(..end).rev() {
+            if region.end < covered {
+                return false;
+            }
+            covered = first;
+            if covered <= start {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes the pages of `area` out of their regions, of which those parts stay that lie before and behind it.
     pub fn remove(&mut self, area: &Area) {
         let Range { start, end } = area.pages();
-        self.split(start);
-        self.split(end);
-        while let Some((&first, _)) = self.0.range(start..end).next() {
-            self.0.remove(&first);
+        while let Some((&first, region)) = self.0.range_mut(..end).next_back() {
+            let whole = *region;
+            if whole.end <= start {
+                break;
+            }
+            if first < start {
+                region.end = start;
+            } else {
+                self.0.remove(&first);
+            }
+            if whole.end > end {
+                self.0.insert(end, whole);
+            }
+            if first <= start {
+                break;
+            }
         }
     }
 
     /// Makes the pages of `area`, none of which is in a region, part of one.
     pub fn insert(&mut self, area: &Area, rights: Rights) {
-        let Range { mut start, mut end } = area.pages();
-        if let Some((&first, before)) = self.0.range(..start).next_back() {
-            if before.end == start && before.rights == rights && is_inside_a_half(start) {
-                start = first;
-            }
-        }
-        if let Some(behind) = self.0.get(&end).filter(|behind| behind.rights == rights && is_inside_a_half(end)) {
+        let Range { start, mut end } = area.pages();
+        let joins = |at: u64, region: &Region| region.rights == rights && is_inside_a_half(at);
+        if let Some(behind) = self.0.get(&end).filter(|behind| joins(end, behind)) {
             let behind_end = behind.end;
             self.0.remove(&end);
             end = behind_end;
         }
-        self.0.insert(start, Region { end, rights });
-    }
-
-    /// Splits the region that has pages on both sides of `at`, if there is one.
-    fn split(&mut self, at: u64) {
-        if let Some((_, region)) = self.0.range_mut(..at).next_back() {
-            if region.end > at {
-                let behind = *region;
-                region.end = at;
-                self.0.insert(at, behind);
-            }
+        match self.0.range_mut(..start).next_back() {
+            Some((_, before)) if before.end == start && joins(start, before) => before.end = end,
+            _ => drop(self.0.insert(start, Region { end, rights })),
         }
     }
 }

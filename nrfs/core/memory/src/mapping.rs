@@ -1,0 +1,53 @@
+//! Mappings of this process, made and bound: what the rest of the crate has in common.
+
+use std::io;
+use std::ptr;
+
+use crate::PhysicalNode;
+
+/// Maps zeroed memory that nobody reserves, from an address on that is `remainder` above a multiple of `alignment`,
+/// both multiples of the page size.
+pub(crate) fn map_aligned(size: usize, alignment: usize, remainder: usize, protection: i32) -> io::Result<*mut u8> {
+    // So much larger that an aligned part lies in it; the rest goes straight back.
+    let surplus = alignment - crate::PAGE_SIZE;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice harms nothing.
+    let whole = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            size + surplus,
+            protection,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if whole == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let whole = whole.cast::<u8>();
+    let before = (remainder % alignment).wrapping_sub(whole.addr()) & (alignment - 1);
+    let base = whole.wrapping_add(before);
+    // SAFETY: both ranges lie in the mapping just made, outside the part that is kept.
+    unsafe {
+        if before > 0 {
+            libc::munmap(whole.cast(), before);
+        }
+        if before < surplus {
+            libc::munmap(base.wrapping_add(size).cast(), surplus - before);
+        }
+    }
+    Ok(base)
+}
+
+/// Asks for the memory of a mapping of ours to come from `node` while it has some.
+pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
+    const BITS: usize = 64;
+    const MPOL_PREFERRED: libc::c_int = 1;
+    let mut mask = vec![0_u64; node.0 / BITS + 1];
+    mask[node.0 / BITS] |= 1 << (node.0 % BITS);
+    // SAFETY: the range is our own mapping; the mask outlives the call and has the length given. A
+    // refusal leaves the memory where it is first touched, which is as good as can be had then.
+    unsafe {
+        libc::syscall(libc::SYS_mbind, base, size, MPOL_PREFERRED, mask.as_ptr(), mask.len() * BITS + 1, 0);
+    }
+}

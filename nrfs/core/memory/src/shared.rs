@@ -1,0 +1,70 @@
+//! Memory of all nodes that can be seen at many addresses at once.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use rustix::io::Errno;
+
+use crate::mapping::prefer_node;
+use crate::{PAGE_SIZE, PhysicalNode};
+
+/// A file in memory (memfd), zeroed, a part of it on each node. [`Window`](crate::Window)s show it. It takes memory
+/// where it has been touched.
+#[derive(Debug)]
+pub struct SharedMemory {
+    file: File,
+}
+
+impl SharedMemory {
+    /// `pages` for each of `nodes` in turn, on that node, or wherever they are first touched.
+    pub fn new(nodes: impl ExactSizeIterator<Item = Option<PhysicalNode>>, pages: u64) -> io::Result<Self> {
+        let file = File::from(memfd_create("nrfs", MemfdFlags::CLOEXEC)?);
+        let all = pages.checked_mul((nodes.len() * PAGE_SIZE) as u64);
+        file.set_len(all.filter(|&all| i64::try_from(all).is_ok()).ok_or(Errno::FBIG)?)?;
+        let bytes = pages * PAGE_SIZE as u64;
+        let memory = Self { file };
+        for (number, node) in nodes.enumerate() {
+            if let Some(node) = node {
+                memory.prefer(number as u64 * bytes, bytes as usize, node)?;
+            }
+        }
+        Ok(memory)
+    }
+
+    /// The node stays with the file, for all mappings to come.
+    fn prefer(&self, offset: u64, size: usize, node: PhysicalNode) -> io::Result<()> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice harms nothing; nobody uses it.
+        let base = unsafe { self.map(ptr::null_mut(), size, protection, 0, offset)? };
+        prefer_node(base, size, node);
+        // SAFETY: the mapping was just made.
+        unsafe { libc::munmap(base.cast(), size) };
+        Ok(())
+    }
+
+    /// # Safety
+    ///
+    /// As for mmap(2): with MAP_FIXED in `flags`, what is there is the caller's to replace.
+    pub(crate) unsafe fn map(
+        &self,
+        address: *mut u8,
+        size: usize,
+        protection: i32,
+        flags: i32,
+        offset: u64,
+    ) -> io::Result<*mut u8> {
+        let flags = flags | libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let offset = libc::off_t::try_from(offset).map_err(|_| Errno::OVERFLOW)?;
+        // SAFETY: the caller's.
+        let base = unsafe { libc::mmap(address.cast(), size, protection, flags, self.file.as_raw_fd(), offset) };
+        if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(base.cast()) }
+    }
+
+    /// Makes a range all zeros, and gives its memory back to the system.
+    pub fn wipe(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        Ok(fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)?)
+    }
+}

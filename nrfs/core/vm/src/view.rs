@@ -1,0 +1,295 @@
+//! Memory behind the frames of an address space, and views of it: addresses of this process that show what is mapped.
+//!
+//! # Who touches what, and when
+//!
+//! All frames are one file in memory, frame after frame, each node's part on that node. A [`View`] is a range of this
+//! process's addresses. Where the process may have userfaultfd(2), nothing is behind them at first: whoever touches one
+//! waits, and a thread of the address space resolves it on the replica of the node where the view was made, and puts
+//! the frames there, for [`STEP`] pages at once. Elsewhere that happens when the view is made. The thread takes no lock
+//! that is held while somebody can touch a view: neither a core's nor one of the caller's, such as Python's.
+//!
+//! # Why no view shows what is unmapped
+//!
+//! While there is a view, what it shows stays mapped, with at least the rights that the view has: whoever would change
+//! that is refused ([`Error::Viewed`]), as Python refuses to resize what a memoryview looks at. To take the memory away
+//! instead would leave addresses that somebody holds, whose next touch kills the process or reads what was never
+//! written. So when unmap returns there is no view, and frames are wiped before they are free again. Views are made,
+//! and go, while all changes are kept away: so none comes between looking what is mapped and keeping it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use crossbeam_utils::sync::ShardedLock;
+use machines::address_space::{self, Area, Change, Error, PAGE_SHIFT, PageNumber, PageSize, Rights, Run, Runs};
+use memory::{Faults, SharedMemory, Topology, Window};
+use nr::{NodeId, Token};
+
+use crate::by_slice::BySlice;
+use crate::core::Replicated;
+use crate::space::AddressSpace;
+
+/// Pages that a touch makes visible: few enough to be quick, and so many that a view has few mappings.
+const STEP: PageSize = PageSize::Large2M;
+
+/// Why there is no view.
+#[derive(Debug)]
+pub enum ViewError {
+    /// The frames of the address space have no memory.
+    NotBacked,
+    /// It is not mapped everywhere, or may not be read everywhere.
+    Refused(Error),
+    /// The system has no more memory or mappings.
+    System(io::Error),
+}
+
+impl fmt::Display for ViewError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBacked => formatter.write_str("the address space is not backed by memory"),
+            Self::Refused(error) => error.fmt(formatter),
+            Self::System(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for ViewError {}
+
+impl From<io::Error> for ViewError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// What is mapped in an area, as memory of this process. While it lives, that stays mapped.
+pub struct View {
+    space: Arc<AddressSpace>,
+    shown: Arc<Shown>,
+}
+
+impl View {
+    pub(crate) fn new(space: Arc<AddressSpace>, shown: Arc<Shown>) -> Self {
+        Self { space, shown }
+    }
+
+    /// The first address in this process. It and those behind can be read, and written if
+    /// [`is_writable`](Self::is_writable), as long as the view lives; also by others at the same time, as memory that
+    /// is shared.
+    pub fn base(&self) -> NonNull<u8> {
+        self.shown.window.base()
+    }
+
+    /// How many bytes it has: at least a page.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.shown.window.size()
+    }
+
+    /// Whether all of it may be written.
+    pub fn is_writable(&self) -> bool {
+        self.shown.window.is_writable()
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // In a process that was forked, the lock may be held by a thread that is not there.
+        if self.shown.window.is_here() {
+            self.space.forget_view(self.base());
+        }
+    }
+}
+
+/// All views, by their first addresses.
+#[derive(Default)]
+pub(crate) struct Views(BTreeMap<usize, Arc<Shown>>);
+
+/// What a view shows, and where.
+pub(crate) struct Shown {
+    area: Area,
+    rights: Rights,
+    /// Whose replica answers touches.
+    node: NodeId,
+    window: Window,
+    /// By steps of the area: whether the window shows it. One thread stores them.
+    steps: Box<[AtomicBool]>,
+}
+
+impl Views {
+    pub fn insert(&mut self, shown: &Arc<Shown>) {
+        self.0.insert(shown.base(), Arc::clone(shown));
+    }
+
+    pub fn remove(&mut self, base: NonNull<u8>) {
+        self.0.remove(&base.addr().get());
+    }
+
+    /// The view that an address may lie in.
+    fn around(&self, address: usize) -> Option<Arc<Shown>> {
+        self.0.range(..=address).next_back().map(|(_, shown)| Arc::clone(shown))
+    }
+
+    /// Whether a view would not show the same any more.
+    pub fn forbid(&self, area: &Area, change: &Change) -> bool {
+        let disturbed = |shown: &Shown| match change {
+            Change::Map { replace, .. } => *replace,
+            Change::Unmap => true,
+            Change::Protect { rights } => !rights.allow(shown.rights),
+        };
+        self.0.values().any(|shown| shown.area.intersection(&area.pages()).is_some() && disturbed(shown))
+    }
+}
+
+impl Shown {
+    fn base(&self) -> usize {
+        self.window.base().addr().get()
+    }
+
+    /// Shows frames at the pages that they are mapped to.
+    fn show(&self, memory: &SharedMemory, pieces: &[(PageNumber, Run)]) -> io::Result<()> {
+        pieces.iter().try_for_each(|(page, run)| {
+            let at = (page.0 - self.area.pages().start) << PAGE_SHIFT;
+            self.window.show(at as usize, memory, run.first << PAGE_SHIFT, (run.frames << PAGE_SHIFT) as usize)
+        })
+    }
+}
+
+/// What views have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewStatistics {
+    /// Whether memory is shown when it is touched first; otherwise all at once.
+    pub on_touch: bool,
+    /// Views that there are.
+    pub views: usize,
+    /// First touches that were answered.
+    pub touches: u64,
+}
+
+/// The memory of an address space.
+pub(crate) struct Backing {
+    shared: Arc<Shared>,
+    views: Arc<ShardedLock<Views>>,
+}
+
+/// What the thread that answers touches works with, too.
+struct Shared {
+    memory: SharedMemory,
+    /// None where this process may not have them.
+    faults: Option<Faults>,
+    touches: AtomicU64,
+}
+
+impl Backing {
+    pub fn new(
+        topology: &Topology,
+        frames_per_node: u64,
+        space: &Arc<Replicated>,
+        views: &Arc<ShardedLock<Views>>,
+    ) -> io::Result<Self> {
+        let nodes = topology.nodes().iter().map(|node| node.physical);
+        let memory = SharedMemory::new(nodes, frames_per_node)?;
+        let shared = Arc::new(Shared { memory, faults: Faults::new().ok(), touches: AtomicU64::new(0) });
+        let views = Arc::clone(views);
+        if shared.faults.is_some() {
+            let tokens = (0..space.nodes()).map(|node| space.register(NodeId(node))).collect();
+            let handler = Handler { shared: Arc::clone(&shared), views: Arc::clone(&views), tokens };
+            thread::Builder::new().name("nrfs-views".into()).spawn(|| handler.run())?;
+        }
+        Ok(Self { shared, views })
+    }
+
+    /// Shows an area, or is ready to. `pieces` are the frames behind it, all of them.
+    pub fn show(&self, area: &Area, rights: Rights, node: NodeId, pieces: &[(PageNumber, Run)]) -> io::Result<Shown> {
+        let Range { start, end } = area.pages();
+        let size = area.len() << PAGE_SHIFT;
+        let steps = (end - 1) / STEP.pages() - start / STEP.pages() + 1;
+        // A step may cut a piece, and what is not shown lies around steps.
+        let mappings = pieces.len() + 2 * steps as usize + 1;
+        let alike = PageNumber(start).address();
+        let window = Window::new(size as usize, alike, rights.allow(Rights::WRITE), mappings)?;
+        let steps = (0..steps).map(|_| AtomicBool::new(false)).collect();
+        let shown = Shown { area: area.clone(), rights, node, window, steps };
+        match &self.shared.faults {
+            Some(faults) => faults.watch(&shown.window)?,
+            None => shown.show(&self.shared.memory, pieces)?,
+        }
+        Ok(shown)
+    }
+
+    /// Wipes frames that were mapped; returns those that can be mapped again: what cannot be wiped, nobody is to see.
+    pub fn wiped(&self, mut frames: Runs) -> Runs {
+        let wipe = |run: &Run| self.shared.memory.wipe(run.first << PAGE_SHIFT, run.frames << PAGE_SHIFT);
+        frames.retain(|run| wipe(run).is_ok());
+        frames
+    }
+
+    pub fn statistics(&self) -> ViewStatistics {
+        ViewStatistics {
+            on_touch: self.shared.faults.is_some(),
+            views: self.views.read().unwrap_or_else(PoisonError::into_inner).0.len(),
+            touches: self.shared.touches.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        // There are no views any more: they keep the address space. The thread ends by itself.
+        self.shared.faults.iter().for_each(Faults::stop);
+    }
+}
+
+/// The thread that answers touches.
+struct Handler {
+    shared: Arc<Shared>,
+    views: Arc<ShardedLock<Views>>,
+    /// By node.
+    tokens: Vec<Token<address_space::AddressSpace, BySlice>>,
+}
+
+impl Handler {
+    /// Answers touches until they are stopped. Whoever waits for an answer that does not come waits for ever: so the
+    /// process ends, if it cannot be given.
+    fn run(self) {
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            let Some(faults) = &self.shared.faults else { return Ok(()) };
+            while let Some(address) = faults.next()? {
+                self.answer(faults, address)?;
+            }
+            Ok::<_, io::Error>(())
+        }));
+        if !matches!(answered, Ok(Ok(()))) {
+            eprintln!("vm: a touch of a view cannot be answered; the process ends here: {answered:?}");
+            process::abort();
+        }
+    }
+
+    fn answer(&self, faults: &Faults, address: usize) -> io::Result<()> {
+        let found = self.views.read().unwrap_or_else(PoisonError::into_inner).around(address);
+        let Some(shown) = found else { return Ok(()) };
+        let Range { start, .. } = shown.area.pages();
+        let page = PageNumber(start + ((address - shown.base()) >> PAGE_SHIFT) as u64);
+        let Some(step) = Area::around(page, STEP).intersection(&shown.area.pages()) else { return Ok(()) };
+        let is_shown = &shown.steps[(page.0 / STEP.pages() - start / STEP.pages()) as usize];
+        if !is_shown.load(Ordering::Relaxed) {
+            let log = BySlice::log_of(page, self.space().logs());
+            let resolve = |space: &address_space::AddressSpace| space.frames_within(&step);
+            shown.show(&self.shared.memory, &self.space().execute_on(log, resolve, &self.tokens[shown.node.0]))?;
+            is_shown.store(true, Ordering::Relaxed);
+            self.shared.touches.fetch_add(1, Ordering::Relaxed);
+        }
+        let at = (step.pages().start - start) << PAGE_SHIFT;
+        faults.wake(&shown.window, at as usize, (step.len() << PAGE_SHIFT) as usize)
+    }
+
+    fn space(&self) -> &Arc<Replicated> {
+        self.tokens[0].instance()
+    }
+}
