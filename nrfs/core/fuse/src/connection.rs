@@ -24,6 +24,7 @@ use crate::protocol::{DATA_MAX, reply};
 use crate::python::{Origin, Python};
 use crate::ring::{self, Mailbox};
 use crate::wake::{Wake, retry};
+use crate::yielding::{Watch, Yielding};
 
 /// How requests reach us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// The mount's own descriptor, and behind it its clones.
     pub devices: Vec<OwnedFd>,
     pub workers: Box<[Worker]>,
+    pub watch: Watch,
     python: Python,
     offer: Mutex<Option<Offer>>,
     agreement: OnceLock<Agreement>,
@@ -76,6 +78,7 @@ pub(crate) struct Worker {
     pub cpu: Option<Cpu>,
     pub wake: Wake,
     pub mailbox: Mailbox,
+    pub yielding: Yielding,
     /// By opcode.
     requests: Box<[AtomicU64]>,
 }
@@ -124,6 +127,7 @@ impl Connection {
             caching,
             devices,
             workers,
+            watch: Watch::new()?,
             python,
             offer: Mutex::new(None),
             agreement: OnceLock::new(),
@@ -148,6 +152,7 @@ impl Connection {
             connection.spawn(format!("nrfs-ring-{number}"), work)?;
         }
         connection.spawn("nrfs-replies".into(), Shared::deliver_replies)?;
+        connection.spawn("nrfs-watch".into(), Shared::watch)?;
         Ok((connection, theirs))
     }
 
@@ -172,6 +177,7 @@ impl Connection {
     fn join(&mut self) -> io::Result<()> {
         self.shared.is_ending.store(true, Ordering::SeqCst);
         self.shared.workers.iter().for_each(|worker| worker.wake.signal());
+        self.shared.watch.wake();
         self.shared.python.shut_down();
         let mut result = Ok(());
         for thread in self.threads.drain(..) {
@@ -213,7 +219,7 @@ impl Drop for SignalAtEnd<'_> {
 impl Worker {
     fn new(cpu: Option<Cpu>) -> Result<Self, rustix::io::Errno> {
         let requests = Opcode::ALL.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { cpu, wake: Wake::new()?, mailbox: Mailbox::default(), requests })
+        Ok(Self { cpu, wake: Wake::new()?, mailbox: Mailbox::default(), yielding: Yielding::default(), requests })
     }
 
     fn count(&self, request: Request) {
@@ -358,6 +364,12 @@ impl Shared {
                 self.workers.iter().for_each(|worker| worker.wake.signal());
             }
         });
+        Ok(())
+    }
+
+    /// Looks after workers that yield.
+    fn watch(&self) -> io::Result<()> {
+        self.watch.work(|| self.workers.iter().map(|worker| &worker.yielding).collect(), || self.is_ending());
         Ok(())
     }
 

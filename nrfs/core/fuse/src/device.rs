@@ -68,6 +68,7 @@ pub(crate) fn read<'a>(device: &OwnedFd, buffer: &'a mut [u8]) -> Read<'a> {
 pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
     let worker = &shared.workers[number];
     pin(worker.cpu);
+    worker.yielding.begin();
     let tokens = tokens(shared, worker.cpu);
     let mut turn = 0;
     let waiting = Waiting::new(shared, number)?;
@@ -82,6 +83,9 @@ pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
         }
         match shared.take(number, &mut message, token) {
             Read::Message(message) => {
+                if worker.cpu.is_some() {
+                    worker.yielding.serve(&shared.watch);
+                }
                 serve(shared, number, number, message, &mut reply, token);
                 patience.renew();
             }

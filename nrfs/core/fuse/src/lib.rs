@@ -5,6 +5,7 @@
 //! - [`protocol`]: what requests and replies look like;
 //! - `native`: answers requests from the file system service;
 //! - `python`: hands requests on to pyfuse3;
+//! - `yielding`: how workers make room on their CPUs for those they serve;
 //! - `device`: workers that read requests from /dev/fuse;
 //! - `uring`: FUSE over io_uring, made safe;
 //! - [`ring`]: workers that take requests from a ring for each CPU;
@@ -22,3 +23,4 @@ mod python;
 pub mod ring;
 mod uring;
 mod wake;
+mod yielding;

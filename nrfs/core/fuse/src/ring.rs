@@ -12,7 +12,6 @@ use std::sync::Mutex;
 
 use filesystem::{Cpu, Filesystem, Token};
 use memory::possible_cpus;
-use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::connection::{Shared, lock};
 use crate::device::{pin, tokens};
@@ -22,7 +21,6 @@ use crate::protocol::wire::ReplyHeader;
 use crate::protocol::{DATA_MAX, reply};
 use crate::python::Origin;
 use crate::uring::{Event, Ring, SlotId};
-use crate::wake::retry;
 use zerocopy::FromBytes;
 
 /// Requests that a CPU can have under way.
@@ -55,8 +53,9 @@ pub(crate) fn for_each(cpus: &[Cpu], filesystem: &Filesystem) -> io::Result<Vec<
 pub(crate) fn work(shared: &Shared, number: usize, mut ring: Ring) -> io::Result<()> {
     let worker = &shared.workers[number];
     pin(worker.cpu);
+    worker.yielding.begin();
     while !shared.has_ring() {
-        let _ = retry(|| poll(&mut [PollFd::from_borrowed_fd(worker.wake.as_fd(), PollFlags::IN)], None));
+        worker.wake.wait();
         worker.wake.clear();
         if shared.is_ending() {
             return Ok(());
@@ -106,6 +105,7 @@ impl Server<'_> {
         let Some(request) = Request::from_parts(header, argument, payload, extended) else { return Ok(()) };
         let unique = request.unique();
         let worker = &self.shared.workers[self.number];
+        worker.yielding.serve(&self.shared.watch);
         let answer = self.shared.answer(worker, request, Origin::Ring(self.number), token);
         if let Ok(Answer::Silence) = answer {
             self.with_python.insert(unique, slot);

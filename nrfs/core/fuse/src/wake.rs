@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
 /// A descriptor that is readable once it has been signalled, until it is cleared.
@@ -16,6 +16,12 @@ impl Wake {
     pub fn signal(&self) {
         // It fails only where the count is full, and then it has been signalled.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until it has been signalled.
+    pub fn wait(&self) {
+        // A failure shows when it is cleared.
+        let _ = retry(|| poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None));
     }
 
     /// Whether it had been signalled.

@@ -1,0 +1,250 @@
+//! How a worker makes room on its CPU for those it serves.
+//!
+//! Who waits for a reply is woken while the worker that gave it still runs. So the scheduler takes that CPU for
+//! busy and moves the woken to an idle one, which must be woken first: that can take longer than the request.
+//! But a CPU that runs nothing but threads of the policy SCHED_IDLE counts as idle itself: there the woken stays, and
+//! runs at once.
+//!
+//! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
+//! come fast, and the *watch*, a thread without it, looks after it: a worker that served nothing between two looks
+//! goes back; and if that was because it could not run, it stays as it is for a while.
+
+use std::fs;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::gettid;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::connection::lock;
+use crate::wake::Wake;
+use scheduling::{ORDINARY, YIELDING, policy, set_policy};
+
+/// As many requests within [`WINDOW`] make a burst.
+const BURST: u64 = 32;
+
+const WINDOW: Duration = Duration::from_millis(4);
+
+/// Between two looks of the watch: how long a worker in want of its CPU waits at the most.
+const LOOK: Duration = Duration::from_millis(4);
+
+/// How long a worker that could not run does not yield again.
+const RESPITE: Duration = Duration::from_secs(1);
+
+/// One worker's part of it.
+#[derive(Default)]
+pub(crate) struct Yielding {
+    thread: AtomicI32,
+    /// Requests. Stored by the worker.
+    served: AtomicU64,
+    /// When the window began, in nanoseconds, and how many had been served before. Used by the worker.
+    window: AtomicU64,
+    served_before: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_yielding: bool,
+    /// What the watch saw served.
+    seen: u64,
+    not_before: Option<Instant>,
+}
+
+impl Yielding {
+    /// The calling thread is the worker.
+    pub fn begin(&self) {
+        self.thread.store(gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+    }
+
+    /// The worker serves a request.
+    pub fn serve(&self, watch: &Watch) {
+        let served = self.served.load(Ordering::Relaxed) + 1;
+        self.served.store(served, Ordering::Relaxed);
+        // A look at the clock that the kernel has read lately costs next to nothing.
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        if now - self.window.load(Ordering::Relaxed) > WINDOW.as_nanos() as u64 {
+            self.window.store(now, Ordering::Relaxed);
+            self.served_before.store(served, Ordering::Relaxed);
+        } else if served == self.served_before.load(Ordering::Relaxed) + BURST {
+            self.yield_cpu(watch);
+        }
+    }
+
+    fn yield_cpu(&self, watch: &Watch) {
+        let mut state = lock(&self.state);
+        let may = watch.is_on.load(Ordering::Relaxed) && state.not_before.is_none_or(|moment| Instant::now() > moment);
+        if may && !state.is_yielding && policy(0) == Ok(ORDINARY) && set_policy(0, YIELDING).is_ok() {
+            state.is_yielding = true;
+            state.seen = 0;
+            watch.wake.signal();
+        }
+    }
+
+    /// Sees to it that the worker yields no longer than it should; whether it still does.
+    fn look(&self) -> bool {
+        let mut state = lock(&self.state);
+        if !state.is_yielding {
+            return false;
+        }
+        let served = self.served.load(Ordering::Relaxed);
+        if served != state.seen {
+            state.seen = served;
+            return true;
+        }
+        let thread = self.thread.load(Ordering::Relaxed);
+        let could_not_run = is_runnable(thread);
+        // It fails where the worker is no more.
+        let _ = set_policy(thread, ORDINARY);
+        state.is_yielding = false;
+        state.not_before = could_not_run.then(|| Instant::now() + RESPITE);
+        false
+    }
+}
+
+/// Looks after workers that yield.
+pub(crate) struct Watch {
+    wake: Wake,
+    /// Whether a thread may come back from SCHED_IDLE, without which there is no yielding: an ordinary user's may
+    /// only where RLIMIT_NICE says so.
+    is_on: AtomicBool,
+}
+
+impl Watch {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { wake: Wake::new()?, is_on: AtomicBool::new(false) })
+    }
+
+    /// Looks after `workers` until the end.
+    pub fn work<'a>(&self, workers: impl Fn() -> Vec<&'a Yielding>, is_ending: impl Fn() -> bool) {
+        // On a thread of its own, which may not come back.
+        let trial = || set_policy(0, YIELDING).and_then(|()| set_policy(0, ORDINARY));
+        let may_come_back = thread::scope(|scope| scope.spawn(trial).join().is_ok_and(|result| result.is_ok()));
+        self.is_on.store(may_come_back, Ordering::Relaxed);
+        while !is_ending() {
+            self.wake.wait();
+            self.wake.clear();
+            while workers().into_iter().map(Yielding::look).fold(false, |any, one| any | one) && !is_ending() {
+                thread::sleep(LOOK);
+            }
+        }
+    }
+
+    /// Has the watch look, and see if it is the end.
+    pub fn wake(&self) {
+        self.wake.signal();
+    }
+}
+
+/// Whether a thread of this process runs, or would.
+fn is_runnable(thread: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
+}
+
+/// The calls that rustix has no name for.
+mod scheduling {
+    use rustix::io::Errno;
+
+    pub const ORDINARY: i32 = libc::SCHED_OTHER;
+    pub const YIELDING: i32 = libc::SCHED_IDLE;
+
+    /// The scheduling policy of a thread, the calling one if 0.
+    #[allow(unsafe_code, reason = "a system call that rustix lacks")]
+    pub fn policy(thread: i32) -> Result<i32, Errno> {
+        // SAFETY: it takes a number, and touches no memory.
+        match unsafe { libc::sched_getscheduler(thread) } {
+            -1 => Err(last_error()),
+            policy => Ok(policy),
+        }
+    }
+
+    /// Gives a thread another policy.
+    #[allow(unsafe_code, reason = "a system call that rustix lacks")]
+    pub fn set_policy(thread: i32, policy: i32) -> Result<(), Errno> {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        // SAFETY: the kernel reads the structure, which outlives the call.
+        match unsafe { libc::sched_setscheduler(thread, policy, &raw const parameters) } {
+            -1 => Err(last_error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn last_error() -> Errno {
+        Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::PERM)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a worker that does `work` as long as it is true, and looks after it.
+    fn with_worker(work: impl Fn(&Yielding, &Watch) -> bool + Send + Sync, test: impl FnOnce(&Yielding)) {
+        let (yielding, watch, end) = (Yielding::default(), Watch::new().unwrap(), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| watch.work(|| vec![&yielding], || end.load(Ordering::Relaxed)));
+            scope.spawn(|| {
+                yielding.begin();
+                while work(&yielding, &watch) && !end.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            test(&yielding);
+            end.store(true, Ordering::Relaxed);
+            watch.wake();
+        });
+    }
+
+    fn wait_until(what: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !what() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "it did not come to that");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn policy_of(yielding: &Yielding) -> Result<i32, rustix::io::Errno> {
+        policy(yielding.thread.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_worker_yields_while_requests_come_fast_and_no_longer() {
+        let is_busy = AtomicBool::new(true);
+        let work = |yielding: &Yielding, watch: &Watch| {
+            if is_busy.load(Ordering::Relaxed) {
+                yielding.serve(watch);
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
+            true
+        };
+        with_worker(work, |yielding| {
+            let trial = || set_policy(0, YIELDING).and_then(|()| set_policy(0, ORDINARY));
+            if thread::scope(|scope| scope.spawn(trial).join().unwrap()).is_err() {
+                return; // This user's threads may not come back, so they never go.
+            }
+            wait_until(|| policy_of(yielding) == Ok(YIELDING));
+            is_busy.store(false, Ordering::Relaxed);
+            wait_until(|| policy_of(yielding) == Ok(ORDINARY));
+            is_busy.store(true, Ordering::Relaxed);
+            wait_until(|| policy_of(yielding) == Ok(YIELDING));
+        });
+    }
+
+    #[test]
+    fn a_worker_that_could_not_run_does_not_yield_again_soon() {
+        let yielding = Yielding::default();
+        yielding.begin();
+        lock(&yielding.state).is_yielding = true;
+        // This thread runs, and serves nothing.
+        assert!(!yielding.look());
+        let state = lock(&yielding.state);
+        assert!(!state.is_yielding && state.not_before.is_some_and(|moment| moment > Instant::now()));
+    }
+}
