@@ -104,7 +104,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         let partition = self.partition(token.node, log);
         // A single replica has applied all that has completed.
         if self.nodes() > 1 {
-            partition.catch_up(partition.log().completed_tail());
+            partition.catch_up(partition.log().tail());
         }
         // SAFETY: the token is of this instance, so its seat for this log is of this partition.
         unsafe { partition.read(&mut seats[log.0], read) }
@@ -145,10 +145,10 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
                 seen.lock().unwrap_or_else(PoisonError::into_inner)[node.0] = Some(observed);
             }
         });
-        self.submit(log, Logged::Observation(observation), 0, token);
+        self.submit(log, Logged::Observation(observation), token);
         for replica in &self.replicas {
             let partition = &replica.partitions[log.0];
-            partition.catch_up(partition.log().completed_tail());
+            partition.catch_up(partition.log().tail());
         }
         let seen = mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         seen.into_iter().map(|observed| observed.expect("every replica has passed it")).collect()
@@ -185,12 +185,12 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         self.replicas[0].partitions.len()
     }
 
-    fn submit(&self, log: LogId, logged: Logged<D>, payload_bytes: usize, token: &Token<D, M>) -> Answer<D> {
+    fn submit(&self, log: LogId, logged: Logged<D>, token: &Token<D, M>) -> Answer<D> {
         let mut seats = self.seats(token);
         let partition = self.partition(token.node, log);
         let help_all = || self.replicas.iter().for_each(|replica| replica.partitions[log.0].help());
         // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.submit(&mut seats[log.0], logged, payload_bytes, help_all) }
+        unsafe { partition.submit(&mut seats[log.0], logged, help_all) }
     }
 
     fn partition(&self, node: NodeId, log: LogId) -> &Partition<D> {
@@ -225,8 +225,7 @@ impl<D: Dispatch, M: LogMapper<D::WriteOperation>> NodeReplicated<D, M> {
     /// If the mapper names a log that does not exist, or the token is of another instance or in use.
     pub fn execute_mut(&self, operation: D::WriteOperation, token: &Token<D, M>) -> D::Response {
         let log = self.log_of(&operation);
-        let payload_bytes = D::payload_bytes(&operation);
-        let answer = self.submit(log, Logged::Operation(operation), payload_bytes, token);
+        let answer = self.submit(log, Logged::Operation(operation), token);
         answer.expect("an operation is answered with a response")
     }
 
