@@ -87,8 +87,10 @@ pub(crate) type Answer<D> = Option<<D as Dispatch>::Response>;
 
 type ThreadSlot<D> = CachePadded<Slot<Logged<D>, Answer<D>>>;
 
-/// A thread's place in one partition.
+/// A thread's place in one partition. The thread leaves when it is dropped.
 pub(crate) struct Seat<D: Dispatch> {
+    partition: Arc<Partition<D>>,
+    /// Registered with the partition's lock.
     reader: Reader,
     slot: Arc<ThreadSlot<D>>,
 }
@@ -97,7 +99,7 @@ pub(crate) struct Seat<D: Dispatch> {
 pub(crate) struct Replica<D: Dispatch> {
     pub(crate) node: NodeId,
     /// By log.
-    pub(crate) partitions: Box<[Partition<D>]>,
+    pub(crate) partitions: Box<[Arc<Partition<D>>]>,
     threads: Counter,
 }
 
@@ -141,17 +143,17 @@ impl Drop for FailStop {
 
 impl<D: Dispatch> Replica<D> {
     pub(crate) fn new(node: NodeId, partitions: impl Iterator<Item = Partition<D>>) -> Self {
-        Self { node, partitions: partitions.collect(), threads: Counter::new(0) }
+        Self { node, partitions: partitions.map(Arc::new).collect(), threads: Counter::new(0) }
     }
 
     /// Gives a thread its seat in each partition.
     pub(crate) fn join(&self) -> Box<[Seat<D>]> {
         self.threads.fetch_add(1, Relaxed);
-        self.partitions.iter().map(Partition::join).collect()
+        self.partitions.iter().map(Seat::new).collect()
     }
 
-    pub(crate) fn leave(&self, seats: &[Seat<D>]) {
-        self.partitions.iter().zip(seats).for_each(|(partition, seat)| partition.leave(seat));
+    /// Counts a thread off whose seats are dropped.
+    pub(crate) fn leave(&self) {
         self.threads.fetch_sub(1, Relaxed);
     }
 
@@ -159,8 +161,62 @@ impl<D: Dispatch> Replica<D> {
         ReplicaStatistics {
             node: self.node,
             threads: self.threads.load(Relaxed) as usize,
-            partitions: self.partitions.iter().map(Partition::statistics).collect(),
+            partitions: self.partitions.iter().map(|partition| partition.statistics()).collect(),
         }
+    }
+}
+
+impl<D: Dispatch> Seat<D> {
+    fn new(partition: &Arc<Partition<D>>) -> Self {
+        let slot = Arc::new(CachePadded::new(Slot::new()));
+        let mut update = partition.lock.update();
+        update.state().slots.push(Arc::clone(&slot));
+        Self { partition: Arc::clone(partition), reader: update.register(), slot }
+    }
+
+    /// Runs `f` on the structure, once everything is applied that is in the log now.
+    pub(crate) fn read<R>(&mut self, f: impl FnOnce(&D) -> R) -> R {
+        // A single replica has applied all that has completed.
+        if !self.partition.log.is_followed_by_one() {
+            self.partition.catch_up();
+        }
+        self.peek(f)
+    }
+
+    /// Runs `f` on the structure as it is here.
+    pub(crate) fn peek<R>(&mut self, f: impl FnOnce(&D) -> R) -> R {
+        // SAFETY: the reader is registered with this lock.
+        unsafe { self.partition.lock.read(&mut self.reader, f) }
+    }
+
+    /// Has a request combined, by this thread or another, and returns its answer. `help` is called
+    /// when the log is full, and helps all replicas.
+    // Out of line: a caller who mostly reads keeps its registers.
+    #[inline(never)]
+    pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
+        let Self { partition, slot, .. } = self;
+        // SAFETY: `&mut self` makes this thread the slot's owner, and the answer is taken below.
+        unsafe { slot.post(request) };
+        let mut backoff = Backoff::default();
+        while let Some(mut update) = partition.lock.update_unless(|| !slot.is_posted()) {
+            partition.combine(&mut update);
+            drop(update);
+            if !slot.is_posted() {
+                break;
+            }
+            help();
+            backoff.wait();
+        }
+        // SAFETY: as above; and the loop ends when it is answered.
+        unsafe { slot.take_answer() }.expect("what was posted and is no longer has an answer")
+    }
+}
+
+impl<D: Dispatch> Drop for Seat<D> {
+    fn drop(&mut self) {
+        let mut update = self.partition.lock.update();
+        update.unregister(&self.reader);
+        update.state().slots.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
     }
 }
 
@@ -179,62 +235,19 @@ impl<D: Dispatch> Partition<D> {
         self.log.local_tail(self.node)
     }
 
-    fn join(&self) -> Seat<D> {
-        let slot = Arc::new(CachePadded::new(Slot::new()));
-        let mut update = self.lock.update();
-        update.state().slots.push(Arc::clone(&slot));
-        Seat { reader: update.register(), slot }
-    }
-
-    fn leave(&self, seat: &Seat<D>) {
-        let mut update = self.lock.update();
-        update.unregister(&seat.reader);
-        update.state().slots.retain(|slot| !Arc::ptr_eq(slot, &seat.slot));
-    }
-
-    /// Runs `f` on the structure as it is here. For a linearizable read, catch up with the log's tail
-    /// first.
-    ///
-    /// # Safety
-    ///
-    /// `seat` has joined this partition.
-    pub(crate) unsafe fn read<R>(&self, seat: &mut Seat<D>, f: impl FnOnce(&D) -> R) -> R {
-        // SAFETY: `join` has registered the reader with this lock.
-        unsafe { self.lock.read(&mut seat.reader, f) }
-    }
-
-    /// Applies at least every entry before `position`, which is not after the tail.
-    pub(crate) fn catch_up(&self, position: u64) {
-        let done = || self.local_tail() >= position;
-        if !done() {
-            if let Some(mut update) = self.lock.update_unless(done) {
-                self.apply(&mut update);
-            }
+    /// Applies at least everything that is in the log now.
+    pub(crate) fn catch_up(&self) {
+        let tail = self.log.tail();
+        if self.local_tail() < tail {
+            self.catch_up_with(tail);
         }
     }
 
-    /// Has a request combined, by this thread or another, and returns its answer. `help` is called
-    /// when the log is full, and helps all replicas.
-    ///
-    /// # Safety
-    ///
-    /// `seat` has joined this partition.
-    pub(crate) unsafe fn submit(&self, seat: &mut Seat<D>, logged: Logged<D>, help: impl Fn()) -> Answer<D> {
-        let slot = &seat.slot;
-        // SAFETY: `&mut Seat` makes this thread the slot's owner, and the answer is taken below.
-        unsafe { slot.post(logged) };
-        let mut backoff = Backoff::default();
-        while let Some(mut update) = self.lock.update_unless(|| !slot.is_posted()) {
-            self.combine(&mut update);
-            drop(update);
-            if !slot.is_posted() {
-                break;
-            }
-            help();
-            backoff.wait();
+    #[cold]
+    fn catch_up_with(&self, position: u64) {
+        if let Some(mut update) = self.lock.update_unless(|| self.local_tail() >= position) {
+            self.apply(&mut update);
         }
-        // SAFETY: as above; and the loop ends when it is answered.
-        unsafe { slot.take_answer() }.expect("what was posted and is no longer has an answer")
     }
 
     /// Appends what is requested, as far as the log has room; applies and answers all that is

@@ -100,14 +100,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     ///
     /// If there is no such log, or the token is of another instance or in use.
     pub fn execute_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
-        let mut seats = self.seats(token);
-        let partition = self.partition(token.node, log);
-        // A single replica has applied all that has completed.
-        if self.nodes() > 1 {
-            partition.catch_up(partition.log().tail());
-        }
-        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.read(&mut seats[log.0], read) }
+        self.seat(log, token).read(read)
     }
 
     /// Reads what `log` changes as it is on the replica of the token's node, which may be behind: for those who
@@ -117,10 +110,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     ///
     /// As [`execute_on`](Self::execute_on).
     pub fn peek_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
-        let mut seats = self.seats(token);
-        let partition = self.partition(token.node, log);
-        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.read(&mut seats[log.0], read) }
+        self.seat(log, token).peek(read)
     }
 
     /// Runs `f` on every replica at one and the same position of `log`, and returns what it gave, by
@@ -147,8 +137,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         });
         self.submit(log, Logged::Observation(observation), token);
         for replica in &self.replicas {
-            let partition = &replica.partitions[log.0];
-            partition.catch_up(partition.log().tail());
+            replica.partitions[log.0].catch_up();
         }
         let seen = mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         seen.into_iter().map(|observed| observed.expect("every replica has passed it")).collect()
@@ -162,7 +151,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     pub fn sync(&self, token: &Token<D, M>) {
         drop(self.seats(token));
         for partition in &self.replicas[token.node.0].partitions {
-            partition.catch_up(partition.log().tail());
+            partition.catch_up();
         }
     }
 
@@ -186,16 +175,14 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     }
 
     fn submit(&self, log: LogId, logged: Logged<D>, token: &Token<D, M>) -> Answer<D> {
-        let mut seats = self.seats(token);
-        let partition = self.partition(token.node, log);
         let help_all = || self.replicas.iter().for_each(|replica| replica.partitions[log.0].help());
-        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.submit(&mut seats[log.0], logged, help_all) }
+        self.seat(log, token).submit(logged, help_all)
     }
 
-    fn partition(&self, node: NodeId, log: LogId) -> &Partition<D> {
-        let partitions = &self.replicas[node.0].partitions;
-        partitions.get(log.0).unwrap_or_else(|| panic!("there is no log {}", log.0))
+    fn seat<'a>(&self, log: LogId, token: &'a Token<D, M>) -> RefMut<'a, Seat<D>> {
+        RefMut::map(self.seats(token), |seats| {
+            seats.get_mut(log.0).unwrap_or_else(|| panic!("there is no log {}", log.0))
+        })
     }
 
     fn seats<'a>(&self, token: &'a Token<D, M>) -> RefMut<'a, Box<[Seat<D>]>> {
@@ -249,7 +236,7 @@ impl<D: Dispatch, M> Token<D, M> {
 
 impl<D: Dispatch, M> Drop for Token<D, M> {
     fn drop(&mut self) {
-        self.instance.replicas[self.node.0].leave(self.seats.get_mut());
+        self.instance.replicas[self.node.0].leave();
     }
 }
 
