@@ -188,15 +188,21 @@ impl<T: Entry> Log<T> {
     }
 
     pub(crate) fn statistics(&self) -> LogStatistics {
-        // What was dropped is read first, and so is never more than what was appended.
-        let dropped = self.payload_dropped.load(Ordering::Acquire);
-        // So is what was applied, and is never after the tail.
+        // Both are of one moment if nothing was dropped in between.
+        let payload_bytes = loop {
+            let dropped = self.payload_dropped.load(Ordering::Acquire);
+            let appended = self.end.payload_appended.load(Ordering::Acquire);
+            if self.payload_dropped.load(Ordering::Relaxed) == dropped {
+                break appended.saturating_sub(dropped) as usize;
+            }
+        };
+        // What was applied is read first, and so is never after the tail.
         let completed_tail = self.local_tails.iter().map(|tail| tail.load(Ordering::Acquire)).max().unwrap_or_default();
         LogStatistics {
             entries: self.places.len(),
             tail: LogPosition(self.tail()),
             completed_tail: LogPosition(completed_tail),
-            payload_bytes: (self.end.payload_appended.load(Ordering::Acquire) - dropped) as usize,
+            payload_bytes,
         }
     }
 }

@@ -191,12 +191,19 @@ impl<D: Dispatch> Seat<D> {
 
     /// Has a request combined, by this thread or another, and returns its answer. `help` is called
     /// when the log is full, and helps all replicas.
-    // Out of line: a caller who mostly reads keeps its registers.
-    #[inline(never)]
     pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
-        let Self { partition, slot, .. } = self;
         // SAFETY: `&mut self` makes this thread the slot's owner, and the answer is taken below.
-        unsafe { slot.post(request) };
+        unsafe { self.slot.post(request) };
+        self.have_combined(help);
+        // SAFETY: as above; it is answered.
+        unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
+    }
+
+    /// Waits until what is posted is answered.
+    // Out of line, so that a caller that mostly reads keeps its registers.
+    #[inline(never)]
+    fn have_combined(&self, help: impl Fn()) {
+        let Self { partition, slot, .. } = self;
         let mut backoff = Backoff::default();
         while let Some(mut update) = partition.lock.update_unless(|| !slot.is_posted()) {
             partition.combine(&mut update);
@@ -207,8 +214,6 @@ impl<D: Dispatch> Seat<D> {
             help();
             backoff.wait();
         }
-        // SAFETY: as above; and the loop ends when it is answered.
-        unsafe { slot.take_answer() }.expect("what was posted and is no longer has an answer")
     }
 }
 
