@@ -46,17 +46,18 @@ pub(crate) struct Log<T> {
     /// By replica: every entry before it has been applied there. Stored by one thread at a time.
     local_tails: Box<[CachePadded<AtomicU64>]>,
     payload_bound: u64,
+    /// Where the next entry goes. Stored by the appender, after the entries before it are written. Apart from what
+    /// else an appender writes, as every read looks at it.
+    tail: CachePadded<AtomicU64>,
     end: CachePadded<End>,
     /// Bytes ever dropped.
     payload_dropped: CachePadded<AtomicU64>,
 }
 
-/// What an appender works with: together, as its cache line comes from another node's appender.
+/// What only appenders work with: together, as its cache line comes from another node's appender.
 struct End {
     /// Set while somebody appends.
     appending: AtomicBool,
-    /// Where the next entry goes. Stored while appending, after the entries before it are written.
-    tail: AtomicU64,
     /// Every position before it may be written: all replicas have passed what was there. An old value
     /// says less than is true. Used while appending.
     room: AtomicU64,
@@ -92,9 +93,9 @@ impl<T: Entry> Log<T> {
             places: (0..entries).map(|_| place()).collect(),
             local_tails: (0..replicas).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
             payload_bound: payload_bound as u64,
+            tail: CachePadded::new(AtomicU64::new(0)),
             end: CachePadded::new(End {
                 appending: AtomicBool::new(false),
-                tail: AtomicU64::new(0),
                 room: AtomicU64::new(entries as u64),
                 next_payload: AtomicU64::new(NOBODY),
                 payload_appended: AtomicU64::new(0),
@@ -107,7 +108,7 @@ impl<T: Entry> Log<T> {
     pub(crate) fn appender(&self, node: NodeId) -> Option<Appender<'_, T>> {
         // Acquire: what the appender before has done comes before what this one does.
         self.end.appending.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        Some(Appender { log: self, node: node.0 as u64, tail: self.end.tail.load(Ordering::Relaxed) })
+        Some(Appender { log: self, node: node.0 as u64, tail: self.tail.load(Ordering::Relaxed) })
     }
 
     /// Whether there is only one replica.
@@ -117,8 +118,8 @@ impl<T: Entry> Log<T> {
 
     /// Counts operations that the only replica there is has applied without the log.
     pub(crate) fn pass(&self, operations: u64) {
-        let position = self.end.tail.load(Ordering::Relaxed) + operations;
-        self.end.tail.store(position, Ordering::Release);
+        let position = self.tail.load(Ordering::Relaxed) + operations;
+        self.tail.store(position, Ordering::Release);
         self.local_tails[0].store(position, Ordering::Release);
     }
 
@@ -134,7 +135,7 @@ impl<T: Entry> Log<T> {
     /// Where the next entry will go. A read that begins now must have seen every entry before: among them are
     /// all that have completed.
     pub(crate) fn tail(&self) -> u64 {
-        self.end.tail.load(Ordering::Acquire)
+        self.tail.load(Ordering::Acquire)
     }
 
     /// Every entry before it has been applied by the replica.
@@ -257,9 +258,8 @@ impl<T: Entry> Appender<'_, T> {
 
 impl<T> Drop for Appender<'_, T> {
     fn drop(&mut self) {
-        let end = &self.log.end;
         // Release: whoever finds the tail finds the entries before it.
-        end.tail.store(self.tail, Ordering::Release);
-        end.appending.store(false, Ordering::Release);
+        self.log.tail.store(self.tail, Ordering::Release);
+        self.log.end.appending.store(false, Ordering::Release);
     }
 }

@@ -272,10 +272,10 @@ fn a_full_log_is_emptied_for_an_idle_node() {
     });
 }
 
-#[test]
-fn two_nodes_fill_a_log_of_one_entry() {
-    model(5, || {
-        let instance = histories(2, 1);
+/// What two nodes append at the same time is in the same order on both.
+fn two_nodes_append(log_entries: usize) {
+    model(5, move || {
+        let instance = histories(2, log_entries);
         let other = client(&instance, 1, |instance, token| {
             instance.execute_mut(1, token);
         });
@@ -286,4 +286,14 @@ fn two_nodes_fill_a_log_of_one_entry() {
         assert_eq!(seen[0].len(), 2);
         assert_eq!(seen[0], seen[1]);
     });
+}
+
+#[test]
+fn two_nodes_append_beside_each_other() {
+    two_nodes_append(4);
+}
+
+#[test]
+fn two_nodes_fill_a_log_of_one_entry() {
+    two_nodes_append(1);
 }
