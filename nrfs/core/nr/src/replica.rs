@@ -23,9 +23,9 @@
 //! # Helping
 //!
 //! A combiner that finds the log full leaves the rest of the requests to the next combiner of the
-//! partition, which begins with them, lets go of the lock, and brings up to date every replica that is behind and whose lock
-//! is free. A replica whose lock is taken has somebody who brings it up to date. Nobody ever holds
-//! two combiner locks, so nobody waits in a circle.
+//! partition, which begins with them; lets go of the lock; and brings up to date every replica that is
+//! behind and whose lock is free. A replica whose lock is taken has somebody who brings it up to date.
+//! Nobody ever holds two combiner locks, so nobody waits in a circle.
 
 use std::{
     mem,
@@ -130,13 +130,13 @@ struct Counters {
     full: Counter,
 }
 
-/// Ends the process if it is dropped by a panic: half an operation applied, on one replica of many,
-/// is a state that nobody may see.
+/// Ends the process if it is dropped by a panic: half a batch appended, or half an operation applied, on one
+/// replica of many, is a state that nobody may see.
 struct FailStop;
 
 impl Drop for FailStop {
     fn drop(&mut self) {
-        eprintln!("nr: panic while an operation was applied to a replica; the process ends here");
+        eprintln!("nr: panic while an operation was appended or applied; the process ends here");
         process::abort();
     }
 }
@@ -274,6 +274,7 @@ impl<D: Dispatch> Partition<D> {
                 backoff.wait();
             }
         };
+        let fail_stop = FailStop;
         let Combiner { slots, requested, own } = update.state();
         own.start = appender.tail();
         for slot in requested.iter().map(|&index| &slots[index]) {
@@ -284,6 +285,7 @@ impl<D: Dispatch> Partition<D> {
         }
         own.end = appender.tail();
         drop(appender);
+        mem::forget(fail_stop);
         let appended = (own.end - own.start) as usize;
         let refused = requested.get(appended).copied();
         self.count(appended);
