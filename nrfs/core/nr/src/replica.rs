@@ -13,10 +13,11 @@
 //!
 //! # The order in which an operation completes
 //!
-//! It is appended, and so published in the log's tail; then it is applied and answered, in write mode. So
+//! It is appended, and so published in the log's tail; then it is applied and answered, in write mode; then
+//! readers are let in. To answer, and to let readers in, is a Release store after that of the tail. So
 //! whoever has the response, or has read the new state on some node, knows that any later read, on any
-//! node, finds a tail that makes it catch up with the operation. A thread that reads what it has just written
-//! waits for the other answers.
+//! node, finds a tail that makes it catch up with the operation. A thread that reads what it has just
+//! written waits for the other answers.
 //!
 //! A replica that is the only one needs no log, and its reads nothing to catch up with.
 //!
