@@ -58,6 +58,8 @@ pub(crate) struct Log<T> {
 struct End {
     /// Set while somebody appends.
     appending: AtomicBool,
+    /// The same as the log's tail, where no reader takes it away. Used while appending.
+    tail: AtomicU64,
     /// Every position before it may be written: all replicas have passed what was there. An old value
     /// says less than is true. Used while appending.
     room: AtomicU64,
@@ -96,6 +98,7 @@ impl<T: Entry> Log<T> {
             tail: CachePadded::new(AtomicU64::new(0)),
             end: CachePadded::new(End {
                 appending: AtomicBool::new(false),
+                tail: AtomicU64::new(0),
                 room: AtomicU64::new(entries as u64),
                 next_payload: AtomicU64::new(NOBODY),
                 payload_appended: AtomicU64::new(0),
@@ -108,7 +111,7 @@ impl<T: Entry> Log<T> {
     pub(crate) fn appender(&self, node: NodeId) -> Option<Appender<'_, T>> {
         // Acquire: what the appender before has done comes before what this one does.
         self.end.appending.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        Some(Appender { log: self, node: node.0 as u64, tail: self.tail.load(Ordering::Relaxed) })
+        Some(Appender { log: self, node: node.0 as u64, tail: self.end.tail.load(Ordering::Relaxed) })
     }
 
     /// Whether there is only one replica.
@@ -260,6 +263,7 @@ impl<T> Drop for Appender<'_, T> {
     fn drop(&mut self) {
         // Release: whoever finds the tail finds the entries before it.
         self.log.tail.store(self.tail, Ordering::Release);
+        self.log.end.tail.store(self.tail, Ordering::Relaxed);
         self.log.end.appending.store(false, Ordering::Release);
     }
 }
