@@ -19,8 +19,8 @@ pub trait Dispatch: Send + Sync {
     /// Applies one write operation.
     fn dispatch_mut(&mut self, operation: &Self::WriteOperation) -> Self::Response;
 
-    /// The bytes an operation holds beside its own fixed size (a buffer to be written, say).
-    /// The log is bounded in these as well as in entries.
+    /// The bytes an operation owns beside its own fixed size (a buffer to be written, say), as many
+    /// whenever it is asked. The log is bounded in these as well as in entries.
     fn payload_bytes(_operation: &Self::WriteOperation) -> usize {
         0
     }

@@ -1,8 +1,8 @@
 //! The log: a bounded circular buffer of operations, appended by combiners, applied by every replica.
 //!
-//! Bounded twice: in entries, and in the bytes of payload that entries hold. Appending is under a
-//! mutex and publishes whole batches, so there is never an entry that is reserved and not yet
-//! written, and nobody ever waits for an appender that was descheduled in between.
+//! Bounded twice: in entries, and in the bytes of payload that entries hold. There is one appender at a
+//! time, and it publishes whole batches: so there is never an entry that is reserved and not yet written,
+//! and nobody who applies the log ever waits for an appender that was descheduled in between.
 //!
 //! Each replica says how far it has applied the log; an entry that all have passed may be overwritten. So
 //! a replica that stands still fills the log, and then it has to be helped (see
@@ -11,25 +11,21 @@
 //! that replicas only read what another wrote: a cache line that is written on both sides costs a
 //! transfer more.
 
-use std::collections::VecDeque;
-
 use crossbeam_utils::CachePadded;
 
 use crate::{
     LogPosition, LogStatistics, NodeId,
-    sync::{AtomicU32, AtomicU64, Mutex, Ordering, UnsafeCell, try_lock},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell},
 };
 
 /// An operation on its way to all replicas.
-pub(crate) struct Entry<T> {
-    /// Whose combiner appended it, and so owes it a response.
-    pub(crate) origin: NodeId,
-    /// What it counts against the log's bound on payload.
-    pub(crate) payload_bytes: usize,
-    /// Whether it is to be dropped as soon as all replicas have applied it: where it owns something, or
-    /// has a payload.
-    pub(crate) drop_at_once: bool,
-    pub(crate) operation: T,
+pub(crate) trait Entry {
+    /// Whether dropping it gives something back: it is then dropped as soon as all replicas have applied it.
+    /// Always the same of one entry.
+    fn owns_something(&self) -> bool;
+
+    /// What an entry that owns something counts against the log's bound on payload.
+    fn payload_bytes(&self) -> usize;
 }
 
 /// No node, where an atomic holds one.
@@ -39,9 +35,9 @@ const NOBODY: u64 = u64::MAX;
 /// from each other.
 #[repr(align(64))]
 struct Place<T> {
-    /// How many replicas have still to apply the entry, if it is to be dropped at once.
+    /// How many replicas have still to apply the entry, if it owns something.
     remaining: AtomicU32,
-    entry: UnsafeCell<Option<Entry<T>>>,
+    entry: UnsafeCell<Option<T>>,
 }
 
 /// See the module's page.
@@ -50,27 +46,36 @@ pub(crate) struct Log<T> {
     /// By replica: every entry before it has been applied there. Stored by one thread at a time.
     local_tails: Box<[CachePadded<AtomicU64>]>,
     payload_bound: u64,
+    /// Where the next entry goes. Stored by the appender, after the entries before it are written. Apart from what
+    /// else an appender writes, as every read looks at it.
+    tail: CachePadded<AtomicU64>,
     end: CachePadded<End>,
-    /// Every entry before it has been applied by some replica: what a read must have seen.
-    completed_tail: CachePadded<AtomicU64>,
     /// Bytes ever dropped.
     payload_dropped: CachePadded<AtomicU64>,
 }
 
-/// What an appender works with: together, as its cache line comes from another node's appender.
+/// What only appenders work with: together, as its cache line comes from another node's appender.
 struct End {
-    /// Held to append.
-    appending: Mutex<()>,
-    /// Every position before it may be written: all replicas have passed what was there. An old value
-    /// says less than is true. Used under `appending`.
-    room: AtomicU64,
-    /// Where the next entry goes. Stored under `appending`, after the entries before it are written.
+    /// Set while somebody appends.
+    appending: AtomicBool,
+    /// The same as the log's tail, where no reader takes it away. Used while appending.
     tail: AtomicU64,
+    /// Every position before it may be written: all replicas have passed what was there. An old value
+    /// says less than is true. Used while appending.
+    room: AtomicU64,
     /// The node that found no room for a payload; that one goes next, or else small payloads could
-    /// keep out a large one for ever. [`NOBODY`] if there is none. Used under `appending`.
+    /// keep out a large one for ever. [`NOBODY`] if there is none. Used while appending.
     next_payload: AtomicU64,
-    /// Bytes ever appended; stored under `appending`.
+    /// Bytes ever appended; stored while appending.
     payload_appended: AtomicU64,
+}
+
+/// The one who appends to a log. What it has appended is published when it is dropped.
+pub(crate) struct Appender<'a, T> {
+    log: &'a Log<T>,
+    node: u64,
+    /// Where the next entry goes.
+    tail: u64,
 }
 
 // SAFETY: entries are moved in by one thread, read by several, and dropped by any. There is one
@@ -79,7 +84,7 @@ unsafe impl<T: Send + Sync> Sync for Log<T> {}
 // SAFETY: owning the log is owning its entries.
 unsafe impl<T: Send> Send for Log<T> {}
 
-impl<T> Log<T> {
+impl<T: Entry> Log<T> {
     /// A log that `replicas` replicas follow from its beginning. `entries` is a power of two. A single
     /// replica [passes](Self::pass) operations, and there is no place to keep any.
     pub(crate) fn new(replicas: usize, entries: usize, payload_bound: usize) -> Self {
@@ -90,58 +95,23 @@ impl<T> Log<T> {
             places: (0..entries).map(|_| place()).collect(),
             local_tails: (0..replicas).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
             payload_bound: payload_bound as u64,
+            tail: CachePadded::new(AtomicU64::new(0)),
             end: CachePadded::new(End {
-                appending: Mutex::new(()),
-                room: AtomicU64::new(entries as u64),
+                appending: AtomicBool::new(false),
                 tail: AtomicU64::new(0),
+                room: AtomicU64::new(entries as u64),
                 next_payload: AtomicU64::new(NOBODY),
                 payload_appended: AtomicU64::new(0),
             }),
-            completed_tail: CachePadded::new(AtomicU64::new(0)),
             payload_dropped: CachePadded::new(AtomicU64::new(0)),
         }
     }
 
-    /// Moves entries from the front of `batch` into the log, in order, until there is no more room; or
-    /// moves none and returns false, if another node's combiner is appending now. The caller who finds
-    /// some left over helps other replicas, and comes back.
-    pub(crate) fn append(&self, appender: NodeId, batch: &mut VecDeque<Entry<T>>) -> bool {
-        let Some(_appending) = try_lock(&self.end.appending) else { return false };
-        let node = appender.0 as u64;
-        let next = self.end.next_payload.load(Ordering::Relaxed);
-        let others_turn = next != NOBODY && next != node;
-        let start = self.end.tail.load(Ordering::Relaxed);
-        let mut tail = start;
-        let mut refused = false;
-        while let Some(entry) = batch.front() {
-            if tail == self.end.room.load(Ordering::Relaxed) && tail == self.look_for_room() {
-                break;
-            }
-            refused = entry.payload_bytes != 0 && (others_turn || !self.admits(entry.payload_bytes));
-            if refused {
-                break;
-            }
-            let drop_at_once = entry.drop_at_once;
-            let entry = batch.pop_front();
-            let place = self.place(tail);
-            // SAFETY: all replicas have passed what was there, and the place is at or after the tail, so
-            // no replica looks at it until the tail is stored below. `appending` is held, so there is
-            // one appender.
-            place.entry.with_mut(|cell| unsafe { *cell = entry });
-            if drop_at_once {
-                place.remaining.store(self.local_tails.len() as u32, Ordering::Relaxed);
-            }
-            tail += 1;
-        }
-        if tail != start {
-            self.end.tail.store(tail, Ordering::Release);
-        }
-        if refused && next == NOBODY {
-            self.end.next_payload.store(node, Ordering::Relaxed);
-        } else if batch.is_empty() && next == node {
-            self.end.next_payload.store(NOBODY, Ordering::Relaxed);
-        }
-        true
+    /// Lets a node's combiner append, unless another node's does.
+    pub(crate) fn appender(&self, node: NodeId) -> Option<Appender<'_, T>> {
+        // Acquire: what the appender before has done comes before what this one does.
+        self.end.appending.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(Appender { log: self, node: node.0 as u64, tail: self.end.tail.load(Ordering::Relaxed) })
     }
 
     /// Whether there is only one replica.
@@ -151,10 +121,9 @@ impl<T> Log<T> {
 
     /// Counts operations that the only replica there is has applied without the log.
     pub(crate) fn pass(&self, operations: u64) {
-        let position = self.end.tail.load(Ordering::Relaxed) + operations;
-        for tail in [&self.end.tail, &self.local_tails[0], &self.completed_tail] {
-            tail.store(position, Ordering::Release);
-        }
+        let position = self.tail.load(Ordering::Relaxed) + operations;
+        self.tail.store(position, Ordering::Release);
+        self.local_tails[0].store(position, Ordering::Release);
     }
 
     /// The position up to which there is room, now.
@@ -166,26 +135,10 @@ impl<T> Log<T> {
         room
     }
 
-    /// Whether the payload has room; if so it is counted. A payload above the bound goes alone.
-    fn admits(&self, bytes: usize) -> bool {
-        // Relaxed: mere counting. An old value of what was dropped errs on the side of waiting.
-        let appended = self.end.payload_appended.load(Ordering::Relaxed);
-        let in_flight = appended - self.payload_dropped.load(Ordering::Relaxed);
-        let admitted = in_flight == 0 || in_flight + bytes as u64 <= self.payload_bound;
-        if admitted {
-            self.end.payload_appended.store(appended + bytes as u64, Ordering::Relaxed);
-        }
-        admitted
-    }
-
-    /// Where the next entry will go.
+    /// Where the next entry will go. A read that begins now must have seen every entry before: among them are
+    /// all that have completed.
     pub(crate) fn tail(&self) -> u64 {
-        self.end.tail.load(Ordering::Acquire)
-    }
-
-    /// The position that a read which begins now must have caught up with.
-    pub(crate) fn completed_tail(&self) -> u64 {
-        self.completed_tail.load(Ordering::Acquire)
+        self.tail.load(Ordering::Acquire)
     }
 
     /// Every entry before it has been applied by the replica.
@@ -197,32 +150,29 @@ impl<T> Log<T> {
     /// from one thread at a time, with ever higher positions.
     pub(crate) fn complete(&self, replica: NodeId, position: u64) {
         self.local_tails[replica.0].store(position, Ordering::Release);
-        if self.completed_tail.load(Ordering::Relaxed) < position {
-            self.completed_tail.fetch_max(position, Ordering::AcqRel);
-        }
     }
 
-    /// Runs `f` on the entry at `position` on behalf of one replica, and drops the entry if it is to be
-    /// dropped at once and that was the last replica to do so.
+    /// Runs `f` on the entry at `position` on behalf of one replica, and drops the entry if it owns
+    /// something and that was the last replica to do so.
     ///
     /// # Safety
     ///
     /// `position` is before the tail as read by this thread, and each replica applies each position
     /// exactly once, in order, before it completes it.
-    pub(crate) unsafe fn apply<R>(&self, position: u64, f: impl FnOnce(&Entry<T>) -> R) -> R {
+    pub(crate) unsafe fn apply<R>(&self, position: u64, f: impl FnOnce(&T) -> R) -> R {
         let place = self.place(position);
-        let (result, drop_at_once) = place.entry.with(|cell| {
+        let (result, owns_something) = place.entry.with(|cell| {
             // SAFETY: the entry was written before the tail passed it. It stays, and is only read,
             // until every replica has counted itself off below, or passed it: the caller's has not.
             let entry = unsafe { (*cell).as_ref() };
             let entry = entry.expect("an entry lives until every replica has applied it");
-            (f(entry), entry.drop_at_once)
+            (f(entry), entry.owns_something())
         });
-        if drop_at_once && self.is_last(place) {
+        if owns_something && self.is_last(place) {
             // SAFETY: all other replicas have counted themselves off, after their last use of the
             // entry; appenders stay away until this one, too, has passed it.
             let entry = place.entry.with_mut(|cell| unsafe { (*cell).take() });
-            let bytes = entry.as_ref().map_or(0, |entry| entry.payload_bytes);
+            let bytes = entry.as_ref().map_or(0, Entry::payload_bytes);
             drop(entry);
             if bytes != 0 {
                 self.payload_dropped.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -242,14 +192,78 @@ impl<T> Log<T> {
     }
 
     pub(crate) fn statistics(&self) -> LogStatistics {
-        // What was dropped is read first, and so is never more than what was appended.
-        let dropped = self.payload_dropped.load(Ordering::Acquire);
-        let completed_tail = self.completed_tail();
+        // Both are of one moment if nothing was dropped in between.
+        let payload_bytes = loop {
+            let dropped = self.payload_dropped.load(Ordering::Acquire);
+            let appended = self.end.payload_appended.load(Ordering::Acquire);
+            if self.payload_dropped.load(Ordering::Relaxed) == dropped {
+                break appended.saturating_sub(dropped) as usize;
+            }
+        };
+        // What was applied is read first, and so is never after the tail.
+        let completed_tail = self.local_tails.iter().map(|tail| tail.load(Ordering::Acquire)).max().unwrap_or_default();
         LogStatistics {
             entries: self.places.len(),
             tail: LogPosition(self.tail()),
             completed_tail: LogPosition(completed_tail),
-            payload_bytes: (self.end.payload_appended.load(Ordering::Acquire) - dropped) as usize,
+            payload_bytes,
         }
+    }
+}
+
+impl<T: Entry> Appender<'_, T> {
+    /// Where the next entry goes.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Moves an entry to the log, unless there is no room. Whoever finds none has other replicas helped, and
+    /// comes back.
+    pub(crate) fn append(&mut self, entry: &mut Option<T>) -> bool {
+        let log = self.log;
+        if self.tail == log.end.room.load(Ordering::Relaxed) && self.tail == log.look_for_room() {
+            return false;
+        }
+        let place = log.place(self.tail);
+        if let Some(owner) = entry.as_ref().filter(|entry| entry.owns_something()) {
+            let bytes = owner.payload_bytes() as u64;
+            if bytes != 0 && !self.admits(bytes) {
+                return false;
+            }
+            place.remaining.store(log.local_tails.len() as u32, Ordering::Relaxed);
+        }
+        // SAFETY: there is room, so all replicas have passed what was there, and the place is at or after the
+        // tail, so no replica looks at it until the tail is stored below; and there is one appender. What was
+        // there owns nothing, or was dropped by the last who applied it.
+        place.entry.with_mut(|cell| unsafe { cell.write(entry.take()) });
+        self.tail += 1;
+        true
+    }
+
+    /// Whether the payload has room; if so it is counted. A payload above the bound goes alone.
+    fn admits(&self, bytes: u64) -> bool {
+        let Log { end, payload_dropped, payload_bound, .. } = self.log;
+        let next = end.next_payload.load(Ordering::Relaxed);
+        if next != NOBODY && next != self.node {
+            return false;
+        }
+        // Relaxed: mere counting. An old value of what was dropped errs on the side of waiting.
+        let appended = end.payload_appended.load(Ordering::Relaxed);
+        let in_flight = appended.saturating_sub(payload_dropped.load(Ordering::Relaxed));
+        let admitted = in_flight == 0 || in_flight + bytes <= *payload_bound;
+        if admitted {
+            end.payload_appended.store(appended + bytes, Ordering::Relaxed);
+        }
+        end.next_payload.store(if admitted { NOBODY } else { self.node }, Ordering::Relaxed);
+        admitted
+    }
+}
+
+impl<T> Drop for Appender<'_, T> {
+    fn drop(&mut self) {
+        // Release: whoever finds the tail finds the entries before it.
+        self.log.tail.store(self.tail, Ordering::Release);
+        self.log.end.tail.store(self.tail, Ordering::Relaxed);
+        self.log.end.appending.store(false, Ordering::Release);
     }
 }

@@ -3,12 +3,9 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p nr --lib`
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use loom::{
@@ -38,6 +35,16 @@ struct Counted(u64, Arc<AtomicUsize>);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.1.fetch_add(1, Relaxed);
+    }
+}
+
+impl Entry for Counted {
+    fn owns_something(&self) -> bool {
+        true
+    }
+
+    fn payload_bytes(&self) -> usize {
+        1
     }
 }
 
@@ -83,7 +90,7 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         let follow = |log: &Log<Counted>, replica: usize, from: &mut u64| {
             while *from < log.tail() {
                 // SAFETY: before the tail; `from` counts the positions one by one.
-                unsafe { log.apply(*from, |entry| assert_eq!(entry.operation.0, *from)) };
+                unsafe { log.apply(*from, |entry| assert_eq!(entry.0, *from)) };
                 *from += 1;
             }
             log.complete(NodeId(replica), *from);
@@ -98,15 +105,15 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
                 }
             })
         };
-        let mut batch: VecDeque<_> = (0..ENTRIES)
-            .map(|number| {
-                let operation = Counted(number, Arc::clone(&drops));
-                Entry { origin: NodeId(0), payload_bytes: 1, drop_at_once: true, operation }
-            })
-            .collect();
+        let mut entries = (0..ENTRIES).map(|number| Counted(number, Arc::clone(&drops)));
+        let mut entry = entries.next();
         let mut applied = 0;
         while applied < ENTRIES {
-            assert!(log.append(NodeId(0), &mut batch));
+            let mut appender = log.appender(NodeId(0)).unwrap();
+            while entry.is_some() && appender.append(&mut entry) {
+                entry = entries.next();
+            }
+            drop(appender);
             follow(&log, 0, &mut applied);
             thread::yield_now();
         }
@@ -265,10 +272,10 @@ fn a_full_log_is_emptied_for_an_idle_node() {
     });
 }
 
-#[test]
-fn two_nodes_fill_a_log_of_one_entry() {
-    model(5, || {
-        let instance = histories(2, 1);
+/// What two nodes append at the same time is in the same order on both.
+fn two_nodes_append(log_entries: usize) {
+    model(5, move || {
+        let instance = histories(2, log_entries);
         let other = client(&instance, 1, |instance, token| {
             instance.execute_mut(1, token);
         });
@@ -279,4 +286,14 @@ fn two_nodes_fill_a_log_of_one_entry() {
         assert_eq!(seen[0].len(), 2);
         assert_eq!(seen[0], seen[1]);
     });
+}
+
+#[test]
+fn two_nodes_append_beside_each_other() {
+    two_nodes_append(4);
+}
+
+#[test]
+fn two_nodes_fill_a_log_of_one_entry() {
+    two_nodes_append(1);
 }

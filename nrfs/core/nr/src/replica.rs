@@ -13,24 +13,25 @@
 //!
 //! # The order in which an operation completes
 //!
-//! It is applied, the replica's local tail and then the log's completed tail are advanced, all of that in write
-//! mode; then readers are let in, and then its thread gets the response. So whoever has the response,
-//! or has read the new state on some node, knows that any later read, on any node, finds a completed
-//! tail that makes it catch up with the operation.
+//! It is appended, and so published in the log's tail; then it is applied and answered, in write mode; then
+//! readers are let in. To answer, and to let readers in, is a Release store after that of the tail. So
+//! whoever has the response, or has read the new state on some node, knows that any later read, on any
+//! node, finds a tail that makes it catch up with the operation. A thread that reads what it has just
+//! written waits for the other answers.
 //!
-//! A replica that is the only one needs no log, and answers in write mode: a thread that reads what it
-//! has just written waits for the other answers.
+//! A replica that is the only one needs no log, and its reads nothing to catch up with.
 //!
 //! # Helping
 //!
-//! A combiner that finds the log full leaves the rest of its batch to the next combiner of the
-//! partition, lets go of the lock, and brings up to date every replica that is behind and whose lock
-//! is free. A replica whose lock is taken has somebody who brings it up to date. Nobody ever holds
-//! two combiner locks, so nobody waits in a circle.
+//! A combiner that finds the log full leaves the rest of the requests to the next combiner of the
+//! partition, which begins with them; lets go of the lock; and brings up to date every replica that is
+//! behind and whose lock is free. A replica whose lock is taken has somebody who brings it up to date.
+//! Nobody ever holds two combiner locks, so nobody waits in a circle.
 
 use std::{
-    collections::VecDeque,
-    mem, process,
+    mem,
+    ops::Range,
+    process,
     sync::{
         Arc,
         atomic::{AtomicU64 as Counter, Ordering::Relaxed},
@@ -64,10 +65,18 @@ impl<D: Dispatch> Logged<D> {
             }
         }
     }
+}
 
-    /// Whether dropping it gives something back.
+impl<D: Dispatch> Entry for Logged<D> {
     fn owns_something(&self) -> bool {
         mem::needs_drop::<D::WriteOperation>() || matches!(self, Self::Observation(_))
+    }
+
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Operation(operation) => D::payload_bytes(operation),
+            Self::Observation(_) => 0,
+        }
     }
 }
 
@@ -77,10 +86,12 @@ pub(crate) type Observation<D> = Box<dyn Fn(NodeId, LogPosition, &D) + Send + Sy
 /// What a combiner answers: an operation has a response, an observation none.
 pub(crate) type Answer<D> = Option<<D as Dispatch>::Response>;
 
-type ThreadSlot<D> = CachePadded<Slot<Entry<Logged<D>>, Answer<D>>>;
+type ThreadSlot<D> = CachePadded<Slot<Logged<D>, Answer<D>>>;
 
-/// A thread's place in one partition.
+/// A thread's place in one partition. The thread leaves when it is dropped.
 pub(crate) struct Seat<D: Dispatch> {
+    partition: Arc<Partition<D>>,
+    /// Registered with the partition's lock.
     reader: Reader,
     slot: Arc<ThreadSlot<D>>,
 }
@@ -89,7 +100,7 @@ pub(crate) struct Seat<D: Dispatch> {
 pub(crate) struct Replica<D: Dispatch> {
     pub(crate) node: NodeId,
     /// By log.
-    pub(crate) partitions: Box<[Partition<D>]>,
+    pub(crate) partitions: Box<[Arc<Partition<D>>]>,
     threads: Counter,
 }
 
@@ -101,16 +112,14 @@ pub(crate) struct Partition<D: Dispatch> {
     counters: CachePadded<Counters>,
 }
 
-/// What a combiner works with, and hands on to the next.
+/// What a combiner works with.
 struct Combiner<D: Dispatch> {
-    /// Of all threads registered with the partition.
+    /// Of all threads registered with the partition, in the order of their turns.
     slots: Vec<Arc<ThreadSlot<D>>>,
-    /// What is to be appended; empty when the lock is free, unless the log is full.
-    batch: VecDeque<Entry<Logged<D>>>,
-    /// Who waits for an answer, by index into `slots`, in the order of the log and the batch.
-    unanswered: VecDeque<usize>,
-    /// Answers to the first of `unanswered`; empty when the lock is free.
-    answers: VecDeque<Answer<D>>,
+    /// Who has requested something, by index into `slots`.
+    requested: Vec<usize>,
+    /// Where the log has what the first of them have requested. It is before the local tail when the lock is free.
+    own: Range<u64>,
 }
 
 /// Written under the combiner lock, read by anybody.
@@ -122,30 +131,30 @@ struct Counters {
     full: Counter,
 }
 
-/// Ends the process if it is dropped by a panic: half an operation applied, on one replica of many,
-/// is a state that nobody may see.
+/// Ends the process if it is dropped by a panic: half a batch appended, or half an operation applied, on one
+/// replica of many, is a state that nobody may see.
 struct FailStop;
 
 impl Drop for FailStop {
     fn drop(&mut self) {
-        eprintln!("nr: panic while an operation was applied to a replica; the process ends here");
+        eprintln!("nr: panic while an operation was appended or applied; the process ends here");
         process::abort();
     }
 }
 
 impl<D: Dispatch> Replica<D> {
     pub(crate) fn new(node: NodeId, partitions: impl Iterator<Item = Partition<D>>) -> Self {
-        Self { node, partitions: partitions.collect(), threads: Counter::new(0) }
+        Self { node, partitions: partitions.map(Arc::new).collect(), threads: Counter::new(0) }
     }
 
     /// Gives a thread its seat in each partition.
     pub(crate) fn join(&self) -> Box<[Seat<D>]> {
         self.threads.fetch_add(1, Relaxed);
-        self.partitions.iter().map(Partition::join).collect()
+        self.partitions.iter().map(Seat::new).collect()
     }
 
-    pub(crate) fn leave(&self, seats: &[Seat<D>]) {
-        self.partitions.iter().zip(seats).for_each(|(partition, seat)| partition.leave(seat));
+    /// Counts a thread off whose seats are dropped.
+    pub(crate) fn leave(&self) {
         self.threads.fetch_sub(1, Relaxed);
     }
 
@@ -153,19 +162,73 @@ impl<D: Dispatch> Replica<D> {
         ReplicaStatistics {
             node: self.node,
             threads: self.threads.load(Relaxed) as usize,
-            partitions: self.partitions.iter().map(Partition::statistics).collect(),
+            partitions: self.partitions.iter().map(|partition| partition.statistics()).collect(),
         }
+    }
+}
+
+impl<D: Dispatch> Seat<D> {
+    fn new(partition: &Arc<Partition<D>>) -> Self {
+        let slot = Arc::new(CachePadded::new(Slot::new()));
+        let mut update = partition.lock.update();
+        update.state().slots.push(Arc::clone(&slot));
+        Self { partition: Arc::clone(partition), reader: update.register(), slot }
+    }
+
+    /// Runs `f` on the structure, once everything is applied that is in the log now.
+    pub(crate) fn read<R>(&mut self, f: impl FnOnce(&D) -> R) -> R {
+        // A single replica has applied all that has completed.
+        if !self.partition.log.is_followed_by_one() {
+            self.partition.catch_up();
+        }
+        self.peek(f)
+    }
+
+    /// Runs `f` on the structure as it is here.
+    pub(crate) fn peek<R>(&mut self, f: impl FnOnce(&D) -> R) -> R {
+        // SAFETY: the reader is registered with this lock.
+        unsafe { self.partition.lock.read(&mut self.reader, f) }
+    }
+
+    /// Has a request combined, by this thread or another, and returns its answer. `help` is called
+    /// when the log is full, and helps all replicas.
+    pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
+        // SAFETY: `&mut self` makes this thread the slot's owner, and the answer is taken below.
+        unsafe { self.slot.post(request) };
+        self.have_combined(help);
+        // SAFETY: as above; it is answered.
+        unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
+    }
+
+    /// Waits until what is posted is answered.
+    // Out of line, so that a caller that mostly reads keeps its registers.
+    #[inline(never)]
+    fn have_combined(&self, help: impl Fn()) {
+        let Self { partition, slot, .. } = self;
+        let mut backoff = Backoff::default();
+        while let Some(mut update) = partition.lock.update_unless(|| !slot.is_posted()) {
+            partition.combine(&mut update);
+            drop(update);
+            if !slot.is_posted() {
+                break;
+            }
+            help();
+            backoff.wait();
+        }
+    }
+}
+
+impl<D: Dispatch> Drop for Seat<D> {
+    fn drop(&mut self) {
+        let mut update = self.partition.lock.update();
+        update.unregister(&self.reader);
+        update.state().slots.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
     }
 }
 
 impl<D: Dispatch> Partition<D> {
     pub(crate) fn new(node: NodeId, log: Arc<Log<Logged<D>>>, structure: D) -> Self {
-        let combiner = Combiner {
-            slots: Vec::new(),
-            batch: VecDeque::new(),
-            unanswered: VecDeque::new(),
-            answers: VecDeque::new(),
-        };
+        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), own: 0..0 };
         Self { node, log, lock: RwLock::new(combiner, structure), counters: CachePadded::default() }
     }
 
@@ -178,73 +241,19 @@ impl<D: Dispatch> Partition<D> {
         self.log.local_tail(self.node)
     }
 
-    fn join(&self) -> Seat<D> {
-        let slot = Arc::new(CachePadded::new(Slot::new()));
-        let mut update = self.lock.update();
-        update.state().slots.push(Arc::clone(&slot));
-        Seat { reader: update.register(), slot }
-    }
-
-    fn leave(&self, seat: &Seat<D>) {
-        let mut update = self.lock.update();
-        update.unregister(&seat.reader);
-        let Combiner { slots, unanswered, .. } = update.state();
-        if let Some(left) = slots.iter().position(|slot| Arc::ptr_eq(slot, &seat.slot)) {
-            slots.remove(left);
-            unanswered.iter_mut().filter(|index| **index > left).for_each(|index| *index -= 1);
+    /// Applies at least everything that is in the log now.
+    pub(crate) fn catch_up(&self) {
+        let tail = self.log.tail();
+        if self.local_tail() < tail {
+            self.catch_up_with(tail);
         }
     }
 
-    /// Runs `f` on the structure as it is here. For a linearizable read, catch up with the log's
-    /// completed tail first.
-    ///
-    /// # Safety
-    ///
-    /// `seat` has joined this partition.
-    pub(crate) unsafe fn read<R>(&self, seat: &mut Seat<D>, f: impl FnOnce(&D) -> R) -> R {
-        // SAFETY: `join` has registered the reader with this lock.
-        unsafe { self.lock.read(&mut seat.reader, f) }
-    }
-
-    /// Applies at least every entry before `position`, which is not after the tail.
-    pub(crate) fn catch_up(&self, position: u64) {
-        let done = || self.local_tail() >= position;
-        if !done() {
-            if let Some(mut update) = self.lock.update_unless(done) {
-                self.apply(&mut update);
-            }
+    #[cold]
+    fn catch_up_with(&self, position: u64) {
+        if let Some(mut update) = self.lock.update_unless(|| self.local_tail() >= position) {
+            self.apply(&mut update);
         }
-    }
-
-    /// Has a request combined, by this thread or another, and returns its answer. `help` is called
-    /// when the log is full, and helps all replicas.
-    ///
-    /// # Safety
-    ///
-    /// `seat` has joined this partition.
-    pub(crate) unsafe fn submit(
-        &self,
-        seat: &mut Seat<D>,
-        logged: Logged<D>,
-        payload_bytes: usize,
-        help: impl Fn(),
-    ) -> Answer<D> {
-        let slot = &seat.slot;
-        let drop_at_once = payload_bytes != 0 || logged.owns_something();
-        // SAFETY: `&mut Seat` makes this thread the slot's owner, and the answer is taken below.
-        unsafe { slot.post(Entry { origin: self.node, payload_bytes, drop_at_once, operation: logged }) };
-        let mut backoff = Backoff::default();
-        while let Some(mut update) = self.lock.update_unless(|| slot.is_answered()) {
-            self.combine(&mut update);
-            drop(update);
-            if slot.is_answered() {
-                break;
-            }
-            help();
-            backoff.wait();
-        }
-        // SAFETY: as above; and the loop ends when it is answered.
-        unsafe { slot.take_answer() }
     }
 
     /// Appends what is requested, as far as the log has room; applies and answers all that is
@@ -253,27 +262,39 @@ impl<D: Dispatch> Partition<D> {
         if self.log.is_followed_by_one() {
             return self.combine_alone(update);
         }
-        let Combiner { slots, batch, unanswered, .. } = update.state();
-        for (index, slot) in slots.iter().enumerate() {
-            // SAFETY: holding the lock for update is being the combiner, and what is taken goes into
-            // the batch, whose every entry is appended, and answered, before its thread can leave.
-            if let Some(entry) = unsafe { slot.take_request() } {
-                batch.push_back(entry);
-                unanswered.push_back(index);
-            }
-        }
-        let before = batch.len();
+        let Combiner { slots, requested, .. } = update.state();
+        requested.clear();
+        requested.extend((0..slots.len()).filter(|&index| slots[index].is_posted()));
         let mut backoff = Backoff::default();
-        // While another node appends, what it appended before can be applied already.
-        while !self.log.append(self.node, &mut update.state().batch) {
+        let mut appender = loop {
+            if let Some(appender) = self.log.appender(self.node) {
+                break appender;
+            }
+            // While another node appends, what it appended before can be applied already.
             if self.apply(update) == 0 {
                 backoff.wait();
             }
+        };
+        let fail_stop = FailStop;
+        let Combiner { slots, requested, own } = update.state();
+        own.start = appender.tail();
+        for slot in requested.iter().map(|&index| &slots[index]) {
+            // SAFETY: holding the lock for update is being the combiner. What is appended is answered below.
+            if !unsafe { slot.with_request(|request| appender.append(request)) } {
+                break;
+            }
         }
-        let left = update.state().batch.len();
-        self.count(before - left);
-        add(&self.counters.full, u64::from(left != 0));
+        own.end = appender.tail();
+        drop(appender);
+        mem::forget(fail_stop);
+        let appended = (own.end - own.start) as usize;
+        let refused = requested.get(appended).copied();
+        self.count(appended);
         self.apply(update);
+        if let Some(refused) = refused {
+            add(&self.counters.full, 1);
+            update.state().slots.rotate_left(refused);
+        }
     }
 
     /// Applies and answers what is requested. Nobody else is to learn of it, so it needs no log.
@@ -282,17 +303,16 @@ impl<D: Dispatch> Partition<D> {
             let fail_stop = FailStop;
             let start = self.log.tail();
             let mut position = start;
-            for slot in &combiner.slots {
-                // SAFETY: holding the lock for update is being the combiner, and what is taken is
-                // answered at once.
-                if let Some(entry) = unsafe { slot.take_request() } {
-                    let answer = entry.operation.run(self.node, LogPosition(position), structure);
-                    position += 1;
-                    self.log.pass(1);
-                    // SAFETY: as above.
-                    unsafe { slot.answer(answer) };
-                }
+            for slot in combiner.slots.iter().filter(|slot| slot.is_posted()) {
+                let run = |request: &mut Option<Logged<D>>| {
+                    let logged = request.take().expect("what is posted is a request");
+                    logged.run(self.node, LogPosition(position), structure)
+                };
+                // SAFETY: holding the lock for update is being the combiner, and this answers each request once.
+                unsafe { slot.answer(slot.with_request(run)) };
+                position += 1;
             }
+            self.log.pass(position - start);
             mem::forget(fail_stop);
             position - start
         });
@@ -325,29 +345,22 @@ impl<D: Dispatch> Partition<D> {
         }
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
+            let Combiner { slots, requested, own } = combiner;
             for position in start..tail {
                 // SAFETY: `position` is before the tail; the local tail counts what is applied here,
                 // under this lock, so each position comes once and in order.
                 let answer = unsafe {
-                    self.log.apply(position, |entry| {
-                        let answer = entry.operation.run(self.node, LogPosition(position), structure);
-                        (entry.origin == self.node).then_some(answer)
-                    })
+                    self.log.apply(position, |logged| logged.run(self.node, LogPosition(position), structure))
                 };
-                if let Some(answer) = answer {
-                    combiner.answers.push_back(answer);
+                if own.contains(&position) {
+                    let slot = &slots[requested[(position - own.start) as usize]];
+                    // SAFETY: this combiner has taken the request from that slot, and it is answered once.
+                    unsafe { slot.answer(answer) };
                 }
             }
             mem::forget(fail_stop);
             self.log.complete(self.node, tail);
         });
-        let Combiner { slots, unanswered, answers, .. } = update.state();
-        while let Some(answer) = answers.pop_front() {
-            let index = unanswered.pop_front().expect("every answer has a request");
-            // SAFETY: this combiner, or one before it, has taken the request from that slot, and it
-            // is answered once.
-            unsafe { slots[index].answer(answer) };
-        }
         tail - start
     }
 

@@ -100,14 +100,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     ///
     /// If there is no such log, or the token is of another instance or in use.
     pub fn execute_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
-        let mut seats = self.seats(token);
-        let partition = self.partition(token.node, log);
-        // A single replica has applied all that has completed.
-        if self.nodes() > 1 {
-            partition.catch_up(partition.log().completed_tail());
-        }
-        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.read(&mut seats[log.0], read) }
+        self.seat(log, token).read(read)
     }
 
     /// Reads what `log` changes as it is on the replica of the token's node, which may be behind: for those who
@@ -117,10 +110,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     ///
     /// As [`execute_on`](Self::execute_on).
     pub fn peek_on<R>(&self, log: LogId, read: impl FnOnce(&D) -> R, token: &Token<D, M>) -> R {
-        let mut seats = self.seats(token);
-        let partition = self.partition(token.node, log);
-        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.read(&mut seats[log.0], read) }
+        self.seat(log, token).peek(read)
     }
 
     /// Runs `f` on every replica at one and the same position of `log`, and returns what it gave, by
@@ -145,10 +135,9 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
                 seen.lock().unwrap_or_else(PoisonError::into_inner)[node.0] = Some(observed);
             }
         });
-        self.submit(log, Logged::Observation(observation), 0, token);
+        self.submit(log, Logged::Observation(observation), token);
         for replica in &self.replicas {
-            let partition = &replica.partitions[log.0];
-            partition.catch_up(partition.log().completed_tail());
+            replica.partitions[log.0].catch_up();
         }
         let seen = mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         seen.into_iter().map(|observed| observed.expect("every replica has passed it")).collect()
@@ -162,7 +151,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     pub fn sync(&self, token: &Token<D, M>) {
         drop(self.seats(token));
         for partition in &self.replicas[token.node.0].partitions {
-            partition.catch_up(partition.log().tail());
+            partition.catch_up();
         }
     }
 
@@ -185,17 +174,15 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         self.replicas[0].partitions.len()
     }
 
-    fn submit(&self, log: LogId, logged: Logged<D>, payload_bytes: usize, token: &Token<D, M>) -> Answer<D> {
-        let mut seats = self.seats(token);
-        let partition = self.partition(token.node, log);
+    fn submit(&self, log: LogId, logged: Logged<D>, token: &Token<D, M>) -> Answer<D> {
         let help_all = || self.replicas.iter().for_each(|replica| replica.partitions[log.0].help());
-        // SAFETY: the token is of this instance, so its seat for this log is of this partition.
-        unsafe { partition.submit(&mut seats[log.0], logged, payload_bytes, help_all) }
+        self.seat(log, token).submit(logged, help_all)
     }
 
-    fn partition(&self, node: NodeId, log: LogId) -> &Partition<D> {
-        let partitions = &self.replicas[node.0].partitions;
-        partitions.get(log.0).unwrap_or_else(|| panic!("there is no log {}", log.0))
+    fn seat<'a>(&self, log: LogId, token: &'a Token<D, M>) -> RefMut<'a, Seat<D>> {
+        RefMut::map(self.seats(token), |seats| {
+            seats.get_mut(log.0).unwrap_or_else(|| panic!("there is no log {}", log.0))
+        })
     }
 
     fn seats<'a>(&self, token: &'a Token<D, M>) -> RefMut<'a, Box<[Seat<D>]>> {
@@ -225,8 +212,7 @@ impl<D: Dispatch, M: LogMapper<D::WriteOperation>> NodeReplicated<D, M> {
     /// If the mapper names a log that does not exist, or the token is of another instance or in use.
     pub fn execute_mut(&self, operation: D::WriteOperation, token: &Token<D, M>) -> D::Response {
         let log = self.log_of(&operation);
-        let payload_bytes = D::payload_bytes(&operation);
-        let answer = self.submit(log, Logged::Operation(operation), payload_bytes, token);
+        let answer = self.submit(log, Logged::Operation(operation), token);
         answer.expect("an operation is answered with a response")
     }
 
@@ -250,7 +236,7 @@ impl<D: Dispatch, M> Token<D, M> {
 
 impl<D: Dispatch, M> Drop for Token<D, M> {
     fn drop(&mut self) {
-        self.instance.replicas[self.node.0].leave(self.seats.get_mut());
+        self.instance.replicas[self.node.0].leave();
     }
 }
 
