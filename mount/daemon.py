@@ -29,8 +29,8 @@ from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
 from nrfs import Connection, Filesystem, __version__
 
-_PAUSE = 1.0
-"""Seconds without a request after which all memory is given back that deleted files had, and otherwise half of it."""
+_PAUSE = 5.0
+"""Memory that deleted files had is given back when it was not needed for so many seconds."""
 
 _log = logging.getLogger("nrfs")
 
@@ -191,13 +191,13 @@ class _Daemon:
         pyfuse3.terminate()
 
     async def _give_memory_back(self) -> None:
-        """Gives what requests have freed back to the system by and by, and all of it each time they pause."""
+        """Gives what requests have freed back to the system, once they have done without it for a while."""
         given_at = seen = 0
         while True:
             await trio.sleep(_PAUSE)
             before, seen = seen, sum(self._requests().values())
             if seen != before:
-                self._filesystem.release_memory(half=True)
+                self._filesystem.release_memory(surplus=True)
             elif seen != given_at:
                 self._filesystem.release_memory()
                 given_at = seen

@@ -30,6 +30,9 @@ pub(crate) const BUFFER_SIZE: usize = DATA_MAX + HEADER_ROOM;
 /// How long a worker looks for the next request before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
 
+/// How long FORGETs gather where nothing else is to be expected at the device.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// What was found at a descriptor.
 #[derive(Clone, Copy)]
 pub(crate) enum Read<'a> {
@@ -74,6 +77,7 @@ pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
     let waiting = Waiting::new(shared, number)?;
     let (mut message, mut reply) = (vec![0; BUFFER_SIZE], vec![0; DATA_MAX]);
     let mut patience = Patience::new(&shared.is_somebody_looking);
+    let mut has_forgotten = false;
     while !shared.is_ending() {
         turn = (turn + 1) % tokens.len();
         let token = &tokens[turn];
@@ -89,7 +93,12 @@ pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
                 serve(shared, number, number, message, &mut reply, token);
                 patience.renew();
             }
-            Read::Forgotten => {}
+            Read::Forgotten => has_forgotten = true,
+            // Nobody waits for a FORGET. Others are let come together, without waking us for each.
+            Read::Nothing if has_forgotten && shared.has_ring() => {
+                has_forgotten = false;
+                thread::sleep(GATHERING);
+            }
             Read::Nothing if patience.lasts() => thread::yield_now(),
             Read::Nothing => {
                 patience.end();

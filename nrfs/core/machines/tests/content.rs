@@ -185,7 +185,7 @@ fn any_change() -> impl Strategy<Value = Change> {
             Change::Allocate { range: start..start + length, mode, keep_size, grant }
         }),
         1 => Just(Change::Drop),
-        1 => any::<bool>().prop_map(|half| Change::GiveBackMemory { half }),
+        1 => any::<bool>().prop_map(|surplus| Change::GiveBackMemory { surplus }),
     ]
 }
 

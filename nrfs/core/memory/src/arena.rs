@@ -40,6 +40,8 @@ pub struct Arena {
     vacant: BTreeSet<usize>,
     /// Free pages that may hold memory, in all chunks.
     idle: usize,
+    /// The fewest that there were since the last look at them.
+    least_idle: usize,
     used: usize,
     /// Chunks that are to come in small pages. Memory that a virtual machine does not use its host may have taken
     /// back, huge page by huge page; what comes in small pages is mostly still there.
@@ -49,7 +51,7 @@ pub struct Arena {
 impl Arena {
     /// An empty arena whose memory will be on `physical`, or wherever it is first touched.
     pub fn new(physical: Option<PhysicalNode>) -> Self {
-        Self { physical, chunks: Vec::new(), vacant: BTreeSet::new(), idle: 0, used: 0, small_next: 0 }
+        Self { physical, chunks: Vec::new(), vacant: BTreeSet::new(), idle: 0, least_idle: 0, used: 0, small_next: 0 }
     }
 
     /// Pages in use.
@@ -76,6 +78,7 @@ impl Arena {
         let idle_before = chunk.idle.len();
         let page = chunk.take();
         self.idle -= idle_before - chunk.idle.len();
+        self.least_idle = self.least_idle.min(self.idle);
         self.used += 1;
         if chunk.used == PAGES_PER_CHUNK {
             self.vacant.remove(&index);
@@ -101,6 +104,12 @@ impl Arena {
         self.idle
     }
 
+    /// Gives memory of free pages back to the system as far as it was not needed since the last call.
+    pub fn give_back_surplus(&mut self) {
+        self.give_back(self.idle - self.least_idle);
+        self.least_idle = self.idle;
+    }
+
     /// Gives memory of free pages back to the system, from the upper end, until at most `keep` of them hold any.
     pub fn give_back(&mut self, keep: usize) {
         let vacant: Vec<usize> = self.vacant.iter().rev().copied().collect();
@@ -120,6 +129,7 @@ impl Arena {
             self.chunks.pop();
             self.vacant.remove(&self.chunks.len());
         }
+        self.least_idle = self.least_idle.min(self.idle);
     }
 
     fn map_chunk(&mut self, index: usize) -> Chunk {
@@ -326,6 +336,23 @@ mod tests {
             arena.give_back(0);
             assert_eq!((arena.idle(), arena.chunks.len()), (0, 0));
         }
+    }
+
+    #[test]
+    fn surplus_is_what_was_idle_all_the_time() {
+        let mut arena = Arena::new(None);
+        let take = |arena: &mut Arena, pages| (0..pages).map(|_| arena.allocate()).collect::<Vec<_>>();
+        let free = |arena: &mut Arena, pages: Vec<Page>| pages.into_iter().for_each(|page| arena.free(page));
+        let pages = take(&mut arena, 4 * PAGES_PER_CHUNK);
+        free(&mut arena, pages);
+        arena.give_back_surplus();
+        assert_eq!(arena.idle(), 4 * PAGES_PER_CHUNK);
+        let pages = take(&mut arena, 3 * PAGES_PER_CHUNK);
+        free(&mut arena, pages);
+        arena.give_back_surplus();
+        assert_eq!(arena.idle(), 3 * PAGES_PER_CHUNK);
+        arena.give_back_surplus();
+        assert_eq!(arena.idle(), 0);
     }
 
     #[test]

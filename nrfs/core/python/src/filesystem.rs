@@ -292,11 +292,11 @@ impl Filesystem {
         self.service.capacity().into()
     }
 
-    #[pyo3(signature = (*, half = false))]
-    fn release_memory(&self, py: Python<'_>, half: bool) {
+    #[pyo3(signature = (*, surplus = false))]
+    fn release_memory(&self, py: Python<'_>, surplus: bool) {
         py.detach(|| {
-            self.service.with_token(|token| self.service.give_back_memory(half, token));
-            if !half {
+            self.service.with_token(|token| self.service.give_back_memory(surplus, token));
+            if !surplus {
                 // SAFETY: it takes a flag, and may be called by any thread at any time.
                 unsafe { libmimalloc_sys::mi_collect(true) };
             }

@@ -78,8 +78,8 @@ pub enum Change {
     Drop,
     /// About no file: gives memory of what was freed, and is kept to be used again, back to the system.
     GiveBackMemory {
-        /// Half of it; otherwise all.
-        half: bool,
+        /// Only what has not been needed since the last time.
+        surplus: bool,
     },
 }
 
@@ -151,7 +151,7 @@ impl Dispatch for Content {
                 self.allocate(*ino, range, *mode, *keep_size, *grant, *time)
             }
             Change::Drop => Ok(self.drop_file(*ino)),
-            Change::GiveBackMemory { half } => Ok(self.give_back_memory(*half)),
+            Change::GiveBackMemory { surplus } => Ok(self.give_back_memory(*surplus)),
         }
     }
 
@@ -294,8 +294,11 @@ impl Content {
 
 /// What no answer depends on.
 impl Content {
-    fn give_back_memory(&mut self, half: bool) -> Changed {
-        self.arena.give_back(if half { self.arena.idle() / 2 } else { 0 });
+    fn give_back_memory(&mut self, surplus: bool) -> Changed {
+        match surplus {
+            true => self.arena.give_back_surplus(),
+            false => self.arena.give_back(0),
+        }
         Changed::default()
     }
 }
