@@ -29,7 +29,7 @@ from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
 from nrfs import Connection, Filesystem, __version__
 
-_PAUSE = 5.0
+_PAUSE = 10.0
 """Memory that deleted files had is given back when it was not needed for so many seconds."""
 
 _log = logging.getLogger("nrfs")

@@ -41,6 +41,9 @@ pub const LOGS_MAX: usize = 1024;
 /// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
 const LOG_ENTRIES: usize = 1024;
 
+/// Content under way to replicas: no more than the caches of a CPU hold, so that it is read where it was written.
+const LOG_PAYLOAD: usize = 8 << 20;
+
 /// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigurationError {
@@ -113,7 +116,7 @@ impl Filesystem {
         }
         let nodes = topology.nodes().len();
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
-        let one_log = nr::Configuration { nodes, log_entries: LOG_ENTRIES, ..nr::Configuration::default() };
+        let one_log = nr::Configuration { nodes, logs: 1, log_entries: LOG_ENTRIES, log_payload_bytes: LOG_PAYLOAD };
         let many_logs = nr::Configuration { logs, ..one_log };
         let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     /// By node: a worker there, if one is pinned there.
     followers: Box<[Option<usize>]>,
     /// Bytes written since the followers were last woken.
-    unfollowed: AtomicUsize,
+    unfollowed: AtomicU64,
     is_ending: AtomicBool,
     /// Readable once the requests have come to their end.
     ended: Wake,
@@ -136,7 +136,7 @@ impl Connection {
             inbox_is_empty: AtomicBool::new(true),
             is_somebody_looking: AtomicBool::new(false),
             followers,
-            unfollowed: AtomicUsize::new(0),
+            unfollowed: AtomicU64::new(0),
             is_ending: AtomicBool::new(false),
             ended: Wake::new()?,
         });
@@ -273,8 +273,12 @@ impl Shared {
                 Err(errno) => Err(errno.raw_os_error()),
             },
             answer => {
-                if request.opcode() == Some(Opcode::Write) {
-                    self.lead(request.size(), token);
+                match (request.opcode(), &answer) {
+                    (Some(Opcode::Write | Opcode::CopyFileRange), Ok(Answer::Count(written))) => {
+                        self.lead(u64::from(*written), token);
+                    }
+                    (Some(Opcode::CopyFileRange64), Ok(Answer::Offset(written))) => self.lead(*written, token),
+                    _ => {}
                 }
                 answer.map_err(Errno::code)
             }
@@ -288,8 +292,8 @@ impl Shared {
 
     /// Has workers of other nodes bring their replicas up to date, once there is enough to do. Otherwise whoever
     /// finds a log full would do it for them, and wait for it, though their CPUs may be idle.
-    fn lead(&self, written: usize, token: &Token) {
-        const ENOUGH: usize = 1 << 20;
+    fn lead(&self, written: u64, token: &Token) {
+        const ENOUGH: u64 = 1 << 20;
         if self.unfollowed.fetch_add(written, Ordering::Relaxed) + written < ENOUGH {
             return;
         }

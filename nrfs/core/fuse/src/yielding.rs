@@ -6,11 +6,12 @@
 //! runs at once.
 //!
 //! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
-//! come fast, and the *watch*, a thread without it, looks after it: a worker that served nothing between two looks
-//! goes back; and if that was because it could not run, it stays as it is for a while.
+//! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served nor worked between two
+//! looks goes back; and if that was because it could not run, it does not yield for a while.
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread;
@@ -21,7 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::connection::lock;
 use crate::wake::Wake;
-use scheduling::{ORDINARY, YIELDING, policy, set_policy};
+use scheduling::{ORDINARY, YIELDING, policy, run_time, set_policy};
 
 /// As many requests within [`WINDOW`] make a burst.
 const BURST: u64 = 32;
@@ -49,8 +50,8 @@ pub(crate) struct Yielding {
 #[derive(Default)]
 struct State {
     is_yielding: bool,
-    /// What the watch saw served.
-    seen: u64,
+    /// What the watch saw served, and for how long it saw the worker run.
+    seen: (u64, Duration),
     not_before: Option<Instant>,
 }
 
@@ -80,7 +81,6 @@ impl Yielding {
         let may = watch.is_on.load(Ordering::Relaxed) && state.not_before.is_none_or(|moment| Instant::now() > moment);
         if may && !state.is_yielding && policy(0) == Ok(ORDINARY) && set_policy(0, YIELDING).is_ok() {
             state.is_yielding = true;
-            state.seen = 0;
             watch.wake.signal();
         }
     }
@@ -91,12 +91,11 @@ impl Yielding {
         if !state.is_yielding {
             return false;
         }
-        let served = self.served.load(Ordering::Relaxed);
-        if served != state.seen {
-            state.seen = served;
+        let thread = self.thread.load(Ordering::Relaxed);
+        let (served, ran) = mem::replace(&mut state.seen, (self.served.load(Ordering::Relaxed), run_time(thread)));
+        if state.seen.0 != served || state.seen.1 > ran + LOOK / 4 {
             return true;
         }
-        let thread = self.thread.load(Ordering::Relaxed);
         let could_not_run = is_runnable(thread);
         // It fails where the worker is no more.
         let _ = set_policy(thread, ORDINARY);
@@ -149,6 +148,8 @@ fn is_runnable(thread: i32) -> bool {
 
 /// The calls that rustix has no name for.
 mod scheduling {
+    use std::time::Duration;
+
     use rustix::io::Errno;
 
     pub const ORDINARY: i32 = libc::SCHED_OTHER;
@@ -173,6 +174,18 @@ mod scheduling {
             -1 => Err(last_error()),
             _ => Ok(()),
         }
+    }
+
+    /// For how long a thread of this process has run; nothing, if there is none.
+    #[allow(unsafe_code, reason = "a system call that rustix lacks")]
+    pub fn run_time(thread: i32) -> Duration {
+        // What pthread_getcpuclockid(3) makes of the kernel's number of a thread.
+        const OF_A_THREAD: i32 = 6;
+        let clock = !thread << 3 | OF_A_THREAD;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes the structure, which outlives the call; an error leaves it as it is.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 
     fn last_error() -> Errno {
@@ -242,9 +255,21 @@ mod tests {
         let yielding = Yielding::default();
         yielding.begin();
         lock(&yielding.state).is_yielding = true;
-        // This thread runs, and serves nothing.
+        lock(&yielding.state).seen.1 = run_time(gettid().as_raw_nonzero().get());
+        // This thread is runnable, and as good as not run since.
         assert!(!yielding.look());
         let state = lock(&yielding.state);
         assert!(!state.is_yielding && state.not_before.is_some_and(|moment| moment > Instant::now()));
+    }
+
+    #[test]
+    fn a_worker_that_is_long_at_one_request_still_yields() {
+        let yielding = Yielding::default();
+        yielding.begin();
+        lock(&yielding.state).is_yielding = true;
+        let begin = run_time(gettid().as_raw_nonzero().get());
+        lock(&yielding.state).seen.1 = begin;
+        while run_time(gettid().as_raw_nonzero().get()) < begin + LOOK {}
+        assert!(yielding.look());
     }
 }

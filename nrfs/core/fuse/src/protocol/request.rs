@@ -72,11 +72,6 @@ impl<'a> Request<'a> {
         Ino(self.header.node)
     }
 
-    /// Bytes of names or data.
-    pub fn size(self) -> usize {
-        self.payload.len()
-    }
-
     /// The structure that the arguments begin with.
     pub fn argument<T: FromBytes + KnownLayout + Immutable>(self) -> Result<T, Errno> {
         T::read_from_prefix(self.argument).map(|(argument, _)| argument).map_err(|_| Errno::EIO)
