@@ -17,6 +17,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import import_module, metadata
@@ -32,9 +33,10 @@ from mount.failure import MountError
 from mount.options import MountOptions
 
 _CONFIGURATION = Path("/etc/fuse.conf")
+_LIMITS = Path("/etc/security/limits.conf")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 _SYS_ADMIN = 21
-_DESCRIPTORS = 18
+_DESCRIPTORS = 19
 """What a daemon has open beside what each CPU's worker has."""
 _DESCRIPTORS_OF_A_WORKER = 4
 _INIT = struct.Struct("40x5I")
@@ -279,6 +281,22 @@ def _io_uring() -> Finding:
     return Finding(State.WARNING, problem.reason, _by_root(problem.command))
 
 
+def _scheduling() -> Finding:
+    """Workers yield by a scheduling policy from which not everybody's threads come back."""
+
+    def go_and_come_back() -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(go_and_come_back).result()
+        except PermissionError:
+            text = "workers may not yield their CPUs (SCHED_IDLE), so that many requests take longer"
+            return Finding(State.WARNING, text, _by_root(f"echo '* - nice 0' >> {_LIMITS}"))
+    return Finding(State.OK, "workers can yield their CPUs")
+
+
 def _cpus() -> Finding:
     allowed, online = os.sched_getaffinity(0), machine.cpus("online")
     present, possible = machine.cpus("present"), machine.cpus("possible")
@@ -359,6 +377,7 @@ CHECKS: dict[str, Check] = {
     "allow_other": _allow_other,
     "ring": _ring,
     "io_uring": _io_uring,
+    "scheduling": _scheduling,
     "CPUs": _cpus,
     "NUMA": _nodes,
     "memory": _memory,

@@ -220,8 +220,9 @@ class Filesystem:
     def status(self) -> dict[str, Any]:
         """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
     def release_memory(self, *, surplus: bool = False) -> None:
-        """Gives memory that deleted files had, and that is kept to be used again, back to the system on every replica: all
-        of it, or of what their content had only what has not been needed since the last call.
+        """Gives memory that deleted files had, and that is kept to be used again, back to the system on every replica.
+
+        All of it; or of the memory of their content only the surplus, which was not needed since the last call.
         """
     def verify(self) -> list[dict[str, Any]]:
         """Brings every replica to the same position in each log and returns each one's digest there:

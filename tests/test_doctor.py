@@ -208,6 +208,15 @@ def test_letting_others_in_is_roots_to_permit(user: User, tmp_path: Path, permit
     assert (findings["allow_other"]["state"], findings["allow_other"]["command"]) == expected
 
 
+@pytest.mark.parametrize(("limit", "state"), [(0, "warning"), (20, "ok")])
+def test_an_ordinary_users_workers_yield_where_the_limits_let_them_come_back(
+    user: User, limit: int, state: str
+) -> None:
+    status, _, findings = examine("prlimit", f"--nice={limit}:{limit}", *user.before)
+    assert (status, findings["scheduling"]["state"]) == (0, state)
+    assert ("limits.conf" in (findings["scheduling"]["command"] or "")) == (state == "warning")
+
+
 def test_a_process_that_is_kept_from_cpus_is_told_so(mount_nrfs: Mounts) -> None:
     cpu = min(os.sched_getaffinity(0))
     status, said, findings = examine("taskset", "--cpu-list", str(cpu))
