@@ -212,7 +212,10 @@ def test_letting_others_in_is_roots_to_permit(user: User, tmp_path: Path, permit
 def test_an_ordinary_users_workers_yield_where_the_limits_let_them_come_back(
     user: User, limit: int, state: str
 ) -> None:
-    status, _, findings = examine("prlimit", f"--nice={limit}:{limit}", *user.before)
+    raised = ("prlimit", f"--nice={limit}:{limit}")
+    if subprocess.run([*raised, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("root may not raise limits here")
+    status, _, findings = examine(*raised, *user.before)
     assert (status, findings["scheduling"]["state"]) == (0, state)
     assert ("limits.conf" in (findings["scheduling"]["command"] or "")) == (state == "warning")
 
