@@ -15,7 +15,7 @@ use std::mem;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::thread::gettid;
 use rustix::time::{ClockId, clock_gettime};
@@ -35,15 +35,21 @@ const LOOK: Duration = Duration::from_millis(4);
 /// How long a worker that could not run does not yield again.
 const RESPITE: Duration = Duration::from_secs(1);
 
-/// One worker's part of it.
+/// One worker's part of it. A worker that yields may lose its CPU whatever it holds, and the watch must not wait for it:
+/// so the worker takes no lock here. It asks, and the watch does the rest.
 #[derive(Default)]
 pub(crate) struct Yielding {
     thread: AtomicI32,
     /// Requests. Stored by the worker.
     served: AtomicU64,
-    /// When the window began, in nanoseconds, and how many had been served before. Used by the worker.
+    /// When the window began, and how many had been served before. Used by the worker.
     window: AtomicU64,
     served_before: AtomicU64,
+    /// Set when the worker asks, cleared by the watch once it yields no more.
+    has_asked: AtomicBool,
+    /// When it may ask again. Stored by the watch.
+    not_before: AtomicU64,
+    /// Used by the watch.
     state: Mutex<State>,
 }
 
@@ -52,7 +58,6 @@ struct State {
     is_yielding: bool,
     /// What the watch saw served, and for how long it saw the worker run.
     seen: (u64, Duration),
-    not_before: Option<Instant>,
 }
 
 impl Yielding {
@@ -65,43 +70,53 @@ impl Yielding {
     pub fn serve(&self, watch: &Watch) {
         let served = self.served.load(Ordering::Relaxed) + 1;
         self.served.store(served, Ordering::Relaxed);
-        // A look at the clock that the kernel has read lately costs next to nothing.
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let now = now();
         if now - self.window.load(Ordering::Relaxed) > WINDOW.as_nanos() as u64 {
             self.window.store(now, Ordering::Relaxed);
             self.served_before.store(served, Ordering::Relaxed);
         } else if served == self.served_before.load(Ordering::Relaxed) + BURST {
-            self.yield_cpu(watch);
+            let may = watch.is_on.load(Ordering::Relaxed) && now >= self.not_before.load(Ordering::Relaxed);
+            if may && !self.has_asked.swap(true, Ordering::Relaxed) {
+                watch.wake.signal();
+            }
         }
     }
 
-    fn yield_cpu(&self, watch: &Watch) {
-        let mut state = lock(&self.state);
-        let may = watch.is_on.load(Ordering::Relaxed) && state.not_before.is_none_or(|moment| Instant::now() > moment);
-        if may && !state.is_yielding && policy(0) == Ok(ORDINARY) && set_policy(0, YIELDING).is_ok() {
-            state.is_yielding = true;
-            watch.wake.signal();
-        }
-    }
-
-    /// Sees to it that the worker yields no longer than it should; whether it still does.
+    /// Has the worker yield if it asks, and no longer than it should; whether it does.
     fn look(&self) -> bool {
-        let mut state = lock(&self.state);
-        if !state.is_yielding {
+        if !self.has_asked.load(Ordering::Relaxed) {
             return false;
         }
         let thread = self.thread.load(Ordering::Relaxed);
-        let (served, ran) = mem::replace(&mut state.seen, (self.served.load(Ordering::Relaxed), run_time(thread)));
-        if state.seen.0 != served || state.seen.1 > ran + LOOK / 4 {
-            return true;
+        let mut state = lock(&self.state);
+        let seen = (self.served.load(Ordering::Relaxed), run_time(thread));
+        let (served, ran) = mem::replace(&mut state.seen, seen);
+        let could_not = if state.is_yielding {
+            if state.seen.0 != served || state.seen.1 > ran + LOOK / 4 {
+                return true;
+            }
+            is_runnable(thread)
+        } else {
+            // One that has another policy already is left alone.
+            state.is_yielding = policy(thread) == Ok(ORDINARY) && set_policy(thread, YIELDING).is_ok();
+            if state.is_yielding {
+                return true;
+            }
+            true
+        };
+        if could_not {
+            self.not_before.store(now() + RESPITE.as_nanos() as u64, Ordering::Relaxed);
         }
-        let could_not_run = is_runnable(thread);
-        // It fails where the worker is no more.
-        let _ = set_policy(thread, ORDINARY);
-        state.is_yielding = false;
-        state.not_before = could_not_run.then(|| Instant::now() + RESPITE);
+        self.take_back(&mut state);
         false
+    }
+
+    fn take_back(&self, state: &mut State) {
+        if mem::take(&mut state.is_yielding) {
+            // It fails where the worker is no more.
+            let _ = set_policy(self.thread.load(Ordering::Relaxed), ORDINARY);
+        }
+        self.has_asked.store(false, Ordering::Relaxed);
     }
 }
 
@@ -118,12 +133,9 @@ impl Watch {
         Ok(Self { wake: Wake::new()?, is_on: AtomicBool::new(false) })
     }
 
-    /// Looks after `workers` until the end.
+    /// Looks after `workers` until the end; then none yields any more.
     pub fn work<'a>(&self, workers: impl Fn() -> Vec<&'a Yielding>, is_ending: impl Fn() -> bool) {
-        // On a thread of its own, which may not come back.
-        let trial = || set_policy(0, YIELDING).and_then(|()| set_policy(0, ORDINARY));
-        let may_come_back = thread::scope(|scope| scope.spawn(trial).join().is_ok_and(|result| result.is_ok()));
-        self.is_on.store(may_come_back, Ordering::Relaxed);
+        self.is_on.store(may_come_back(), Ordering::Relaxed);
         while !is_ending() {
             self.wake.wait();
             self.wake.clear();
@@ -131,12 +143,25 @@ impl Watch {
                 thread::sleep(LOOK);
             }
         }
+        workers().into_iter().for_each(|worker| worker.take_back(&mut lock(&worker.state)));
     }
 
     /// Has the watch look, and see if it is the end.
     pub fn wake(&self) {
         self.wake.signal();
     }
+}
+
+/// Tries whether a thread may come back, on one of its own, which may not.
+fn may_come_back() -> bool {
+    let trial = || set_policy(0, YIELDING).and_then(|()| set_policy(0, ORDINARY));
+    thread::scope(|scope| scope.spawn(trial).join().is_ok_and(|result| result.is_ok()))
+}
+
+/// Nanoseconds, on a clock that the kernel reads now and then: a look at it costs next to nothing.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Whether a thread of this process runs, or would.
@@ -195,6 +220,8 @@ mod scheduling {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     /// Runs a worker that does `work` as long as it is true, and looks after it.
@@ -238,9 +265,8 @@ mod tests {
             true
         };
         with_worker(work, |yielding| {
-            let trial = || set_policy(0, YIELDING).and_then(|()| set_policy(0, ORDINARY));
-            if thread::scope(|scope| scope.spawn(trial).join().unwrap()).is_err() {
-                return; // This user's threads may not come back, so they never go.
+            if !may_come_back() {
+                return; // So they never go.
             }
             wait_until(|| policy_of(yielding) == Ok(YIELDING));
             is_busy.store(false, Ordering::Relaxed);
@@ -250,25 +276,70 @@ mod tests {
         });
     }
 
-    #[test]
-    fn a_worker_that_could_not_run_does_not_yield_again_soon() {
-        let yielding = Yielding::default();
+    /// The calling thread as a worker that yields, as far as the watch knows.
+    fn yielding_here() -> Yielding {
+        let yielding = Yielding { has_asked: AtomicBool::new(true), ..Yielding::default() };
         yielding.begin();
         lock(&yielding.state).is_yielding = true;
         lock(&yielding.state).seen.1 = run_time(gettid().as_raw_nonzero().get());
+        yielding
+    }
+
+    #[test]
+    fn a_worker_only_asks_and_the_watch_has_it_yield() {
+        let (yielding, watch) = (Yielding::default(), Watch::new().unwrap());
+        yielding.begin();
+        watch.is_on.store(may_come_back(), Ordering::Relaxed);
+        if !watch.is_on.load(Ordering::Relaxed) {
+            return; // So they never go.
+        }
+        while !yielding.has_asked.load(Ordering::Relaxed) {
+            yielding.serve(&watch);
+        }
+        assert_eq!(policy_of(&yielding), Ok(ORDINARY));
+        assert!(watch.wake.clear() && yielding.look());
+        assert_eq!(policy_of(&yielding), Ok(YIELDING));
+        yielding.take_back(&mut lock(&yielding.state));
+        assert_eq!(policy_of(&yielding), Ok(ORDINARY));
+    }
+
+    #[test]
+    fn no_worker_yields_when_the_watch_has_ended() {
+        let (yielding, watch) = (Yielding::default(), Watch::new().unwrap());
+        let [watch_ends, worker_ends] = [(); 2].map(|()| AtomicBool::new(false));
+        thread::scope(|scope| {
+            let watching = scope.spawn(|| watch.work(|| vec![&yielding], || watch_ends.load(Ordering::Relaxed)));
+            scope.spawn(|| {
+                yielding.begin();
+                while !worker_ends.load(Ordering::Relaxed) {
+                    yielding.serve(&watch);
+                }
+            });
+            if may_come_back() {
+                wait_until(|| policy_of(&yielding) == Ok(YIELDING));
+            }
+            watch_ends.store(true, Ordering::Relaxed);
+            watch.wake();
+            watching.join().unwrap();
+            let policy = policy_of(&yielding);
+            worker_ends.store(true, Ordering::Relaxed);
+            assert_eq!(policy, Ok(ORDINARY));
+        });
+    }
+
+    #[test]
+    fn a_worker_that_could_not_run_does_not_yield_again_soon() {
+        let yielding = yielding_here();
         // This thread is runnable, and as good as not run since.
         assert!(!yielding.look());
-        let state = lock(&yielding.state);
-        assert!(!state.is_yielding && state.not_before.is_some_and(|moment| moment > Instant::now()));
+        assert!(!yielding.has_asked.load(Ordering::Relaxed) && !lock(&yielding.state).is_yielding);
+        assert!(yielding.not_before.load(Ordering::Relaxed) > now());
     }
 
     #[test]
     fn a_worker_that_is_long_at_one_request_still_yields() {
-        let yielding = Yielding::default();
-        yielding.begin();
-        lock(&yielding.state).is_yielding = true;
-        let begin = run_time(gettid().as_raw_nonzero().get());
-        lock(&yielding.state).seen.1 = begin;
+        let yielding = yielding_here();
+        let begin = lock(&yielding.state).seen.1;
         while run_time(gettid().as_raw_nonzero().get()) < begin + LOOK {}
         assert!(yielding.look());
     }
