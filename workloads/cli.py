@@ -50,6 +50,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_leveldb(workloads)
     _add_memory(workloads)
     _add_files(workloads)
+    _add_tree(workloads)
     _add_structures(workloads)
     _add_vm(workloads)
 
@@ -104,6 +105,26 @@ def _add_files(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     )
     parser.add_argument("--size", type=_whole, default=0, metavar="B", help="bytes written to each when made (0)")
     parser.set_defaults(run=run_files)
+
+
+def _add_tree(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "tree",
+        help="a source tree: tar x, find, grep -r, cp -r, diff -r, git, rm -rf",
+        description="Unpacks a source tree, searches, copies, compares, commits and removes it by the ordinary tools, "
+        "and tells how long each takes. Every result is checked.",
+    )
+    _add_compared(parser, "where to unpack the tree")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="the tree, without .git and what is built (the standard library of the running Python)",
+    )
+    parser.add_argument(
+        "--files", type=_positive, default=5000, metavar="N", help="repeat it until it has about so many (5000)"
+    )
+    parser.set_defaults(run=run_tree)
 
 
 def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
@@ -233,6 +254,20 @@ def run_files(options: argparse.Namespace) -> int:
         files.show(configuration, files.run(configuration))
 
     return _run("files", work)
+
+
+def run_tree(options: argparse.Namespace) -> int:
+    """Measures what is done with a source tree; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import tree
+
+        configuration = tree.Configuration(**_compared(options), source=options.source, files=options.files)
+        sources = () if configuration.source is None else (configuration.source,)
+        _check((*configuration.directories, *sources), configuration.json)
+        tree.show(configuration, tree.run(configuration))
+
+    return _run("tree", work)
 
 
 def run_structures(options: argparse.Namespace) -> int:
