@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import statistics
 import subprocess
 from pathlib import Path
 
-from conftest import nrfs_command
+import pytest
+from conftest import Mounts, nrfs_command, wait_until
+
+PHASES = ("create", "list", "stat", "delete")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -14,18 +19,40 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.parametrize("size", ["0", "4096"])
 def test_every_count_is_measured_on_both_directories_and_nothing_is_left(
-    mountpoint: Path, tmpfs: Path, tmp_path: Path
+    size: str, mountpoint: Path, tmpfs: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
-    done = bench("--dir", str(mountpoint), "--against", str(tmpfs), "--counts", "100,200", "--json", str(report))
+    directories = ("--dir", str(mountpoint), "--against", str(tmpfs))
+    done = bench(*directories, "--counts", "100,200", "--size", size, "--rounds", "3", "--json", str(report))
     assert (done.returncode, done.stderr) == (0, "")
-    figures = json.loads(report.read_text())["figures"]
-    measured = [(each["directory"], each["count"]) for each in figures]
-    assert measured == [(str(place), count) for count in (100, 200) for place in (mountpoint, tmpfs)]
-    for each in figures:
-        assert each["total"] == sum(each[phase] for phase in ("create", "list", "stat", "delete")) > 0
+    document = json.loads(report.read_text())
+    orders = [(each["count"], each["order"]) for each in document["rounds"]]
+    assert orders == [(count, order) for count in (100, 200) for order in ([0, 1], [1, 0], [0, 1])]
+    assert [each["count"] for each in document["summary"]] == [100, 200]
+    for summary in document["summary"]:
+        rounds = [each["figures"] for each in document["rounds"] if each["count"] == summary["count"]]
+        for phase in PHASES:
+            pairs = [[figures[phase] for figures in sides] for sides in rounds]
+            assert all(each > 0 for pair in pairs for each in pair)
+            assert summary[phase]["medians"] == [statistics.median(side) for side in zip(*pairs, strict=True)]
+            assert summary[phase]["ratio"]["median"] == statistics.median(ours / theirs for ours, theirs in pairs)
+    assert f"how many times longer it takes in {mountpoint} than in {tmpfs}" in done.stdout
     assert [*mountpoint.iterdir(), *tmpfs.iterdir()] == []
+
+
+def test_one_directory_alone_has_no_ratio(tmpfs: Path) -> None:
+    done = bench("--dir", str(tmpfs), "--counts", "100")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ratio" not in done.stdout.lower()
+
+
+def test_files_that_were_not_wholly_written_are_no_figure(mount_nrfs: Mounts) -> None:
+    mountpoint = mount_nrfs(size="64K")
+    done = bench("--dir", str(mountpoint), "--counts", "10", "--size", "10000")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert list(mountpoint.iterdir()) == []
 
 
 def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
@@ -33,7 +60,18 @@ def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
         (("--dir", str(tmp_path / "missing")), 1),
         (("--dir", str(tmp_path), "--json", str(tmp_path)), 1),
         (("--dir", str(tmp_path), "--counts", "10,0"), 2),
+        (("--dir", str(tmp_path), "--size", "-1"), 2),
+        (("--dir", str(tmp_path), "--size", "4K"), 2),
         ((), 2),
     ]:
         done = bench(*arguments)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, "", 1)
+
+
+def test_a_signal_ends_it_and_leaves_nothing(tmpfs: Path) -> None:
+    command = nrfs_command("bench", "files", "--dir", tmpfs, "--counts", "1000000")
+    with subprocess.Popen(command) as process:
+        wait_until(lambda: any(tmpfs.glob("*/file-00000500")), "files")
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmpfs.iterdir()) == []

@@ -50,6 +50,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_leveldb(workloads)
     _add_memory(workloads)
     _add_files(workloads)
+    _add_tree(workloads)
     _add_structures(workloads)
     _add_vm(workloads)
 
@@ -63,8 +64,7 @@ def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where to make the database")
-    parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
+    _add_compared(parser, "where to make the database")
     benchmarks = partial(_names, "benchmark", tuple(BENCHMARKS))
     parser.add_argument("--benchmarks", type=benchmarks, metavar="NAME,...", help="which, in this order")
     parser.add_argument("--num", type=_positive, metavar="N", help=f"keys of the range ({DB_BENCH.num})")
@@ -74,12 +74,8 @@ def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
         "--threads", type=_positive, default=1, metavar="T", help="each does the whole benchmark, as in db_bench (1)"
     )
     parser.add_argument("--batch-size", type=_positive, default=1, metavar="B", help="entries per write (1)")
-    parser.add_argument(
-        "--rounds", type=_positive, metavar="R", help=f"repetitions (1; with --against {ROUNDS_COMPARED})"
-    )
     parser.add_argument("--compression", choices=["none", "snappy"], default="none", help="LevelDB's (none)")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="a published configuration; other options override")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.set_defaults(run=run_leveldb)
 
 
@@ -103,13 +99,42 @@ def _add_files(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
         help="many files in one directory",
         description="Makes, lists, stats and deletes many files in one directory, and tells what each costs.",
     )
-    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where to make the files")
-    parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
+    _add_compared(parser, "where to make the files")
     parser.add_argument(
         "--counts", type=_positives, default=(10_000, 1_000_000), metavar="N,...", help="files (10000,1000000)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--size", type=_whole, default=0, metavar="B", help="bytes written to each when made (0)")
     parser.set_defaults(run=run_files)
+
+
+def _add_tree(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "tree",
+        help="a source tree: tar x, find, grep -r, cp -r, diff -r, git, rm -rf",
+        description="Unpacks a source tree, searches, copies, compares, commits and removes it by the ordinary tools, "
+        "and tells how long each takes. Every result is checked.",
+    )
+    _add_compared(parser, "where to unpack the tree")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="the tree, without .git and what is built (the standard library of the running Python)",
+    )
+    parser.add_argument(
+        "--files", type=_positive, default=5000, metavar="N", help="repeat it until it has about so many (5000)"
+    )
+    parser.set_defaults(run=run_tree)
+
+
+def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
+    """What every workload on directories is told: see ``_compared``."""
+    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=what)
+    parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="R", help=f"repetitions (1; with --against {ROUNDS_COMPARED})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
 
 
 def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
@@ -179,17 +204,14 @@ def run_leveldb(options: argparse.Namespace) -> int:
     sizes = PRESETS[options.preset] if options.preset else DB_BENCH
     num = options.num or sizes.num
     configuration = Configuration(
-        directory=options.dir,
-        against=options.against,
+        **_compared(options),
         benchmarks=options.benchmarks or sizes.benchmarks,
         num=num,
         value_size=options.value_size or sizes.value_size,
         reads=options.reads or sizes.reads or num,
         threads=options.threads,
         batch_size=options.batch_size,
-        rounds=options.rounds or (1 if options.against is None else ROUNDS_COMPARED),
         compression=options.compression,
-        json=options.json,
     )
 
     def work() -> None:
@@ -227,11 +249,25 @@ def run_files(options: argparse.Namespace) -> int:
     def work() -> None:
         from workloads import files
 
-        configuration = files.Configuration(options.dir, options.against, options.counts, options.json)
+        configuration = files.Configuration(**_compared(options), counts=options.counts, size=options.size)
         _check(configuration.directories, configuration.json)
         files.show(configuration, files.run(configuration))
 
     return _run("files", work)
+
+
+def run_tree(options: argparse.Namespace) -> int:
+    """Measures what is done with a source tree; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import tree
+
+        configuration = tree.Configuration(**_compared(options), source=options.source, files=options.files)
+        sources = () if configuration.source is None else (configuration.source,)
+        _check((*configuration.directories, *sources), configuration.json)
+        tree.show(configuration, tree.run(configuration))
+
+    return _run("tree", work)
 
 
 def run_structures(options: argparse.Namespace) -> int:
@@ -279,6 +315,16 @@ def run_vm(options: argparse.Namespace) -> int:
     return _run("vm", work)
 
 
+def _compared(options: argparse.Namespace) -> dict[str, Any]:
+    """What every workload on directories is told, every default filled in."""
+    return {
+        "directory": options.dir,
+        "against": options.against,
+        "rounds": options.rounds or (1 if options.against is None else ROUNDS_COMPARED),
+        "json": options.json,
+    }
+
+
 def _run(workload: str, work: Callable[[], None]) -> int:
     """Does the work, and says in one line why it could not be done."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
@@ -316,11 +362,18 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _positive(text: str) -> int:
+def _whole(text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = 0
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return number

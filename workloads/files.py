@@ -1,14 +1,13 @@
 """Many files in one directory: what making, listing, asking for and deleting one costs, as they become more.
 
-Per file and by this process's clock, so the interpreter's loop, a few microseconds, is part of every figure. What is to
-be read from it is how the figure grows with the number of files, and that beside another file system in the same run.
+Per file and by this process's clock, so the interpreter's loop, a few microseconds, is part of every figure, and ratios
+are nearer to 1 than those of the calls alone. What is to be read from it is how the figure grows with the number of
+files, and that beside another file system in the same run.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -18,8 +17,11 @@ from typing import final
 
 from rich.table import Table
 
+from workloads.compared import Compared
+from workloads.directories import temporary_directory
 from workloads.failure import WorkloadError, said_plainly
 from workloads.progress import ProgressBar
+from workloads.ratio import Times, explained
 from workloads.report import print_table, write_json
 
 PHASES = ("create", "list", "stat", "delete")
@@ -27,29 +29,22 @@ PHASES = ("create", "list", "stat", "delete")
 
 @final
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(Compared):
     """What to measure."""
 
-    directory: Path
-    against: Path | None
     counts: Sequence[int]
     """Files in a directory, in the order of the measurements."""
-    json: Path | None
-
-    @property
-    def directories(self) -> list[Path]:
-        return [self.directory, *([self.against] if self.against is not None else [])]
+    size: int
+    """Bytes written to each file when it is made."""
 
 
 @final
 @dataclass(frozen=True)
 class Figures:
-    """Of one directory with so many files: microseconds for each."""
+    """Of one directory in one round: microseconds for each file."""
 
-    directory: Path
-    count: int
     create: float
-    """Open a new name and close it."""
+    """Open a new name, write to it if it is to have a size, and close it."""
     list: float
     """All names, once."""
     stat: float
@@ -60,62 +55,108 @@ class Figures:
         return self.create + self.list + self.stat + self.delete
 
 
-def run(configuration: Configuration) -> list[Figures]:
+@final
+@dataclass(frozen=True)
+class Measurement:
+    """So many files."""
+
+    count: int
+    rounds: Sequence[Sequence[Figures]]
+    """In each, the figures of each directory."""
+
+    def times(self) -> dict[str, Times]:
+        """Over the rounds, of each phase and of all together."""
+        return {
+            name: Times.over([[getattr(figures, name) for figures in sides] for sides in self.rounds])
+            for name in (*PHASES, "total")
+        }
+
+
+def run(configuration: Configuration) -> list[Measurement]:
     """Measures every count on every directory; what was made is deleted again.
 
     Raises:
-        WorkloadError: a file could not be made, or a name was not listed.
+        WorkloadError: a file could not be made, was not listed, or has another size.
 
     """
-    rounds = [(count, directory) for count in configuration.counts for directory in configuration.directories]
-    with ProgressBar(sum(3 * count for count, _ in rounds)) as bar, said_plainly():
-        return [_measure(directory, count, bar) for count, directory in rounds]
+    turns = len(configuration.directories) * configuration.rounds
+    with ProgressBar(3 * sum(configuration.counts) * turns) as bar, said_plainly():
+        return [Measurement(count, _rounds(configuration, count, bar)) for count in configuration.counts]
 
 
-def show(configuration: Configuration, figures: Sequence[Figures]) -> None:
+def show(configuration: Configuration, measurements: Sequence[Measurement]) -> None:
     """Prints the figures, and writes them to the JSON file if there is to be one."""
-    table = Table("directory", "files", *PHASES, "total", "growth", title="Files in one directory, us for each")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    first = {each.directory: each for each in reversed(figures)}
-    for each in figures:
-        cells = [f"{getattr(each, phase):,.2f}" for phase in (*PHASES, "total")]
-        growth = f"{each.total / first[each.directory].total:.2f}"
-        table.add_row(str(each.directory), f"{each.count:,}", *cells, growth)
-    print_table(table, "Growth: the total over that of the first count in the same directory.")
+    every = [(each.count, each.times()) for each in measurements]
     if configuration.json is not None:
         document = {
             "workload": "files",
             "configuration": asdict(configuration),
-            "figures": [{**asdict(each), "total": each.total} for each in figures],
+            "rounds": [
+                {"count": each.count, "order": configuration.order(number), "figures": list(map(asdict, sides))}
+                for each in measurements
+                for number, sides in enumerate(each.rounds)
+            ],
+            "summary": [
+                {"count": count, **{name: asdict(each) for name, each in times.items()}} for count, times in every
+            ],
         }
         write_json(document, configuration.json)
+    content = f" of {configuration.size:,} bytes" if configuration.size else ""
+    title = f"Files{content} in one directory, us for each{configuration.medians}"
+    table = Table("directory", "files", *PHASES, "total", "growth", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    _, first = every[0]
+    for count, times in every:
+        for side, directory in enumerate(configuration.directories):
+            cells = [f"{each.medians[side]:,.2f}" for each in times.values()]
+            growth = times["total"].medians[side] / first["total"].medians[side]
+            table.add_row(str(directory), f"{count:,}", *cells, f"{growth:.2f}")
+        ratios = [f"{each.ratio.median:.2f}" for each in times.values() if each.ratio is not None]
+        if ratios:
+            table.add_row("ratio", "", *ratios)
+    lines = [
+        "Growth: the total over that of the first count in the same directory.",
+        *explained(configuration.directories),
+        "The interpreter's loop, a few microseconds, is in every figure.",
+    ]
+    print_table(table, "\n".join(lines))
 
 
-def _measure(directory: Path, count: int, bar: ProgressBar) -> Figures:
-    place = Path(tempfile.mkdtemp(dir=directory, prefix="nrfs-bench-files-"))
+def _rounds(configuration: Configuration, count: int, bar: ProgressBar) -> list[tuple[Figures, ...]]:
+    def once(number: int, side: int) -> Figures:
+        where = f"{configuration.where(number, side)}  {count:,} files"
+        with temporary_directory(configuration.directories[side], "files") as place:
+            return _measure(place, where, count, b"\xa5" * configuration.size, bar)
+
+    return configuration.in_turn(once)
+
+
+def _measure(place: Path, where: str, count: int, content: bytes, bar: ProgressBar) -> Figures:
     handle = os.open(place, os.O_RDONLY)
     try:
         begin = perf_counter_ns()
-        for name in _names(bar, f"{directory}: making {count:,} files", count):
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=handle))
+        for name in _names(bar, f"{where}: making them", count):
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=handle)
+            if content:
+                os.write(file, content)
+            os.close(file)
         made = perf_counter_ns()
         listed = len(os.listdir(place))  # noqa: PTH208 (names alone)
         seen = perf_counter_ns()
         if listed != count:
-            raise WorkloadError(f"{directory}: {listed:,} of {count:,} files are listed")
-        for name in _names(bar, f"{directory}: asking for them", count):
-            os.stat(name, dir_fd=handle)
+            raise WorkloadError(f"{where}: {listed:,} are listed")
+        for name in _names(bar, f"{where}: asking for them", count):
+            if (size := os.stat(name, dir_fd=handle).st_size) != len(content):
+                raise WorkloadError(f"{where}: {name} has {size:,} of {len(content):,} bytes")
         asked = perf_counter_ns()
-        for name in _names(bar, f"{directory}: deleting them", count):
+        for name in _names(bar, f"{where}: deleting them", count):
             os.unlink(name, dir_fd=handle)
         end = perf_counter_ns()
     finally:
         os.close(handle)
-        shutil.rmtree(place, ignore_errors=True)
     moments = (begin, made, seen, asked, end)
-    create, names, stat, delete = ((after - before) / count / 1e3 for before, after in pairwise(moments))
-    return Figures(directory, count, create, names, stat, delete)
+    return Figures(*((after - before) / count / 1e3 for before, after in pairwise(moments)))
 
 
 def _names(bar: ProgressBar, description: str, count: int) -> Iterator[str]:

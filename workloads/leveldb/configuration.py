@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, final
+
+from workloads.compared import Compared
 
 Compression = Literal["none", "snappy"]
 
@@ -73,11 +74,9 @@ PRESETS: Mapping[str, Sizes] = MappingProxyType(
 
 @final
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(Compared):
     """One run of the command, every default filled in."""
 
-    directory: Path
-    against: Path | None
     benchmarks: tuple[str, ...]
     num: int
     """Entries of the key range."""
@@ -89,16 +88,9 @@ class Configuration:
     """Each does the whole benchmark, as in db_bench: four threads write four times NUM entries."""
     batch_size: int
     """Entries per write; fillsync always writes one."""
-    rounds: int
     compression: Compression
     """None by default: compressing is work of the processor, the same on every file system, and shrinks
     what reaches the one under test."""
-    json: Path | None
-
-    @property
-    def directories(self) -> tuple[Path, ...]:
-        """The directory under test, then the one it is compared with."""
-        return (self.directory,) if self.against is None else (self.directory, self.against)
 
     def operations(self, benchmark: str) -> int:
         """How many operations one thread does; a sequential read ends earlier if the database does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Protocol, Self, cast, final
 
 import plyvel
 
+from workloads.directories import temporary_directory
 from workloads.failure import WorkloadError
 from workloads.leveldb.configuration import Compression
 from workloads.leveldb.contents import Contents, Entries
-
-PREFIX = "nrfs-leveldb-"
 
 
 class Batch(Protocol):
@@ -89,26 +87,9 @@ def leveldb_errors() -> Iterator[None]:
 @contextmanager
 def temporary_database(parent: Path, entries: Entries, compression: Compression) -> Iterator[Database]:
     """A new database in a fresh subdirectory of ``parent``, removed at the end however the end comes."""
-    if not parent.exists():
-        raise WorkloadError(f"{parent}: no such directory")
-    if not parent.is_dir():
-        raise WorkloadError(f"{parent}: not a directory")
-    try:
-        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    except OSError as failure:
-        raise WorkloadError(f"{parent}: cannot create a directory here: {failure.strerror}") from failure
-    try:
-        with leveldb_errors():
-            database = Database(directory, entries, compression)
-            try:
-                yield database
-            finally:
-                database.close()
-    except BaseException:
-        # What went wrong first is what the user is told, even when this fails for the same reason.
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    try:
-        shutil.rmtree(directory)
-    except OSError as failure:
-        raise WorkloadError(f"{directory}: cannot be removed: {failure.strerror}") from failure
+    with temporary_directory(parent, "leveldb") as directory, leveldb_errors():
+        database = Database(directory, entries, compression)
+        try:
+            yield database
+        finally:
+            database.close()

@@ -69,11 +69,10 @@ def write_json(results: Results, path: Path) -> None:
 
 
 def _title(configuration: Configuration) -> str:
-    rounds = f", medians of {configuration.rounds} rounds" if configuration.rounds > 1 else ""
     threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
     return (
         f"LevelDB {plyvel.__leveldb_version__}: {configuration.num} keys, values of {configuration.value_size} bytes, "
-        f"compression {configuration.compression}, {threads}{rounds}"
+        f"compression {configuration.compression}, {threads}{configuration.medians}"
     )
 
 
@@ -109,7 +108,7 @@ def _ratio_cells(summary: Summary | None) -> list[str]:
     if summary is None or summary.ratio is None or summary.p50_ratio is None:
         return ["", "", ""]
     ratio = summary.ratio
-    return [f"{ratio.median:.3f}", f"({ratio.lowest:.3f} to {ratio.highest:.3f})", f"{summary.p50_ratio.median:.3f}"]
+    return [f"{ratio.median:.3f}", ratio.extent, f"{summary.p50_ratio.median:.3f}"]
 
 
 def _found(medians: Medians) -> str:

@@ -1,11 +1,8 @@
 """The benchmarks in order, on both directories in turn, as many rounds as asked; then the medians.
 
-In one round each directory gets a new database and all the benchmarks; the next round takes the
-directories in the other order (A B, B A, ...), so that what drifts with time falls on both alike. Both
-see the same operations. Only one database is open at a time: LevelDB compacts in the background, and
-that work must not run into the other side's figures. The ratio is taken within each round, and its
-median over the rounds: two figures taken one after the other share more of the machine's mood than two
-medians do.
+In one round each directory gets a new database and all the benchmarks. Both see the same operations. Only one
+database is open at a time: LevelDB compacts in the background, and that work must not run into the other side's
+figures.
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from workloads.leveldb.contents import Entries
 from workloads.leveldb.database import temporary_database
 from workloads.measure import Figures
 from workloads.progress import ProgressBar
+from workloads.ratio import Ratio
 
 SEED = 1000
 
@@ -53,16 +51,6 @@ class Medians:
 
 @final
 @dataclass(frozen=True)
-class Ratio:
-    """How many times faster the directory under test is than the other, in each round: above 1 is faster."""
-
-    median: float
-    lowest: float
-    highest: float
-
-
-@final
-@dataclass(frozen=True)
 class Summary:
     """One benchmark over all rounds."""
 
@@ -70,10 +58,10 @@ class Summary:
     medians: tuple[Medians, ...]
     """For each directory."""
     ratio: Ratio | None
-    """Of operations per second: everything counts, also the rare call that waits long. None without a second
-    directory, or where nothing was there to measure."""
+    """How many times faster the directory under test is, by operations per second: everything counts, also the rare
+    call that waits long. None without a second directory, or where nothing was there to measure."""
     p50_ratio: Ratio | None
-    """Of the median latencies (the other's over the tested one's). Other work on the machine hardly moves it,
+    """The same of the median latencies (the other's over the tested one's). Other work on the machine hardly moves it,
     so it tells two file systems apart where the ratio of rates is lost in noise."""
 
 
@@ -100,32 +88,27 @@ class Results:
         return Summary(
             benchmark,
             tuple(map(_medians, columns)),
-            _ratio([a.operations_per_second / b.operations_per_second for a, b in pairs]),
-            _ratio([b.p50_microseconds / a.p50_microseconds for a, b in pairs]),
+            Ratio.over([a.operations_per_second / b.operations_per_second for a, b in pairs]),
+            Ratio.over([b.p50_microseconds / a.p50_microseconds for a, b in pairs]),
         )
 
 
 def run(configuration: Configuration) -> Results:
     """Runs everything. Raises WorkloadError at the first failure; removes the databases in every case."""
     entries = Entries(configuration.num, configuration.value_size)
-    sides = range(len(configuration.directories))
     steps = sum(_planned(configuration, name) for name in configuration.benchmarks)
-    done = []
-    with ProgressBar(steps * len(sides) * configuration.rounds) as progress:
-        for number in range(configuration.rounds):
-            order = tuple(sides if number % 2 == 0 else reversed(sides))
-            figures = {side: _run_side(configuration, number, side, entries, progress) for side in order}
-            done.append(Round(order, tuple(figures[side] for side in sides)))
-    return Results(configuration, tuple(done), measure.clock_cost())
+    with ProgressBar(steps * len(configuration.directories) * configuration.rounds) as progress:
+        figures = configuration.in_turn(lambda number, side: _run_side(configuration, number, side, entries, progress))
+    rounds = tuple(Round(configuration.order(number), each) for number, each in enumerate(figures))
+    return Results(configuration, rounds, measure.clock_cost())
 
 
 def _run_side(
     configuration: Configuration, number: int, side: int, entries: Entries, progress: ProgressBar
 ) -> tuple[Figures, ...]:
-    directory = configuration.directories[side]
-    where = f"round {number + 1}/{configuration.rounds}  {directory}"
+    where = configuration.where(number, side)
     figures = []
-    with temporary_database(directory, entries, configuration.compression) as database:
+    with temporary_database(configuration.directories[side], entries, configuration.compression) as database:
         if benchmarks.needs_filled_database(configuration.benchmarks[0]):
             progress.begin(f"{where}  filling")
             benchmarks.fill(database, lambda _: progress.show(0))
@@ -154,7 +137,3 @@ def _medians(column: Sequence[Figures]) -> Medians:
         p99_microseconds=median(each.p99_microseconds for each in column),
         found=median(found) if found else None,
     )
-
-
-def _ratio(ratios: Sequence[float]) -> Ratio | None:
-    return Ratio(median(ratios), min(ratios), max(ratios)) if ratios else None

@@ -1,0 +1,267 @@
+"""A source tree, and what people do with one by the ordinary tools: unpack, search, copy, compare, commit, remove it.
+
+A step is timed as whole processes, from their start to their end, as a person at a shell waits for them; starting one
+takes a millisecond or so. What a step made is then checked, and that is not timed: in the end git must have the very
+bytes that were packed. The tree is packed once, into memory of this process, so reading it is no work of the file
+systems compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sysconfig
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+from shutil import which
+from time import perf_counter
+from typing import BinaryIO, Final, NoReturn, final
+
+from rich.table import Table
+
+from workloads.compared import Compared
+from workloads.directories import temporary_directory
+from workloads.failure import WorkloadError, said_plainly
+from workloads.progress import ProgressBar
+from workloads.ratio import Times, explained
+from workloads.report import print_table, write_json
+
+STEPS: Final = ("tar x", "find", "grep -r", "cp -r", "diff -r", "git", "rm -rf")
+TOOLS: Final = ("tar", "find", "grep", "cp", "diff", "git", "rm")
+
+LEFT_OUT: Final = frozenset({".git", ".gitattributes", "site-packages", "dist-packages"})
+"""Names that are not packed: what belongs to others, and what would have git keep other bytes than the files have."""
+
+BUILT: Final = frozenset({".a", ".o", ".pyc", ".so"})
+"""Endings of what is built from source: not packed either."""
+
+ENVIRONMENT: Final = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "LC_ALL": "C",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+"""All that a tool is told: nothing that the user has set up for it. Without a HOME, git looks for no file of theirs."""
+
+GIT: Final = (
+    "git",
+    *("-c", "user.name=nrfs", "-c", "user.email=nrfs@localhost"),
+    # Both would go on behind the commit, and make files while the tree is removed.
+    *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
+)
+
+
+@final
+@dataclass(frozen=True)
+class Configuration(Compared):
+    """What to measure."""
+
+    source: Path | None
+    """The tree; None: the standard library of this Python."""
+    files: int
+    """About so many: the source is repeated, in numbered directories."""
+
+
+@final
+@dataclass(frozen=True)
+class Packed:
+    """The tree as it is to become."""
+
+    archive: int
+    """An open file in memory, to be read from its beginning."""
+    objects: dict[bytes, bytes]
+    """Of each file, by its path in the tree, the name that git has for its content."""
+    size: int
+    """Bytes of all files."""
+
+
+@final
+@dataclass(frozen=True)
+class Results:
+    """What was measured, and of what."""
+
+    files: int
+    size: int
+    rounds: Sequence[Sequence[dict[str, float]]]
+    """In each, of each directory, the seconds of each step."""
+
+    def times(self) -> dict[str, Times]:
+        """Over the rounds, of each step and of all together."""
+        steps = {step: [[seconds[step] for seconds in sides] for sides in self.rounds] for step in STEPS}
+        steps["total"] = [[sum(seconds.values()) for seconds in sides] for sides in self.rounds]
+        return {step: Times.over(rounds) for step, rounds in steps.items()}
+
+
+def run(configuration: Configuration) -> Results:
+    """Packs the tree and takes every step on every directory; what was made is removed again.
+
+    Raises:
+        WorkloadError: a tool is missing, or fails, or its result is wrong.
+
+    """
+    missing = [tool for tool in TOOLS if which(tool) is None]
+    if missing:
+        raise WorkloadError(f"needs {', '.join(missing)}: not found in PATH")
+    steps = len(STEPS) * len(configuration.directories) * configuration.rounds
+    with said_plainly(), ProgressBar(steps) as bar:
+        bar.begin("packing the tree")
+        with os.fdopen(os.memfd_create("nrfs-bench-tree"), "w+b") as archive:
+            packed = _pack(configuration.source or Path(sysconfig.get_path("stdlib")), configuration.files, archive)
+
+            def once(number: int, side: int) -> dict[str, float]:
+                with temporary_directory(configuration.directories[side], "tree") as place:
+                    return _Pass(place, configuration.where(number, side), bar).take(packed)
+
+            return Results(len(packed.objects), packed.size, configuration.in_turn(once))
+
+
+def show(configuration: Configuration, results: Results) -> None:
+    """Prints the table, and writes the JSON file if there is to be one."""
+    times = results.times()
+    if configuration.json is not None:
+        document = {
+            "workload": "tree",
+            "configuration": asdict(configuration),
+            "files": results.files,
+            "bytes": results.size,
+            "rounds": [
+                {"order": configuration.order(number), "seconds": sides} for number, sides in enumerate(results.rounds)
+            ],
+            "summary": {step: asdict(each) for step, each in times.items()},
+        }
+        write_json(document, configuration.json)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("step", no_wrap=True)
+    compared = ["ratio", "(lowest to highest)"] if configuration.against is not None else []
+    for heading in (*map(str, configuration.directories), *compared):
+        table.add_column(heading, justify="right", overflow="fold")
+    for step, each in times.items():
+        ratio = [f"{each.ratio.median:.2f}", each.ratio.extent] if each.ratio is not None else []
+        table.add_row(step, *(f"{seconds:.3f}" for seconds in each.medians), *ratio)
+    lines = [
+        f"Seconds{configuration.medians}, with a tree of {results.files:,} files, {results.size / 2**20:.1f} MiB.",
+        "git: init, add and commit. rm -rf: of the tree and its copy. Every result was right.",
+        *explained(configuration.directories),
+    ]
+    print_table(table, "\n".join(lines))
+
+
+def _pack(source: Path, files: int, archive: BinaryIO) -> Packed:
+    objects: dict[bytes, bytes] = {}
+    size = 0
+    try:
+        names = sorted(_files(source))
+        if not names:
+            raise WorkloadError(f"{source}: no file to make a tree of")
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for copy, name in product(range(max(1, round(files / len(names)))), names):
+                content = (source / name).read_bytes()
+                path = Path(str(copy + 1), name)
+                entry = tarfile.TarInfo(str("tree" / path))
+                entry.size = len(content)
+                entry.mtime = int((source / name).stat().st_mtime)
+                entry.uid, entry.gid = os.geteuid(), os.getegid()
+                tar.addfile(entry, BytesIO(content))
+                objects[os.fsencode(path)] = _object(content)
+                size += len(content)
+        archive.flush()
+    except OSError as failure:
+        raise WorkloadError(f"{failure.filename or source}: {failure.strerror}") from failure
+    return Packed(archive.fileno(), objects, size)
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """The paths below ``source`` of what is packed: regular files, and links to such as if they were the files."""
+
+    def fail(failure: OSError) -> NoReturn:
+        raise failure
+
+    for directory, directories, names in os.walk(source, onerror=fail):
+        directories[:] = (name for name in directories if name not in LEFT_OUT)
+        for name in names:
+            path = Path(directory, name)
+            if name not in LEFT_OUT and path.suffix not in BUILT and path.is_file():
+                yield path.relative_to(source)
+
+
+def _object(content: bytes) -> bytes:
+    """The name that git has for a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().encode()
+
+
+@final
+class _Pass:
+    """All steps, once, in a directory made for them."""
+
+    def __init__(self, place: Path, where: str, bar: ProgressBar) -> None:
+        self._place = place
+        self._where = where
+        self._bar = bar
+        self._seconds: dict[str, float] = {}
+
+    def take(self, packed: Packed) -> dict[str, float]:
+        """Takes every step, and returns the seconds of each."""
+        count = len(packed.objects)
+        os.lseek(packed.archive, 0, os.SEEK_SET)
+        with self._step("tar x"):
+            self._run("tar", "xf", "-", stdin=packed.archive)
+        with self._step("find"):
+            found = self._run("find", "tree", "-type", "f", "-print0")
+        self._expect("find", "files found", found.count(b"\0"), count)
+        # A pattern that is nowhere has grep read all; and it lists what it read.
+        with self._step("grep -r"):
+            unmatched = self._run("grep", "-rLZ", secrets.token_hex(), "tree", statuses=(0, 1))
+        self._expect("grep -r", "files searched", unmatched.count(b"\0"), count)
+        with self._step("cp -r"):
+            self._run("cp", "-r", "tree", "copy")
+        with self._step("diff -r"):
+            self._run("diff", "-r", "tree", "copy")
+        with self._step("git"):
+            self._run(*GIT, "init", "--quiet", "--object-format=sha1", "tree")
+            self._run(*GIT, "-C", "tree", "add", "--all", "--force", ".")
+            self._run(*GIT, "-C", "tree", "commit", "--quiet", "--message=all")
+        self._check_commit(packed)
+        with self._step("rm -rf"):
+            self._run("rm", "-rf", "tree", "copy")
+        self._expect("rm -rf", "names left", len(list(self._place.iterdir())), 0)
+        return self._seconds
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        """Times what is done in it."""
+        self._bar.begin(f"{self._where}  {name}")
+        began = perf_counter()
+        yield
+        self._seconds[name] = perf_counter() - began
+        self._bar.end(1)
+
+    def _check_commit(self, packed: Packed) -> None:
+        listing = self._run(*GIT, "-C", "tree", "ls-tree", "-r", "-z", "HEAD")
+        committed = {}
+        for line in listing.split(b"\0")[:-1]:
+            attributes, _, path = line.partition(b"\t")
+            committed[path] = attributes.split()[2]
+        self._expect("git", "files committed", len(committed), len(packed.objects))
+        for path, content in packed.objects.items():
+            if committed.get(path) != content:
+                raise WorkloadError(f"{self._where}: git: {os.fsdecode(path)} is not what was packed")
+
+    def _run(self, *command: str, stdin: int = subprocess.DEVNULL, statuses: Sequence[int] = (0,)) -> bytes:
+        """Runs a tool to its end, and returns what it prints. An exception ends it."""
+        done = subprocess.run(command, cwd=self._place, env=ENVIRONMENT, stdin=stdin, capture_output=True, check=False)
+        if done.returncode not in statuses:
+            said = (done.stderr or done.stdout).decode(errors="replace").splitlines()
+            why = said[0] if said else f"ended with {done.returncode}"
+            raise WorkloadError(f"{self._where}: {command[0]}: {why}")
+        return done.stdout
+
+    def _expect(self, step: str, what: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise WorkloadError(f"{self._where}: {step}: {found:,} {what}, not {expected:,}")
