@@ -480,6 +480,21 @@ def test_a_nameless_file_gets_a_name_where_a_channel_can_make_one(pair: Pair) ->
     assert actual == (expected if pair.abilities.nameless_files else Failed("ENOTSUP"))
 
 
+def test_a_nameless_file_can_be_made_in_a_directory_that_was_removed(pair: Pair) -> None:
+    def use(directory: Path) -> object:
+        removed = directory / "removed"
+        removed.mkdir()
+        with opened(removed, os.O_RDONLY | os.O_DIRECTORY) as within:
+            removed.rmdir()
+            with opened(Path(f"/proc/self/fd/{within}"), os.O_RDWR | os.O_TMPFILE) as descriptor:
+                linkat(f"/proc/self/fd/{descriptor}".encode(), os.fsencode(directory / "named"), follow=True)
+        return (directory / "named").stat().st_nlink
+
+    expected, actual = (outcome(use, directory) for directory in pair.directories("nameless"))
+    assert expected == 1
+    assert actual == (expected if pair.abilities.nameless_files else Failed("ENOTSUP"))
+
+
 def test_leases_are_given_or_refused_as_on_tmpfs(pair: Pair) -> None:
     def use(directory: Path) -> object:
         with opened(directory / "file", os.O_RDWR | os.O_CREAT) as descriptor:

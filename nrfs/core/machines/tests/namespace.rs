@@ -134,6 +134,18 @@ fn a_file_made_without_a_name_can_be_given_one_once() {
 }
 
 #[test]
+fn a_file_without_a_name_can_be_made_in_a_directory_that_was_removed() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "a");
+    tree.change(Change::RemoveDirectory { parent: Ino::ROOT, name: name("a") }).unwrap();
+    assert_eq!(tree.make(directory, "b", NewNode::File), Err(Errno::ENOENT));
+    let made = tree.change(Change::CreateNameless { parent: directory, inode: new_inode(NewNode::File, 0o640) });
+    let ino = made.unwrap().attributes.ino;
+    let linked = tree.change(Change::Link { ino, parent: Ino::ROOT, name: name("b") }).unwrap();
+    assert_eq!((linked.attributes.ino, linked.attributes.links), (ino, 1));
+}
+
+#[test]
 fn an_inode_lives_until_its_last_name_is_gone_and_it_is_dropped() {
     let mut tree = Tree::new(0);
     let file = tree.file(Ino::ROOT, "a");

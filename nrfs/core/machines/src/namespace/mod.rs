@@ -213,7 +213,8 @@ impl Namespace {
     }
 
     fn create_nameless(&mut self, parent: Ino, new: &NewInode, time: Time) -> Response {
-        self.live_directory(parent)?;
+        // Also one that has been removed: nothing is added to it.
+        self.directory(parent)?;
         if !matches!(new.node, NewNode::File) {
             return Err(Errno::EINVAL);
         }
