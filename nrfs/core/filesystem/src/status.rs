@@ -46,7 +46,8 @@ impl Filesystem {
     }
 
     /// Gives memory of deleted content, which is kept to be used again, back to the system: all of it, or
-    /// what has not been needed since the last call. It applies on every replica what has been logged, also where no thread of its node has come by.
+    /// what has not been needed since the last call. It applies on every replica what has been logged, also where no
+    /// thread of its node has come by.
     pub fn give_back_memory(&self, surplus: bool, token: &Token) {
         for ino in ByInode::one_of_each(self.content.logs()) {
             // There is nothing that could be refused.

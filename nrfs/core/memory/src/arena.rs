@@ -208,7 +208,8 @@ impl Chunk {
         Self { base, free: Bitmap::full(), idle: Bitmap::empty(), used: 0 }
     }
 
-    /// Has the system give its memory now, which is cheaper than page by page. Where that cannot be, it comes page by page.
+    /// Has the system give its memory now, which is cheaper than page by page. Where that cannot be, it comes page by
+    /// page.
     fn populate(&mut self) {
         const MADV_POPULATE_WRITE: libc::c_int = 23;
         // SAFETY: the range is our own mapping, and its contents stay.

@@ -3,8 +3,8 @@
 //! # What the combiner lock guarantees
 //!
 //! The combiner lock of a partition is its readers-writer lock held for update. Whenever it is free,
-//! every entry that this partition appended has been applied here, and answered; and nobody sleeps
-//! while holding it, except to wait for readers. Therefore:
+//! every entry that this partition appended has been applied here, and answered; and nobody waits
+//! while holding it, except for readers, and for another node's appender, who waits for nobody. Therefore:
 //!
 //! - whoever holds the lock without having appended (a read that catches up, or another node's
 //!   combiner that helps) only ever applies entries that need no answer here;
