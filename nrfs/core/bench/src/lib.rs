@@ -8,13 +8,15 @@
 //! - [`multikernel`]: a copy for each core, kept alike by messages, in Barrelfish's manner;
 //! - [`structures`]: what is shared: a hash map (also as a sharded one), a stack, a queue, the scheduler;
 //! - [`throughput`]: how many operations threads do together;
-//! - [`vm`]: address spaces that threads share: ours, the same machine shared otherwise, the kernel's.
+//! - [`vm`]: address spaces that threads share: ours, the same machine shared otherwise, the kernel's;
+//! - [`program`]: what the programs that measure have in common.
 
 #![deny(unsafe_code)]
 
 pub mod contender;
 pub mod locks;
 pub mod multikernel;
+pub mod program;
 pub mod replicated;
 pub mod structures;
 pub mod throughput;

@@ -102,54 +102,16 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peek;
 
-fn any_change(random: u64) -> Change {
-    if random & 1 == 0 { Change::Push(random) } else { Change::Pop }
-}
+/// Values in a row: new ones come in at the back, and go out at the front or at the back.
+pub struct Row<const FROM_FRONT: bool>(VecDeque<u64>);
 
 /// Last in, first out.
-pub struct Stack(Vec<u64>);
-
-impl Dispatch for Stack {
-    type WriteOperation = Change;
-    type Response = Option<u64>;
-
-    fn dispatch_mut(&mut self, change: &Change) -> Option<u64> {
-        match *change {
-            Change::Push(value) => {
-                self.0.push(value);
-                None
-            }
-            Change::Pop => self.0.pop(),
-        }
-    }
-}
-
-impl Structure for Stack {
-    type ReadOperation = Peek;
-
-    fn dispatch(&self, Peek: &Peek) -> Option<u64> {
-        self.0.last().copied()
-    }
-}
-
-impl Workload for Stack {
-    fn filled() -> Self {
-        Self((0..SIZE).collect())
-    }
-
-    fn any_read(_random: u64) -> Peek {
-        Peek
-    }
-
-    fn any_write(random: u64) -> Change {
-        any_change(random)
-    }
-}
+pub type Stack = Row<false>;
 
 /// First in, first out.
-pub struct Queue(VecDeque<u64>);
+pub type Queue = Row<true>;
 
-impl Dispatch for Queue {
+impl<const FROM_FRONT: bool> Dispatch for Row<FROM_FRONT> {
     type WriteOperation = Change;
     type Response = Option<u64>;
 
@@ -159,20 +121,21 @@ impl Dispatch for Queue {
                 self.0.push_back(value);
                 None
             }
-            Change::Pop => self.0.pop_front(),
+            Change::Pop if FROM_FRONT => self.0.pop_front(),
+            Change::Pop => self.0.pop_back(),
         }
     }
 }
 
-impl Structure for Queue {
+impl<const FROM_FRONT: bool> Structure for Row<FROM_FRONT> {
     type ReadOperation = Peek;
 
     fn dispatch(&self, Peek: &Peek) -> Option<u64> {
-        self.0.front().copied()
+        if FROM_FRONT { self.0.front().copied() } else { self.0.back().copied() }
     }
 }
 
-impl Workload for Queue {
+impl<const FROM_FRONT: bool> Workload for Row<FROM_FRONT> {
     fn filled() -> Self {
         Self((0..SIZE).collect())
     }
@@ -182,7 +145,7 @@ impl Workload for Queue {
     }
 
     fn any_write(random: u64) -> Change {
-        any_change(random)
+        if random & 1 == 0 { Change::Push(random) } else { Change::Pop }
     }
 }
 

@@ -1,15 +1,13 @@
 //! Measures structures that threads share, each way of sharing in turn: what `nrfs bench nr` and `nrfs bench sched`
 //! run.
-//!
-//! Its one argument says in JSON what to measure. It writes a line of JSON for every figure, as it comes.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 use bench::contender::Contender;
 use bench::multikernel::Multikernel;
+use bench::program::{self, Figures};
 use bench::replicated::{ByNodeReplication, by_nr};
 use bench::structures::{Map, Queue, Sharded, Stack, Workload};
 use bench::throughput::throughput;
@@ -111,8 +109,7 @@ fn contenders<S: Workload>(configuration: &Configuration, threads: usize) -> Vec
     all
 }
 
-fn measure<S: Workload>(configuration: &Configuration) -> Result<(), Box<dyn std::error::Error>> {
-    let mut output = std::io::stdout().lock();
+fn measure<S: Workload>(configuration: &Configuration, figures: &mut Figures) -> program::Result {
     for &threads in &configuration.threads {
         let contenders = contenders::<S>(configuration, threads);
         for &write_ratio in &configuration.write_ratios {
@@ -121,10 +118,7 @@ fn measure<S: Workload>(configuration: &Configuration) -> Result<(), Box<dyn std
                 let place = |turn| if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
                 for (contender, run) in (0..contenders.len()).map(|turn| &contenders[place(turn)]) {
                     let operations_per_second = run(write_ratio);
-                    let figure = Figure { contender, threads, write_ratio, round, operations_per_second };
-                    serde_json::to_writer(&mut output, &figure)?;
-                    writeln!(output)?;
-                    output.flush()?;
+                    figures.put(&Figure { contender, threads, write_ratio, round, operations_per_second })?;
                 }
             }
         }
@@ -132,23 +126,11 @@ fn measure<S: Workload>(configuration: &Configuration) -> Result<(), Box<dyn std
     Ok(())
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let argument = std::env::args().nth(1).ok_or("what to measure is missing")?;
-    let configuration: Configuration = serde_json::from_str(&argument)?;
-    match configuration.structure {
-        Structure::Hashmap => measure::<Map>(&configuration),
-        Structure::Stack => measure::<Stack>(&configuration),
-        Structure::Queue => measure::<Queue>(&configuration),
-        Structure::Scheduler => measure::<Scheduler>(&configuration),
-    }
-}
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(|configuration: &Configuration, figures| match configuration.structure {
+        Structure::Hashmap => measure::<Map>(configuration, figures),
+        Structure::Stack => measure::<Stack>(configuration, figures),
+        Structure::Queue => measure::<Queue>(configuration, figures),
+        Structure::Scheduler => measure::<Scheduler>(configuration, figures),
+    })
 }

@@ -1,12 +1,10 @@
 //! Measures address spaces that threads share, each contender in turn: what `nrfs bench vm` runs.
-//!
-//! Its one argument says in JSON what to measure. It writes a line of JSON for every figure, as it comes.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Mutex, RwLock};
 
 use bench::multikernel::Multikernel;
+use bench::program::{self, Figures};
 use bench::vm::{Latency, Linux, Machine, Rates, Replicated, Shared, Space, latencies, rates};
 use serde::{Deserialize, Serialize};
 
@@ -77,18 +75,15 @@ fn contenders(configuration: &Configuration, threads: usize) -> Vec<(String, Run
     ours.chain(others.map(|(name, run)| (name.to_owned(), run))).collect()
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let argument = std::env::args().nth(1).ok_or("what to measure is missing")?;
-    let configuration: Configuration = serde_json::from_str(&argument)?;
-    let mut output = std::io::stdout().lock();
+fn measure(configuration: &Configuration, figures: &mut Figures) -> program::Result {
     for &threads in &configuration.threads {
-        let contenders = contenders(&configuration, threads);
+        let contenders = contenders(configuration, threads);
         for round in 0..configuration.rounds {
             for (contender, run) in &contenders {
                 let (Rates { map, protect, resolve, unmap, mix }, (of_map, of_unmap, unmap_wait)) = run();
                 let percentiles = |latency: Latency| [latency.p50, latency.p99, latency.max];
                 let (map_latency, unmap_latency) = (percentiles(of_map), percentiles(of_unmap));
-                let figure = Figure {
+                figures.put(&Figure {
                     contender,
                     threads,
                     round,
@@ -100,10 +95,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                     map_latency,
                     unmap_latency,
                     unmap_wait,
-                };
-                serde_json::to_writer(&mut output, &figure)?;
-                writeln!(output)?;
-                output.flush()?;
+                })?;
             }
         }
     }
@@ -111,11 +103,5 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(measure)
 }
