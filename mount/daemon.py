@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -196,10 +197,11 @@ class _Daemon:
         while True:
             await trio.sleep(_PAUSE)
             before, seen = seen, sum(self._requests().values())
-            if seen != before:
-                self._filesystem.release_memory(surplus=True)
-            elif seen != given_at:
-                self._filesystem.release_memory()
+            is_busy = seen != before
+            if is_busy or seen != given_at:
+                # Much memory takes its time, and Python's requests do not wait for it.
+                await trio.to_thread.run_sync(partial(self._filesystem.release_memory, surplus=is_busy))
+            if not is_busy:
                 given_at = seen
 
     def _end(self) -> None:

@@ -48,6 +48,18 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
         time.sleep(0.005)
 
 
+def shown_at(terminal: int) -> bytes:
+    """All that comes out of the master of a pseudo-terminal, until its other end is closed; then it is closed too."""
+    shown = b""
+    try:
+        while part := os.read(terminal, 65536):
+            shown += part
+    except OSError:  # The other end is closed.
+        pass
+    os.close(terminal)
+    return shown
+
+
 def nrfs_command(*arguments: object) -> list[str]:
     """The command line of ``nrfs`` in this interpreter."""
     return [sys.executable, "-m", "nrfs.cli", *map(str, arguments)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import shown_at
 
 from workloads.failure import WorkloadError
 from workloads.leveldb import benchmarks
@@ -206,15 +207,9 @@ def test_at_a_terminal_stderr_shows_a_progress_bar(memory_path: Path) -> None:
     environment = os.environ | {"TERM": "xterm"}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while piece := os.read(ours, 65536):
-                shown += piece
-        except OSError:  # The other end is closed.
-            pass
+        shown = shown_at(ours)
         assert process.stdout is not None
         assert b"\x1b" not in process.stdout.read()
-    os.close(ours)
     assert process.returncode == 0
     assert b"fillseq" in shown
     assert b"%" in shown

@@ -23,6 +23,7 @@ from conftest import (
     nrfs_command,
     ownerless_control_files,
     run_nrfs,
+    shown_at,
     wait_until,
 )
 from support.without_call import IO_URING_SETUP, without_call
@@ -56,13 +57,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
     variables = {**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, **environment}
     process = subprocess.Popen(nrfs_command(*arguments), cwd=REPOSITORY, stdout=theirs, env=variables)
     os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 4096):
-            shown += part
-    except OSError:  # The other end is closed.
-        pass
-    os.close(ours)
+    shown = shown_at(ours)
     assert process.wait() == 0
     return shown
 

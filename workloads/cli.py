@@ -18,8 +18,11 @@ from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Confi
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-AGAINST = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
-"""What shares a structure otherwise than ``nr`` does."""
+AGAINST_ALL = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
+"""What shares a hash map otherwise than ``nr`` does."""
+
+AGAINST = tuple(name for name in AGAINST_ALL if name != "sharded")
+"""The same, of any structure."""
 
 VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
 """What has address spaces otherwise than ours."""
@@ -89,7 +92,7 @@ def _add_memory(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.add_argument("--files", type=_positive, default=1_000_000, metavar="N", help="empty files (1000000)")
     parser.add_argument("--data", type=_positive, default=2**30, metavar="B", help="bytes of content (1 GiB)")
     parser.add_argument("--file-size", type=_positive, default=2**16, metavar="B", help="bytes in a file (65536)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    _add_json(parser)
     parser.set_defaults(run=run_memory)
 
 
@@ -134,7 +137,7 @@ def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--rounds", type=_positive, metavar="R", help=f"repetitions (1; with --against {ROUNDS_COMPARED})"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    _add_json(parser)
 
 
 def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
@@ -152,21 +155,13 @@ def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> No
         description="As 'nrfs bench nr', of the scheduler: writes ask for cores, reads ask whose a core is.",
     )
     sched.set_defaults(structure="scheduler")
-    for parser, against in ((nr, AGAINST), (sched, tuple(name for name in AGAINST if name != "sharded"))):
+    for parser, against in ((nr, AGAINST_ALL), (sched, AGAINST)):
         parser.add_argument(
             "--write-ratio", type=_percentages, default=(0, 10, 60, 100), metavar="P,...", help="(0,10,60,100)"
         )
         parser.add_argument("--threads", type=_positives, default=None, metavar="T,...", help="(1, and one a CPU)")
-        parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
-        parser.add_argument(
-            "--against",
-            type=partial(_names, "contender", against),
-            metavar="NAME,...",
-            help=f"({','.join(against)})",
-        )
-        parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
+        _add_contenders(parser, against)
         parser.add_argument("--milliseconds", type=_positive, default=200, metavar="MS", help="of each figure (200)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
         parser.set_defaults(run=run_structures)
 
 
@@ -178,16 +173,24 @@ def _add_vm(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
         "protect, resolve and unmap, and how long one map and one unmap with shootdown take.",
     )
     parser.add_argument("--cores", type=_positives, default=None, metavar="C,...", help="threads (1, and one a CPU)")
-    parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+    _add_contenders(parser, VM_AGAINST)
     parser.add_argument("--logs", type=_positive, default=2, metavar="K", help="parallel logs (2)")
-    parser.add_argument(
-        "--against", type=partial(_names, "contender", VM_AGAINST), metavar="NAME,...", help=f"({','.join(VM_AGAINST)})"
-    )
     operations = ["map", "unmap", "protect", "resolve", "mix"]
     parser.add_argument("--op", choices=operations, help="show this operation only (all)")
-    parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.set_defaults(run=run_vm)
+
+
+def _add_contenders(parser: argparse.ArgumentParser, against: Sequence[str]) -> None:
+    """What every workload on structures that threads share is told."""
+    parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+    contenders = partial(_names, "contender", against)
+    parser.add_argument("--against", type=contenders, metavar="NAME,...", help=f"({','.join(against)})")
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
 
 
 def _epilog() -> str:
@@ -219,8 +222,7 @@ def run_leveldb(options: argparse.Namespace) -> int:
         from workloads.leveldb import report, rounds
 
         results = rounds.run(configuration)
-        if configuration.json is not None:
-            report.write_json(results, configuration.json)
+        report.write_json(results)
         report.show(results)
 
     return _run("leveldb", work)
@@ -276,14 +278,12 @@ def run_structures(options: argparse.Namespace) -> int:
     def work() -> None:
         from workloads import structures
 
-        cpus = len(os.sched_getaffinity(0))
-        plain = tuple(name for name in AGAINST if name != "sharded")
         configuration = structures.Configuration(
             structure=options.structure,
             write_ratios=options.write_ratio,
-            threads=options.threads or tuple(sorted({1, cpus})),
+            threads=options.threads or _one_and_all_cpus(),
             nodes=options.nodes,
-            against=options.against or (AGAINST if options.structure == "hashmap" else plain),
+            against=options.against or (AGAINST_ALL if options.structure == "hashmap" else AGAINST),
             rounds=options.rounds,
             milliseconds=options.milliseconds,
             json=options.json,
@@ -301,7 +301,7 @@ def run_vm(options: argparse.Namespace) -> int:
         from workloads import vm
 
         configuration = vm.Configuration(
-            threads=options.cores or tuple(sorted({1, len(os.sched_getaffinity(0))})),
+            threads=options.cores or _one_and_all_cpus(),
             nodes=options.nodes,
             logs=options.logs,
             against=options.against or VM_AGAINST,
@@ -313,6 +313,10 @@ def run_vm(options: argparse.Namespace) -> int:
         vm.show(configuration, vm.run(configuration))
 
     return _run("vm", work)
+
+
+def _one_and_all_cpus() -> tuple[int, ...]:
+    return tuple(sorted({1, len(os.sched_getaffinity(0))}))
 
 
 def _compared(options: argparse.Namespace) -> dict[str, Any]:

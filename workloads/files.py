@@ -87,20 +87,16 @@ def run(configuration: Configuration) -> list[Measurement]:
 def show(configuration: Configuration, measurements: Sequence[Measurement]) -> None:
     """Prints the figures, and writes them to the JSON file if there is to be one."""
     every = [(each.count, each.times()) for each in measurements]
-    if configuration.json is not None:
-        document = {
-            "workload": "files",
-            "configuration": asdict(configuration),
-            "rounds": [
-                {"count": each.count, "order": configuration.order(number), "figures": list(map(asdict, sides))}
-                for each in measurements
-                for number, sides in enumerate(each.rounds)
-            ],
-            "summary": [
-                {"count": count, **{name: asdict(each) for name, each in times.items()}} for count, times in every
-            ],
-        }
-        write_json(document, configuration.json)
+    write_json(
+        "files",
+        configuration,
+        rounds=[
+            {"count": each.count, "order": configuration.order(number), "figures": list(map(asdict, sides))}
+            for each in measurements
+            for number, sides in enumerate(each.rounds)
+        ],
+        summary=[{"count": count, **{name: asdict(each) for name, each in times.items()}} for count, times in every],
+    )
     content = f" of {configuration.size:,} bytes" if configuration.size else ""
     title = f"Files{content} in one directory, us for each{configuration.medians}"
     table = Table("directory", "files", *PHASES, "total", "growth", title=title)

@@ -80,9 +80,7 @@ def show(configuration: Configuration, figures: Figures) -> None:
         f"{figures.bytes_per_byte:.3f} bytes per byte per replica"
     )
     print(f"left when all is deleted: {figures.bytes_left / 2**20:.1f} MiB")
-    if configuration.json is not None:
-        document = {"workload": "memory", "configuration": asdict(configuration), "figures": asdict(figures)}
-        write_json(document, configuration.json)
+    write_json("memory", configuration, figures=asdict(figures))
 
 
 def _names(bar: ProgressBar, description: str, count: int) -> Iterator[bytes]:

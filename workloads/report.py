@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
 from workloads.failure import WorkloadError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    class Configuration(DataclassInstance, Protocol):
+        """A workload's, whatever else it says."""
+
+        @property
+        def json(self) -> Path | None: ...
+
 
 PLAIN_WIDTH = 200
 """Columns where there is no terminal to ask: a table in a file or a pipe is not to be folded."""
@@ -25,8 +35,12 @@ def print_table(table: Table, footer: str) -> None:
     console.print(footer, soft_wrap=True)
 
 
-def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Writes the document; what JSON does not know, as text."""
+def write_json(workload: str, configuration: Configuration, **results: object) -> None:
+    """Writes all to the JSON file, if there is to be one; what JSON does not know, as text."""
+    path = configuration.json
+    if path is None:
+        return
+    document = {"workload": workload, "configuration": asdict(configuration), **results}
     try:
         path.write_text(json.dumps(document, indent=2, default=str) + "\n")
     except OSError as failure:

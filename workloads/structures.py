@@ -105,13 +105,11 @@ def _summary(
 
 def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
     """Prints the table, and writes the JSON file if there is to be one."""
-    if configuration.json is not None:
-        document = {
-            "workload": "structures",
-            "configuration": asdict(configuration),
-            "summary": [asdict(summary) for summary in summaries],
-        }
-        write_json(document, configuration.json)
+    write_json(
+        "structures",
+        configuration,
+        summary=[asdict(summary) for summary in summaries],
+    )
     title = f"{configuration.structure}: million operations per second, medians of {configuration.rounds} rounds"
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     for heading in ("threads", "writes"):

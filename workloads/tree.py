@@ -125,18 +125,16 @@ def run(configuration: Configuration) -> Results:
 def show(configuration: Configuration, results: Results) -> None:
     """Prints the table, and writes the JSON file if there is to be one."""
     times = results.times()
-    if configuration.json is not None:
-        document = {
-            "workload": "tree",
-            "configuration": asdict(configuration),
-            "files": results.files,
-            "bytes": results.size,
-            "rounds": [
-                {"order": configuration.order(number), "seconds": sides} for number, sides in enumerate(results.rounds)
-            ],
-            "summary": {step: asdict(each) for step, each in times.items()},
-        }
-        write_json(document, configuration.json)
+    write_json(
+        "tree",
+        configuration,
+        files=results.files,
+        bytes=results.size,
+        rounds=[
+            {"order": configuration.order(number), "seconds": sides} for number, sides in enumerate(results.rounds)
+        ],
+        summary={step: asdict(each) for step, each in times.items()},
+    )
     table = Table(box=None, pad_edge=False)
     table.add_column("step", no_wrap=True)
     compared = ["ratio", "(lowest to highest)"] if configuration.against is not None else []

@@ -116,13 +116,11 @@ def _summary(threads: int, contender: str, figures: Sequence[Mapping[str, Any]])
 
 def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
     """Prints the tables, and writes the JSON file if there is to be one."""
-    if configuration.json is not None:
-        document = {
-            "workload": "vm",
-            "configuration": asdict(configuration),
-            "summary": [asdict(summary) for summary in summaries],
-        }
-        write_json(document, configuration.json)
+    write_json(
+        "vm",
+        configuration,
+        summary=[asdict(summary) for summary in summaries],
+    )
     title = f"4 KiB pages: million operations per second of all cores, medians of {configuration.rounds} rounds"
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     table.add_column("cores", justify="right")

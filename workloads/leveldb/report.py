@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
-from pathlib import Path
 
 import plyvel
 from rich.table import Table
@@ -35,22 +34,22 @@ def show(results: Results) -> None:
     report.print_table(table, _footer(results))
 
 
-def write_json(results: Results, path: Path) -> None:
-    """Writes configuration, every round's figures, and the medians."""
+def write_json(results: Results) -> None:
+    """Writes configuration, every round's figures, and the medians, if there is to be a JSON file."""
     configuration = results.configuration
-    document = {
-        "workload": "leveldb",
-        "configuration": asdict(configuration),
-        "environment": {
+    report.write_json(
+        "leveldb",
+        configuration,
+        environment={
             "leveldb": plyvel.__leveldb_version__,
             "plyvel": plyvel.__version__,
             "python": platform.python_version(),
             "kernel": platform.release(),
             "cpus": len(os.sched_getaffinity(0)),
         },
-        "clock_microseconds": results.clock_microseconds,
-        "directories": configuration.directories,
-        "rounds": [
+        clock_microseconds=results.clock_microseconds,
+        directories=configuration.directories,
+        rounds=[
             {
                 "order": each.order,
                 "figures": [
@@ -63,9 +62,8 @@ def write_json(results: Results, path: Path) -> None:
             }
             for each in results.rounds
         ],
-        "summary": [asdict(summary) for summary in results.summaries()],
-    }
-    report.write_json(document, path)
+        summary=[asdict(summary) for summary in results.summaries()],
+    )
 
 
 def _title(configuration: Configuration) -> str:

@@ -91,20 +91,17 @@ impl Yielding {
         let mut state = lock(&self.state);
         let seen = (self.served.load(Ordering::Relaxed), run_time(thread));
         let (served, ran) = mem::replace(&mut state.seen, seen);
-        let could_not = if state.is_yielding {
+        let was_yielding = state.is_yielding;
+        if was_yielding {
             if state.seen.0 != served || state.seen.1 > ran + LOOK / 4 {
                 return true;
             }
-            is_runnable(thread)
-        } else {
-            // One that has another policy already is left alone.
-            state.is_yielding = policy(thread) == Ok(ORDINARY) && set_policy(thread, YIELDING).is_ok();
-            if state.is_yielding {
-                return true;
-            }
-            true
-        };
-        if could_not {
+        } else if policy(thread) == Ok(ORDINARY) && set_policy(thread, YIELDING).is_ok() {
+            state.is_yielding = true;
+            return true;
+        }
+        // It has another policy already and is left alone, or it could not run.
+        if !was_yielding || is_runnable(thread) {
             self.not_before.store(now() + RESPITE.as_nanos() as u64, Ordering::Relaxed);
         }
         self.take_back(&mut state);

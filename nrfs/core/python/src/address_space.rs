@@ -311,15 +311,11 @@ impl AddressSpace {
 
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let all = self.call(py, |space, core| Ok(space.verify(core)))?;
-        let list = PyList::empty(py);
-        for (log, verification) in all.iter().enumerate() {
-            let dict = PyDict::new(py);
-            dict.set_item("log", format!("address space {log}"))?;
-            dict.set_item("position", verification.position.0)?;
-            dict.set_item("digests", convert::digests(&verification.digests))?;
-            list.append(dict)?;
-        }
-        Ok(list)
+        let all = all
+            .iter()
+            .enumerate()
+            .map(|(log, one)| convert::verification(py, &format!("address space {log}"), one.position, &one.digests));
+        PyList::new(py, all.collect::<PyResult<Vec<_>>>()?)
     }
 }
 

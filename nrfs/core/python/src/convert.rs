@@ -2,11 +2,11 @@
 
 use std::io;
 
-use filesystem::status::{Status, Verification};
-use filesystem::{Digest, Errno, Topology};
+use filesystem::status::Status;
+use filesystem::{Digest, Errno, LogPosition, Topology};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict};
 
 /// The attributes of one inode, as stat(2) has them.
 #[pyclass(frozen, get_all, module = "nrfs")]
@@ -127,11 +127,6 @@ impl Nodes {
     }
 }
 
-/// Digests as text.
-pub fn digests(digests: &[Digest]) -> Vec<String> {
-    digests.iter().map(|digest| format!("{:032x}", digest.0)).collect()
-}
-
 /// A status as plain dictionaries, ready for JSON.
 pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
     let logs = status.namespace.logs.iter().chain(&status.content.logs);
@@ -177,17 +172,19 @@ pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDi
     Ok(dict)
 }
 
-/// Verifications as plain dictionaries, ready for JSON.
-pub fn verifications<'py>(py: Python<'py>, all: &[Verification]) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    for verification in all {
-        let dict = PyDict::new(py);
-        dict.set_item("log", &verification.log)?;
-        dict.set_item("position", verification.position.0)?;
-        dict.set_item("digests", digests(&verification.digests))?;
-        list.append(dict)?;
-    }
-    Ok(list)
+/// What all replicas are at one position of a log, as a plain dictionary, ready for JSON.
+pub fn verification<'py>(
+    py: Python<'py>,
+    log: &str,
+    position: LogPosition,
+    digests: &[Digest],
+) -> PyResult<Bound<'py, PyDict>> {
+    let digests: Vec<String> = digests.iter().map(|digest| format!("{:032x}", digest.0)).collect();
+    let dict = PyDict::new(py);
+    dict.set_item("log", log)?;
+    dict.set_item("position", position.0)?;
+    dict.set_item("digests", digests)?;
+    Ok(dict)
 }
 
 /// The tree has the first log, the content the others.

@@ -309,7 +309,8 @@ impl Filesystem {
 
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let all = self.call(py, |service, token| Ok(service.verify(token)))?;
-        convert::verifications(py, &all)
+        let all = all.iter().map(|one| convert::verification(py, &one.log, one.position, &one.digests));
+        PyList::new(py, all.collect::<PyResult<Vec<_>>>()?)
     }
 }
 

@@ -199,10 +199,6 @@ impl Scheduler {
 
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (position, digests) = py.detach(|| self.service.verify());
-        let dict = PyDict::new(py);
-        dict.set_item("log", "scheduler")?;
-        dict.set_item("position", position.0)?;
-        dict.set_item("digests", convert::digests(&digests))?;
-        Ok(dict)
+        convert::verification(py, "scheduler", position, &digests)
     }
 }
