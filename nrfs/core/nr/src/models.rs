@@ -63,17 +63,46 @@ impl Dispatch for History {
     }
 }
 
-fn histories(nodes: usize, log_entries: usize) -> Arc<NodeReplicated<History>> {
-    let configuration = Configuration { nodes, log_entries, ..Configuration::default() };
-    NodeReplicated::new(configuration, crate::OneLog, |_, _| History::default())
+/// The same of operations that own something, which the last replica drops; the log has room for one payload.
+#[derive(Default)]
+struct OwnedHistory(History);
+
+impl Dispatch for OwnedHistory {
+    type WriteOperation = Box<u64>;
+    type Response = Vec<u64>;
+
+    fn dispatch_mut(&mut self, operation: &Box<u64>) -> Vec<u64> {
+        self.0.dispatch_mut(operation)
+    }
+
+    fn payload_bytes(_: &Box<u64>) -> usize {
+        1
+    }
+}
+
+impl AsRef<[u64]> for History {
+    fn as_ref(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+impl AsRef<[u64]> for OwnedHistory {
+    fn as_ref(&self) -> &[u64] {
+        self.0.as_ref()
+    }
+}
+
+fn histories<D: Dispatch + Default>(nodes: usize, log_entries: usize) -> Arc<NodeReplicated<D>> {
+    let configuration = Configuration { nodes, log_entries, log_payload_bytes: 1, ..Configuration::default() };
+    NodeReplicated::new(configuration, crate::OneLog, |_, _| D::default())
 }
 
 /// Runs `f` on a thread with a token for `node`; the token comes back when joined.
-fn client(
-    instance: &Arc<NodeReplicated<History>>,
+fn client<D: Dispatch + 'static>(
+    instance: &Arc<NodeReplicated<D>>,
     node: usize,
-    f: impl FnOnce(&NodeReplicated<History>, &Token<History>) + 'static,
-) -> thread::JoinHandle<Token<History>> {
+    f: impl FnOnce(&NodeReplicated<D>, &Token<D>) + 'static,
+) -> thread::JoinHandle<Token<D>> {
     let token = instance.register(NodeId(node));
     thread::spawn(move || {
         f(token.instance(), &token);
@@ -170,7 +199,7 @@ fn a_reader_gets_its_turn_between_two_writers() {
 /// Every operation of `threads` threads on one node is applied once, and answered once applied.
 fn combine(threads: u64, preemptions: usize) {
     model(preemptions, move || {
-        let instance = histories(1, 2);
+        let instance = histories::<History>(1, 2);
         let clients: Vec<_> = (1..threads)
             .map(|number| {
                 client(&instance, 0, move |instance, token| {
@@ -203,7 +232,7 @@ fn three_threads_combine() {
 /// each of `readers` threads on node 1 sees it from then on.
 fn completed_write_is_seen(writers: u64, readers: usize, preemptions: usize) {
     model(preemptions, move || {
-        let instance = histories(2, 2);
+        let instance = histories::<History>(2, 2);
         let completed: Arc<[_]> = (0..writers).map(|_| AtomicBool::new(false)).collect();
         let read = {
             let completed = Arc::clone(&completed);
@@ -245,7 +274,7 @@ fn a_read_beside_one_that_catches_up_sees_a_completed_write() {
 #[test]
 fn what_was_read_on_one_node_is_not_unread_on_another() {
     model(6, || {
-        let instance = histories(2, 2);
+        let instance = histories::<History>(2, 2);
         let writer = client(&instance, 0, |instance, token| {
             instance.execute_mut(1, token);
         });
@@ -259,7 +288,7 @@ fn what_was_read_on_one_node_is_not_unread_on_another() {
 #[test]
 fn a_full_log_is_emptied_for_an_idle_node() {
     model(5, || {
-        let instance = histories(2, 1);
+        let instance = histories::<History>(2, 1);
         let other = client(&instance, 0, |instance, token| {
             instance.execute_mut(1, token);
         });
@@ -273,27 +302,36 @@ fn a_full_log_is_emptied_for_an_idle_node() {
 }
 
 /// What two nodes append at the same time is in the same order on both.
-fn two_nodes_append(log_entries: usize) {
+fn two_nodes_append<D>(log_entries: usize)
+where
+    D: Dispatch<WriteOperation: From<u64>> + Default + AsRef<[u64]> + 'static,
+{
     model(5, move || {
-        let instance = histories(2, log_entries);
+        let instance = histories::<D>(2, log_entries);
         let other = client(&instance, 1, |instance, token| {
-            instance.execute_mut(1, token);
+            instance.execute_mut(1.into(), token);
         });
         let token = instance.register(NodeId(0));
-        instance.execute_mut(2, &token);
+        instance.execute_mut(2.into(), &token);
         let _token = other.join().unwrap();
-        let seen = instance.observe(LogId(0), |_, _, history| history.0.clone(), &token);
+        let seen = instance.observe(LogId(0), |_, _, history| history.as_ref().to_vec(), &token);
         assert_eq!(seen[0].len(), 2);
         assert_eq!(seen[0], seen[1]);
+        assert_eq!(instance.statistics().logs[0].payload_bytes, 0);
     });
 }
 
 #[test]
 fn two_nodes_append_beside_each_other() {
-    two_nodes_append(4);
+    two_nodes_append::<History>(4);
 }
 
 #[test]
 fn two_nodes_fill_a_log_of_one_entry() {
-    two_nodes_append(1);
+    two_nodes_append::<History>(1);
+}
+
+#[test]
+fn two_nodes_append_what_the_last_of_them_drops() {
+    two_nodes_append::<OwnedHistory>(4);
 }

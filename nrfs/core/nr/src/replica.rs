@@ -11,6 +11,8 @@
 //! - no request is stranded: its thread waits for the answer *or* the lock, and with the lock in
 //!   hand and no answer it combines for itself.
 //!
+//! Who finds the lock free combines at once, and hands its own request over to nobody: it is the last of the batch.
+//!
 //! # The order in which an operation completes
 //!
 //! It is appended, and so published in the log's tail; then it is applied and answered, in write mode; then
@@ -42,7 +44,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     Dispatch, LogPosition, NodeId, PartitionStatistics, ReplicaStatistics,
-    log::{Entry, Log},
+    log::{Appender, Entry, Log},
     rwlock::{Reader, RwLock, Update},
     slot::Slot,
     sync::Backoff,
@@ -94,7 +96,13 @@ pub(crate) struct Seat<D: Dispatch> {
     /// Registered with the partition's lock.
     reader: Reader,
     slot: Arc<ThreadSlot<D>>,
+    /// How many more requests are posted before the lock is tried: it was taken lately, and so it is where they
+    /// gather to batches.
+    crowded: u32,
 }
+
+/// After a lock that was taken.
+const CROWDED: u32 = if cfg!(loom) { 1 } else { 16 };
 
 /// A node's copy of the structure.
 pub(crate) struct Replica<D: Dispatch> {
@@ -119,7 +127,15 @@ struct Combiner<D: Dispatch> {
     /// Who has requested something, by index into `slots`.
     requested: Vec<usize>,
     /// Where the log has what the first of them have requested. It is before the local tail when the lock is free.
-    own: Range<u64>,
+    batch: Range<u64>,
+}
+
+/// What a combiner requests itself, if it does, and has not posted.
+struct Own<'a, D: Dispatch> {
+    request: &'a mut Option<Logged<D>>,
+    /// Where the log has it; [`NOWHERE`](Self::NOWHERE) at first.
+    position: u64,
+    answer: Option<Answer<D>>,
 }
 
 /// Written under the combiner lock, read by anybody.
@@ -139,6 +155,27 @@ impl Drop for FailStop {
     fn drop(&mut self) {
         eprintln!("nr: panic while an operation was appended or applied; the process ends here");
         process::abort();
+    }
+}
+
+impl<'a, D: Dispatch> Own<'a, D> {
+    const NOWHERE: u64 = u64::MAX;
+
+    fn new(request: &'a mut Option<Logged<D>>) -> Self {
+        Self { request, position: Self::NOWHERE, answer: None }
+    }
+
+    /// Moves the request to the log, if there is one; false if there is no room.
+    fn append(&mut self, appender: &mut Appender<'_, Logged<D>>) -> bool {
+        if self.request.is_none() {
+            return true;
+        }
+        let position = appender.tail();
+        let is_appended = appender.append(self.request);
+        if is_appended {
+            self.position = position;
+        }
+        is_appended
     }
 }
 
@@ -172,7 +209,7 @@ impl<D: Dispatch> Seat<D> {
         let slot = Arc::new(CachePadded::new(Slot::new()));
         let mut update = partition.lock.update();
         update.state().slots.push(Arc::clone(&slot));
-        Self { partition: Arc::clone(partition), reader: update.register(), slot }
+        Self { partition: Arc::clone(partition), reader: update.register(), slot, crowded: 0 }
     }
 
     /// Runs `f` on the structure, once everything is applied that is in the log now.
@@ -193,6 +230,11 @@ impl<D: Dispatch> Seat<D> {
     /// Has a request combined, by this thread or another, and returns its answer. `help` is called
     /// when the log is full, and helps all replicas.
     pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
+        let mut request = Some(request);
+        if let Some(answer) = self.combine_at_once(&mut request) {
+            return answer;
+        }
+        let request = request.expect("what was appended has its answer");
         // SAFETY: `&mut self` makes this thread the slot's owner, and the answer is taken below.
         unsafe { self.slot.post(request) };
         self.have_combined(help);
@@ -200,14 +242,30 @@ impl<D: Dispatch> Seat<D> {
         unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
     }
 
+    /// Combines, with the request in the batch, if nobody else does. Takes the request if it answers it.
+    // Out of line, as is the next, so that a caller that mostly reads keeps its registers.
+    #[inline(never)]
+    fn combine_at_once(&mut self, request: &mut Option<Logged<D>>) -> Option<Answer<D>> {
+        if self.crowded > 0 {
+            self.crowded -= 1;
+            return None;
+        }
+        let Some(mut update) = self.partition.lock.try_update() else {
+            self.crowded = CROWDED;
+            return None;
+        };
+        let mut own = Own::new(request);
+        self.partition.combine(&mut update, &mut own);
+        own.answer
+    }
+
     /// Waits until what is posted is answered.
-    // Out of line, so that a caller that mostly reads keeps its registers.
     #[inline(never)]
     fn have_combined(&self, help: impl Fn()) {
         let Self { partition, slot, .. } = self;
         let mut backoff = Backoff::default();
         while let Some(mut update) = partition.lock.update_unless(|| !slot.is_posted()) {
-            partition.combine(&mut update);
+            partition.combine(&mut update, &mut Own::new(&mut None));
             drop(update);
             if !slot.is_posted() {
                 break;
@@ -228,7 +286,7 @@ impl<D: Dispatch> Drop for Seat<D> {
 
 impl<D: Dispatch> Partition<D> {
     pub(crate) fn new(node: NodeId, log: Arc<Log<Logged<D>>>, structure: D) -> Self {
-        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), own: 0..0 };
+        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), batch: 0..0 };
         Self { node, log, lock: RwLock::new(combiner, structure), counters: CachePadded::default() }
     }
 
@@ -252,15 +310,15 @@ impl<D: Dispatch> Partition<D> {
     #[cold]
     fn catch_up_with(&self, position: u64) {
         if let Some(mut update) = self.lock.update_unless(|| self.local_tail() >= position) {
-            self.apply(&mut update);
+            self.apply(&mut update, &mut Own::new(&mut None));
         }
     }
 
     /// Appends what is requested, as far as the log has room; applies and answers all that is
     /// appended.
-    fn combine(&self, update: &mut Update<'_, Combiner<D>, D>) {
+    fn combine(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) {
         if self.log.is_followed_by_one() {
-            return self.combine_alone(update);
+            return self.combine_alone(update, own);
         }
         let Combiner { slots, requested, .. } = update.state();
         requested.clear();
@@ -271,65 +329,64 @@ impl<D: Dispatch> Partition<D> {
                 break appender;
             }
             // While another node appends, what it appended before can be applied already.
-            if self.apply(update) == 0 {
+            if self.apply(update, own) == 0 {
                 backoff.wait();
             }
         };
         let fail_stop = FailStop;
-        let Combiner { slots, requested, own } = update.state();
-        own.start = appender.tail();
-        for slot in requested.iter().map(|&index| &slots[index]) {
-            // SAFETY: holding the lock for update is being the combiner. What is appended is answered below.
-            if !unsafe { slot.with_request(|request| appender.append(request)) } {
-                break;
-            }
-        }
-        own.end = appender.tail();
+        let Combiner { slots, requested, batch } = update.state();
+        batch.start = appender.tail();
+        // SAFETY: holding the lock for update is being the combiner. What is appended is answered below.
+        // SAFETY: holding the lock for update is being the combiner. What is appended is answered below.
+        let mut append = |index: usize| unsafe { slots[index].with_request(|request| appender.append(request)) };
+        let refused = requested.iter().copied().find(|&index| !append(index));
+        batch.end = appender.tail();
+        let is_full = refused.is_some() || !own.append(&mut appender);
+        self.count(appender.tail() - batch.start);
         drop(appender);
         mem::forget(fail_stop);
-        let appended = (own.end - own.start) as usize;
-        let refused = requested.get(appended).copied();
-        self.count(appended);
-        self.apply(update);
-        if let Some(refused) = refused {
+        self.apply(update, own);
+        if is_full {
             add(&self.counters.full, 1);
-            update.state().slots.rotate_left(refused);
+            update.state().slots.rotate_left(refused.unwrap_or_default());
         }
     }
 
     /// Applies and answers what is requested. Nobody else is to learn of it, so it needs no log.
-    fn combine_alone(&self, update: &mut Update<'_, Combiner<D>, D>) {
+    fn combine_alone(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) {
         let operations = update.write(|combiner, structure| {
             let fail_stop = FailStop;
             let start = self.log.tail();
             let mut position = start;
-            for slot in combiner.slots.iter().filter(|slot| slot.is_posted()) {
-                let run = |request: &mut Option<Logged<D>>| {
-                    let logged = request.take().expect("what is posted is a request");
-                    logged.run(self.node, LogPosition(position), structure)
-                };
-                // SAFETY: holding the lock for update is being the combiner, and this answers each request once.
-                unsafe { slot.answer(slot.with_request(run)) };
+            let mut run = |request: &mut Option<Logged<D>>| {
+                let request = request.take()?;
+                let answer = request.run(self.node, LogPosition(position), structure);
                 position += 1;
+                Some(answer)
+            };
+            for slot in combiner.slots.iter().filter(|slot| slot.is_posted()) {
+                // SAFETY: holding the lock for update is being the combiner, and this answers each request once.
+                unsafe { slot.answer(slot.with_request(&mut run).expect("what is posted is a request")) };
             }
+            own.answer = run(own.request);
             self.log.pass(position - start);
             mem::forget(fail_stop);
             position - start
         });
-        self.count(operations as usize);
+        self.count(operations);
     }
 
     /// Counts a batch.
-    fn count(&self, operations: usize) {
+    fn count(&self, operations: u64) {
         add(&self.counters.batches, u64::from(operations != 0));
-        add(&self.counters.operations, operations as u64);
+        add(&self.counters.operations, operations);
     }
 
     /// Applies everything up to the tail if this replica is behind and its lock is free.
     pub(crate) fn help(&self) {
         if self.local_tail() < self.log.tail() {
             if let Some(mut update) = self.lock.try_update() {
-                let applied = self.apply(&mut update);
+                let applied = self.apply(&mut update, &mut Own::new(&mut None));
                 add(&self.counters.helped, applied);
             }
         }
@@ -337,7 +394,7 @@ impl<D: Dispatch> Partition<D> {
 
     /// Applies everything up to the tail, and answers what this partition has appended of it.
     /// Returns the number of entries.
-    fn apply(&self, update: &mut Update<'_, Combiner<D>, D>) -> u64 {
+    fn apply(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) -> u64 {
         let start = self.local_tail();
         let tail = self.log.tail();
         if start == tail {
@@ -345,15 +402,17 @@ impl<D: Dispatch> Partition<D> {
         }
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
-            let Combiner { slots, requested, own } = combiner;
+            let Combiner { slots, requested, batch } = combiner;
             for position in start..tail {
                 // SAFETY: `position` is before the tail; the local tail counts what is applied here,
                 // under this lock, so each position comes once and in order.
                 let answer = unsafe {
                     self.log.apply(position, |logged| logged.run(self.node, LogPosition(position), structure))
                 };
-                if own.contains(&position) {
-                    let slot = &slots[requested[(position - own.start) as usize]];
+                if position == own.position {
+                    own.answer = Some(answer);
+                } else if batch.contains(&position) {
+                    let slot = &slots[requested[(position - batch.start) as usize]];
                     // SAFETY: this combiner has taken the request from that slot, and it is answered once.
                     unsafe { slot.answer(answer) };
                 }
