@@ -16,7 +16,7 @@ struct Hold {
     count: u64,
     /// How often it lost its last name, less how often it was given a first. Whoever changes the tree tells of it
     /// here later, so two may come in the other order.
-    orphaned: u32,
+    orphaned: i32,
     /// Somebody drops it just now.
     is_dying: bool,
 }
@@ -69,12 +69,13 @@ impl Holds {
             return false;
         }
         hold.is_dying = hold.orphaned > 0;
-        if !hold.is_dying {
+        let is_dying = hold.is_dying;
+        // What is told too early is not forgotten.
+        if hold.orphaned == 0 {
             entry.remove();
             Self::shrink(&mut shard);
-            return false;
         }
-        true
+        is_dying
     }
 
     /// Notes that an inode lost its last name. True if nobody holds it: the caller drops it, and then
@@ -84,7 +85,7 @@ impl Holds {
         let mut shard = self.shard(ino);
         let hold = shard.entry(ino).or_default();
         self.lose_name(hold);
-        hold.is_dying = hold.count == 0;
+        hold.is_dying = hold.count == 0 && hold.orphaned > 0;
         hold.is_dying
     }
 
@@ -185,6 +186,19 @@ mod tests {
         holds.adopt(lost);
         assert!(holds.has_orphans());
         assert!(holds.remove(lost, 1));
+    }
+
+    #[test]
+    fn a_name_may_be_given_before_it_is_told_that_there_is_none() {
+        let holds = Holds::new();
+        let ino = Ino(5);
+        holds.add(ino, 1).unwrap();
+        holds.adopt(ino);
+        assert!(!holds.remove(ino, 1));
+        holds.add_nameless(ino);
+        assert!(!holds.has_orphans());
+        assert!(!holds.remove(ino, 1));
+        assert!(holds.orphan(ino));
     }
 
     #[test]
