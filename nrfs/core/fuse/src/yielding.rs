@@ -6,8 +6,8 @@
 //! runs at once.
 //!
 //! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
-//! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served nor worked between two
-//! looks goes back; and if that was because it could not run, it does not yield for a while.
+//! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served many nor worked long
+//! between two looks goes back; and if that was because it could not run, it does not yield for a while.
 
 use std::fs;
 use std::io;
@@ -31,6 +31,9 @@ const WINDOW: Duration = Duration::from_millis(4);
 
 /// Between two looks of the watch: how long a worker in want of its CPU waits at the most.
 const LOOK: Duration = Duration::from_millis(4);
+
+/// As many requests between two looks are still fast.
+const MANY: u64 = BURST / 4;
 
 /// How long a worker that could not run does not yield again.
 const RESPITE: Duration = Duration::from_secs(1);
@@ -93,7 +96,7 @@ impl Yielding {
         let (served, ran) = mem::replace(&mut state.seen, seen);
         let was_yielding = state.is_yielding;
         if was_yielding {
-            if state.seen.0 != served || state.seen.1 > ran + LOOK / 4 {
+            if state.seen.0 >= served + MANY || state.seen.1 > ran + LOOK / 4 {
                 return true;
             }
         } else if policy(thread) == Ok(ORDINARY) && set_policy(thread, YIELDING).is_ok() {
@@ -327,7 +330,8 @@ mod tests {
     #[test]
     fn a_worker_that_could_not_run_does_not_yield_again_soon() {
         let yielding = yielding_here();
-        // This thread is runnable, and as good as not run since.
+        // This thread is runnable, and as good as not run since; what little it served does not help.
+        yielding.served.store(MANY - 1, Ordering::Relaxed);
         assert!(!yielding.look());
         assert!(!yielding.has_asked.load(Ordering::Relaxed) && !lock(&yielding.state).is_yielding);
         assert!(yielding.not_before.load(Ordering::Relaxed) > now());
