@@ -310,6 +310,31 @@ def test_what_another_user_may_not_do_is_refused_alike(pair: Pair) -> None:
     compare(program, pair.reference, pair.subject, pair.abilities)
 
 
+def test_who_changes_a_program_takes_its_set_user_id_away_and_who_does_not_change_it_leaves_it(pair: Pair) -> None:
+    """Of one file for each: what another than root allocates, or copies to it, and also what fails."""
+    more_than_there_is = 1 << 40
+    by_user: list[ops.Operation] = [
+        ops.Fallocate(0, 0, 0, PAGE),
+        ops.Fallocate(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1),
+        ops.Fallocate(2, FALLOC_FL_KEEP_SIZE, 0, more_than_there_is),
+        ops.Fallocate(3, 0, 0, 0),
+        ops.Fallocate(4, FALLOC_FL_PUNCH_HOLE, 0, 1),
+        ops.CopyRange(9, 5, 3, 0, 0),
+        ops.CopyRange(9, 6, 3, 3, 0),
+        ops.CopyRange(9, 7, 0, 0, 0),
+        ops.Ftruncate(8, 1),
+    ]
+    files = [(number, b"%d" % number) for number in range(10)]
+    program = [
+        *(Step(ops.Open(number, name, os.O_RDWR | os.O_CREAT, 0)) for number, name in files),
+        Step(ops.Write(9, Pattern(1, 3))),
+        *(Step(ops.Fchmod(number, 0o6777)) for number, _ in files),
+        *(Step(operation, user=1000) for operation in by_user),
+        *(Step(ops.Fstat(number)) for number, _ in files),
+    ]
+    compare(program, pair.reference, pair.subject, pair.abilities)
+
+
 def test_a_whiteout_belongs_to_who_renamed(pair: Pair) -> None:
     program = [
         Step(ops.Make(b"a", 0o644), user=1000),

@@ -258,10 +258,7 @@ impl Shared {
     /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked.
     pub fn answer(&self, worker: &Worker, request: Request, origin: Origin, token: &Token) -> Result<Answer, i32> {
         worker.count(request);
-        // What pyfuse3 has no request for is refused, and changes nothing.
-        let is_refused = self.channel == Channel::Pyfuse3
-            && matches!(request.opcode(), Some(Opcode::Fallocate | Opcode::CopyFileRange | Opcode::CopyFileRange64));
-        if let Some((ino, privileges)) = request.kills_privileges().filter(|_| !is_refused) {
+        if let Some((ino, privileges)) = request.kills_privileges() {
             // The request itself will tell if the inode is gone.
             let _ = self.filesystem.kill_privileges(ino, privileges, token);
         }
@@ -453,11 +450,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::wire::{RequestHeader, valid};
-    use filesystem::{Configuration, Ino, Name, NewInode, NewNode, Owner, Permissions, Size, Topology};
+    use filesystem::{Configuration, Owner, Permissions, Size, Topology};
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    use zerocopy::FromZeros;
 
     /// A connection to nobody, who never asks for anything.
     fn connection() -> (Connection, OwnedFd) {
@@ -488,32 +483,6 @@ mod tests {
             poll(&mut [PollFd::new(&connection.ended(), PollFlags::IN)], None).unwrap();
             assert_eq!(connection.end().unwrap_err().to_string(), reason);
         }
-    }
-
-    #[test]
-    fn what_pyfuse3_refuses_takes_no_privileges_away() {
-        const SETATTR: u32 = 4;
-        const FALLOCATE: u32 = 43;
-        const COPY_FILE_RANGE: u32 = 47;
-        let (connection, _kernel) = connection();
-        let shared = &connection.shared;
-        shared.filesystem.with_token(|token| {
-            let inode = NewInode::new(NewNode::File, 0o6777, 0, Owner { uid: 0, gid: 0 });
-            let ino = shared.filesystem.create(Ino::ROOT, Name::new(b"file").unwrap(), inode, token).unwrap().ino;
-            let permissions_after = |opcode| {
-                let header = RequestHeader { opcode, node: ino.0, uid: 1, ..RequestHeader::new_zeroed() };
-                // What setattr marks is in the first number, and where a copy goes is the third.
-                let mut arguments = [0; 11];
-                (arguments[0], arguments[2]) = (u64::from(valid::KILL_PRIVILEGES), ino.0);
-                let request = Request::from_parts(header.as_bytes(), arguments.as_bytes(), &[], false).unwrap();
-                // There is no pyfuse3 here to hand it on to.
-                assert!(shared.answer(&shared.workers[0], request, Origin::Device(0), token).is_err());
-                shared.filesystem.attributes(ino, token).unwrap().permissions
-            };
-            assert_eq!(permissions_after(FALLOCATE), Permissions::from_mode(0o6777));
-            assert_eq!(permissions_after(COPY_FILE_RANGE), Permissions::from_mode(0o6777));
-            assert_eq!(permissions_after(SETATTR), Permissions::from_mode(0o777));
-        });
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use filesystem::{
     AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
-    Permissions, RenameMode, Time, Token, Whence, XattrMode,
+    Permissions, Privileges, RenameMode, Time, Token, Whence, XattrMode,
 };
 
 use crate::protocol::handshake::{Agreement, flags};
@@ -157,7 +157,9 @@ impl Native<'_> {
             Opcode::Fallocate => {
                 let FallocateArguments { offset, length, mode, .. } = request.argument()?;
                 let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE as u32 != 0;
-                done(fs.allocate(ino, offset, length, AllocateMode::from_flags(mode)?, keep_size, token))?
+                fs.allocate(ino, offset, length, AllocateMode::from_flags(mode)?, keep_size, token)?;
+                self.kill_privileges(ino, request, token);
+                Answer::Done
             }
             // The kernel does not tell of what it has collected: to it, all is data then.
             Opcode::Lseek if self.agreement.has(flags::WRITEBACK_CACHE) => return Err(Errno::ENOSYS),
@@ -292,7 +294,20 @@ impl Native<'_> {
     /// Copies no more than others can wait for: whoever wants more asks again.
     fn copy(&self, request: Request, token: &Token) -> Result<u64> {
         let CopyFileRangeArguments { offset_in, node_out, offset_out, length, .. } = request.argument()?;
-        self.filesystem.copy((request.ino(), offset_in), (Ino(node_out), offset_out), length.min(COPY_MAX), token)
+        let (from, to) = ((request.ino(), offset_in), (Ino(node_out), offset_out));
+        let copied = self.filesystem.copy(from, to, length.min(COPY_MAX), token)?;
+        if copied > 0 {
+            self.kill_privileges(to.0, request, token);
+        }
+        Ok(copied)
+    }
+
+    /// Takes privileges away from a file that was changed by a request of which the kernel does not say who may
+    /// keep them: as a rule root may, and nobody else.
+    fn kill_privileges(&self, ino: Ino, request: Request, token: &Token) {
+        let privileges = if request.header().uid == 0 { Privileges::Capability } else { Privileges::All };
+        // The change stands, also if the inode is gone since.
+        let _ = self.filesystem.kill_privileges(ino, privileges, token);
     }
 
     /// A value, or only its size where `size` is 0.

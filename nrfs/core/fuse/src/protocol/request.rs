@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::opcode::Opcode;
 use super::wire::{
-    CopyFileRangeArguments, ForgetOne, OpenArguments, RequestHeader, SetattrArguments, SetxattrArguments,
-    SetxattrExtension, WriteArguments, open, setxattr, valid, write,
+    ForgetOne, OpenArguments, RequestHeader, SetattrArguments, SetxattrArguments, SetxattrExtension, WriteArguments,
+    open, setxattr, valid, write,
 };
 
 /// A request: its header, the structure that its arguments begin with, and the names or data behind.
@@ -119,10 +119,9 @@ impl<'a> Request<'a> {
 
     /// The privileges that an inode loses by this request. Which, the kernel says only with
     /// `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT`. Of what it had collected it says nothing: it has seen to
-    /// that when it was written. Nor does it say who may keep privileges when he allocates or copies: as a rule
-    /// root may, and nobody else.
+    /// that when it was written.
     pub fn kills_privileges(self) -> Option<(Ino, Privileges)> {
-        let mut ino = self.ino();
+        let ino = self.ino();
         let (is_marked, changes) = match self.opcode? {
             Opcode::Setattr => {
                 let bits = self.argument::<SetattrArguments>().ok()?.valid;
@@ -141,11 +140,6 @@ impl<'a> Request<'a> {
                 let is_access_list = self.name() == Ok(b"system.posix_acl_access");
                 let is_marked = is_access_list && bits & setxattr::KILL_SET_GROUP_ID != 0;
                 return is_marked.then_some((ino, Privileges::SetGroupId));
-            }
-            Opcode::Fallocate => (self.header.uid != 0, true),
-            Opcode::CopyFileRange | Opcode::CopyFileRange64 => {
-                ino = Ino(self.argument::<CopyFileRangeArguments>().ok()?.node_out);
-                (self.header.uid != 0, true)
             }
             _ => return None,
         };
@@ -182,8 +176,10 @@ mod tests {
     fn who_changes_content_takes_privileges_away() {
         const OPEN: u32 = 14;
         let o_trunc = libc::O_TRUNC as u32;
-        let kills_where = |opcode, arguments: &[u32]| request(&message(opcode, 9, arguments)).kills_privileges();
-        let kills = |opcode, arguments: &[u32]| kills_where(opcode, arguments).map(|(_, privileges)| privileges);
+        let kills = |opcode, arguments: &[u32]| {
+            let killed = request(&message(opcode, 9, arguments)).kills_privileges();
+            killed.map(|(_, privileges)| privileges)
+        };
         let setattr = |valid| kills(4, &[[valid].as_slice(), &[0; 21]].concat());
         let write = |flags| kills(16, &[0, 0, 0, 0, 0, flags, 0, 0, 0, 0]);
         assert_eq!(write(0), Some(Privileges::Capability));
@@ -196,8 +192,6 @@ mod tests {
         assert_eq!(kills(OPEN, &[o_trunc | 2, 0]), Some(Privileges::Capability));
         assert_eq!(kills(OPEN, &[o_trunc | 2, 1]), Some(Privileges::All));
         assert_eq!(kills(26, &[u32::MAX; 16]), None);
-        assert_eq!(kills_where(43, &[0; 8]), Some((Ino(9), Privileges::All)));
-        assert_eq!(kills_where(47, &[0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Some((Ino(8), Privileges::All)));
     }
 
     fn setxattr_message(mark: u32, name: &[u8]) -> Vec<u8> {
