@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,6 +183,13 @@ def test_a_daemon_whose_threads_are_put_elsewhere_goes_on(mount_nrfs: Mounts, as
     assert exit_status(daemon) == 0
 
 
+def pinned(daemon: int) -> dict[int, set[int]]:
+    """The CPUs on which each worker of the ring may run, by its own."""
+    threads = list(Path(f"/proc/{daemon}/task").iterdir())
+    workers = [(thread, re.fullmatch("nrfs-ring-([0-9]+)\n", (thread / "comm").read_text())) for thread in threads]
+    return {int(worker[1]): os.sched_getaffinity(int(thread.name)) for thread, worker in workers if worker}
+
+
 @contextlib.contextmanager
 def offline(cpu: int) -> Iterator[None]:
     switch = Path(f"/sys/devices/system/cpu/cpu{cpu}/online")
@@ -194,7 +202,7 @@ def offline(cpu: int) -> Iterator[None]:
 
 @native
 def test_cpus_may_go_and_come_back(mount_nrfs: Mounts, as_reaper: None, how: str) -> None:
-    """What is pinned to a CPU that goes stays unpinned, also of others: so this is done only where it is allowed."""
+    """What else is pinned to a CPU that goes may stay unpinned: so this is done only where it is allowed."""
     *others, last = sorted(os.sched_getaffinity(0))
     switch = Path(f"/sys/devices/system/cpu/cpu{last}/online")
     if "NRFS_TEST_HOTPLUG" not in os.environ:
@@ -209,5 +217,7 @@ def test_cpus_may_go_and_come_back(mount_nrfs: Mounts, as_reaper: None, how: str
     for mounted in (path, beside):
         daemon = daemon_of(mounted)
         work_on(last, mounted)
+        if how == "ring" and mounted == path:
+            assert pinned(daemon)[last] == {last}
         mount_nrfs.unmount(mounted)
         assert exit_status(daemon) == 0

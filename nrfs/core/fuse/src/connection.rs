@@ -148,8 +148,9 @@ impl Connection {
             connection.spawn(format!("nrfs-device-{number}"), move |shared| device::work(shared, number))?;
         }
         for (number, ring) in rings.into_iter().enumerate() {
-            let work = move |shared: &Shared| ring::work(shared, readers + number, ring);
-            connection.spawn(format!("nrfs-ring-{number}"), work)?;
+            let worker = readers + number;
+            let cpu = connection.shared.workers[worker].cpu.map_or(number, |Cpu(cpu)| cpu);
+            connection.spawn(format!("nrfs-ring-{cpu}"), move |shared| ring::work(shared, worker, ring))?;
         }
         connection.spawn("nrfs-replies".into(), Shared::deliver_replies)?;
         connection.spawn("nrfs-watch".into(), Shared::watch)?;

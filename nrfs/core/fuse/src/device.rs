@@ -13,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filesystem::{Cpu, NodeId, Token};
+use memory::current_cpu;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::connection::Shared;
 use crate::native::Answer;
@@ -103,6 +104,7 @@ pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
             Read::Nothing => {
                 patience.end();
                 waiting.wait();
+                pin_again(worker.cpu);
                 if worker.wake.clear() {
                     shared.follow(&tokens);
                 }
@@ -134,6 +136,15 @@ pub(crate) fn pin(cpu: Option<Cpu>) {
         set.set(cpu);
         // It was allowed at the start; since then the CPU may have gone, and any other will do.
         let _ = sched_setaffinity(None, &set);
+    }
+}
+
+/// Pins the calling thread again if the kernel has let it go: its CPU had gone, and may have come back.
+pub(crate) fn pin_again(cpu: Option<Cpu>) {
+    let is_elsewhere = cpu.is_some_and(|cpu| cpu != current_cpu());
+    // Whoever is pinned elsewhere, was so by somebody.
+    if is_elsewhere && sched_getaffinity(None).is_ok_and(|set| set.count() > 1) {
+        pin(cpu);
     }
 }
 

@@ -14,7 +14,7 @@ use filesystem::{Cpu, Filesystem, Token};
 use memory::possible_cpus;
 
 use crate::connection::{Shared, lock};
-use crate::device::{pin, tokens};
+use crate::device::{pin, pin_again, tokens};
 use crate::native::Answer;
 use crate::protocol::request::Request;
 use crate::protocol::wire::ReplyHeader;
@@ -82,6 +82,7 @@ impl Server<'_> {
         let mut events = Vec::new();
         while !self.shared.is_ending() {
             self.ring.wait(&mut events)?;
+            pin_again(self.shared.workers[self.number].cpu);
             for event in events.drain(..) {
                 match event {
                     Event::Request(slot) => self.answer(slot)?,
