@@ -7,7 +7,7 @@
 //!
 //! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
 //! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served many nor worked long
-//! between two looks goes back; and if that was because it could not run, it does not yield for a while.
+//! between two looks goes back; and if that was because it could not run, twice in a row, it does not yield for a while.
 
 use std::fs;
 use std::io;
@@ -61,6 +61,9 @@ struct State {
     is_yielding: bool,
     /// What the watch saw served, and for how long it saw the worker run.
     seen: (u64, Duration),
+    /// How often in a row it was waiting for its CPU when it went back. Once is chance: the watch itself may have
+    /// that CPU, or have sent somebody there.
+    waits: u32,
 }
 
 impl Yielding {
@@ -97,14 +100,17 @@ impl Yielding {
         let was_yielding = state.is_yielding;
         if was_yielding {
             if state.seen.0 >= served + MANY || state.seen.1 > ran + LOOK / 4 {
+                state.waits = 0;
                 return true;
             }
+            state.waits = if is_runnable(thread) { state.waits + 1 } else { 0 };
         } else if policy(thread) == Ok(ORDINARY) && set_policy(thread, YIELDING).is_ok() {
             state.is_yielding = true;
             return true;
         }
         // It has another policy already and is left alone, or it could not run.
-        if !was_yielding || is_runnable(thread) {
+        if !was_yielding || state.waits == 2 {
+            state.waits = 0;
             self.not_before.store(now() + RESPITE.as_nanos() as u64, Ordering::Relaxed);
         }
         self.take_back(&mut state);
@@ -331,10 +337,13 @@ mod tests {
     fn a_worker_that_could_not_run_does_not_yield_again_soon() {
         let yielding = yielding_here();
         // This thread is runnable, and as good as not run since; what little it served does not help.
-        yielding.served.store(MANY - 1, Ordering::Relaxed);
-        assert!(!yielding.look());
-        assert!(!yielding.has_asked.load(Ordering::Relaxed) && !lock(&yielding.state).is_yielding);
-        assert!(yielding.not_before.load(Ordering::Relaxed) > now());
+        for (time, may_again) in [(1, true), (2, false)] {
+            yielding.served.store(time * (MANY - 1), Ordering::Relaxed);
+            assert!(!yielding.look());
+            assert!(!yielding.has_asked.swap(true, Ordering::Relaxed));
+            assert!(!mem::replace(&mut lock(&yielding.state).is_yielding, true));
+            assert_eq!(yielding.not_before.load(Ordering::Relaxed) <= now(), may_again);
+        }
     }
 
     #[test]
