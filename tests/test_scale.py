@@ -5,6 +5,7 @@ The sizes that take minutes are a person's to run (``nrfs bench files``); no tes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -87,12 +88,24 @@ def test_a_hundred_thousand_holes_cost_what_lies_between_them() -> None:
     assert filesystem.attributes(ino).blocks == 0
 
 
+def resident(process: int) -> int:
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE
+
+
+@contextlib.contextmanager
+def only_on_cpu(cpu: int) -> Iterator[None]:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_the_daemon_gives_memory_back_when_files_are_deleted(mount_nrfs: Mounts) -> None:
     path = mount_nrfs(nodes=2, cache="none")
     process, data = daemon_of(path), 256 << 20
-
-    def resident() -> int:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE
 
     def fill(size: int) -> None:
         for number in range(16):
@@ -103,10 +116,25 @@ def test_the_daemon_gives_memory_back_when_files_are_deleted(mount_nrfs: Mounts)
     fill(32 << 20)  # What a daemon needs that has worked at all.
     subprocess.run(f"rm -f {path}/*", shell=True, check=True)
     wait_until(lambda: os.statvfs(path).f_bfree == os.statvfs(path).f_blocks, "the kernel to forget the files")
-    full = resident()
-    wait_until(lambda: resident() < full - (32 << 20), "the daemon to give memory back")
-    before = resident()
+    full = resident(process)
+    wait_until(lambda: resident(process) < full - (32 << 20), "the daemon to give memory back")
+    before = resident(process)
     fill(data)
-    assert resident() > before + 2 * data * 0.9
+    assert resident(process) > before + 2 * data * 0.9
     subprocess.run(f"rm -f {path}/*", shell=True, check=True)
-    wait_until(lambda: resident() < before * 1.1, "the daemon to give memory back")
+    wait_until(lambda: resident(process) < before * 1.1, "the daemon to give memory back")
+
+
+def test_what_is_written_and_deleted_over_and_over_needs_the_memory_of_once(mount_nrfs: Mounts) -> None:
+    """However fast it goes, and whichever logs the files belong to; also on the node that nobody uses."""
+    path = mount_nrfs(nodes=2, logs=4, cache="none", size="64M")
+    process, data = daemon_of(path), 48 << 20
+    before = most = resident(process)
+    with only_on_cpu(min(os.sched_getaffinity(0))):
+        for number in range(16):
+            with (path / f"{number}").open("wb", buffering=0) as file:
+                for _ in range(data >> 20):
+                    file.write(bytes(1 << 20))
+            most = max(most, resident(process))
+            (path / f"{number}").unlink()
+    assert most < before + 2 * (64 << 20) + (64 << 20)

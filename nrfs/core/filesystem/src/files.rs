@@ -121,7 +121,7 @@ impl Filesystem {
             match self.change_content(ino, change, token) {
                 Ok(done) => {
                     grant.settle(done.taken);
-                    self.ledger.free_pages(done.freed);
+                    self.free_pages(done.freed);
                     return Ok(());
                 }
                 // Somebody else made holes meanwhile, or may give back what is missing.

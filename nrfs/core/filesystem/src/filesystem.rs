@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use machines::content::{self, Content};
 use machines::namespace::{self, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
-use memory::{Arena, Nearby, PAGE_SIZE, Topology};
+use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology};
 use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
@@ -44,6 +45,9 @@ const LOG_ENTRIES: usize = 1024;
 /// Content under way to replicas: no more than the caches of a CPU hold, so that it is read where it was written.
 const LOG_PAYLOAD: usize = 8 << 20;
 
+/// Pages that are freed, and that replicas without threads may still have. As much may lie in the log of each of them.
+const FREED_MAX: u64 = (LOG_PAYLOAD / PAGE_SIZE) as u64;
+
 /// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigurationError {
@@ -72,9 +76,13 @@ pub struct Filesystem {
     pub(crate) topology: Topology,
     pub(crate) namespace: Arc<NodeReplicated<Namespace>>,
     pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
+    /// By node: memory that is between two uses.
+    pub(crate) pools: Box<[Arc<Pool>]>,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
     tokens: Nearby<Token>,
+    /// Pages that were freed since all replicas were brought up to date.
+    freed: AtomicU64,
     holder: OnceLock<Weak<dyn Holder>>,
 }
 
@@ -119,11 +127,22 @@ impl Filesystem {
         let one_log = nr::Configuration { nodes, logs: 1, log_entries: LOG_ENTRIES, log_payload_bytes: LOG_PAYLOAD };
         let many_logs = nr::Configuration { logs, ..one_log };
         let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
+        let pools: Box<[Arc<Pool>]> = topology.nodes().iter().map(|node| Arc::new(Pool::new(node.physical))).collect();
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
-            Content::new(Arena::new(topology.nodes()[node.0].physical))
+            Content::new(Arena::new(Arc::clone(&pools[node.0])))
         });
         let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Nearby::new(&topology));
-        Ok(Self { topology, namespace, content, ledger, holds, tokens, holder: OnceLock::new() })
+        Ok(Self {
+            topology,
+            namespace,
+            content,
+            pools,
+            ledger,
+            holds,
+            tokens,
+            freed: AtomicU64::new(0),
+            holder: OnceLock::new(),
+        })
     }
 
     /// A place at the replica of `node`, for a thread that keeps it.
@@ -220,12 +239,22 @@ impl Filesystem {
         Ok(changed)
     }
 
+    /// Lets pages be taken again that an operation freed. If those are many, all replicas apply it first: else one
+    /// that nobody uses would have more and more memory, as what takes the pages again may come to it by another log.
+    pub(crate) fn free_pages(&self, pages: u64) {
+        if pages > 0 && self.freed.fetch_add(pages, Ordering::Relaxed) + pages > FREED_MAX {
+            self.freed.store(0, Ordering::Relaxed);
+            self.content.sync_all();
+        }
+        self.ledger.free_pages(pages);
+    }
+
     /// The end of an inode: first in the tree, then its content.
     fn drop_inode(&self, ino: Ino, token: &Token) {
         if let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) {
             if dropped.attributes.kind == Kind::File {
                 if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
-                    self.ledger.free_pages(changed.freed);
+                    self.free_pages(changed.freed);
                 }
             }
             self.ledger.return_inode_space(INODE_SPACE);

@@ -3,7 +3,7 @@
 use machines::content::Change;
 use machines::digest::Digest;
 use memory::Cpu;
-use nr::{LogId, LogPosition, NodeId, Statistics};
+use nr::{LogId, LogPosition, Statistics};
 
 use crate::by_inode::ByInode;
 use crate::capacity::Capacity;
@@ -53,7 +53,9 @@ impl Filesystem {
             // There is nothing that could be refused.
             let _ = self.change_content(ino, Change::GiveBackMemory { surplus }, token);
         }
-        (0..self.namespace.nodes()).map(NodeId).for_each(|node| self.follow(&self.register(node)));
+        self.namespace.sync_all();
+        self.content.sync_all();
+        self.pools.iter().for_each(|pool| if surplus { pool.give_back_surplus() } else { pool.give_back() });
     }
 
     /// Applies on the replica of the token's node what has been logged.

@@ -158,7 +158,7 @@ impl Filesystem {
         }
         if about_content {
             let done = self.change_content(ino, content::Change::SetAttributes { size, modified, changed }, token)?;
-            self.ledger.free_pages(done.freed);
+            self.free_pages(done.freed);
         }
         self.attributes(ino, token)
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use machines::content::{AllocateMode, Change, Changed, Content, SIZE_MAX, WriteOperation, pages_touched};
 use machines::types::{Errno, Ino, Time};
-use memory::{Arena, PAGE_SIZE};
+use memory::{Arena, PAGE_SIZE, Pool};
 use nr::Dispatch;
 use proptest::prelude::*;
 
@@ -13,7 +14,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const FILE: Ino = Ino(9);
 
 fn content() -> Content {
-    Content::new(Arena::new(None))
+    Content::new(Arena::new(Arc::new(Pool::new(None))))
 }
 
 fn change(content: &mut Content, change: Change) -> Result<Changed, Errno> {

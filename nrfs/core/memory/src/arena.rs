@@ -1,29 +1,19 @@
 //! Pages of one node's memory.
 //!
-//! Pages come in chunks of 2 MiB, each one mapping: the size of a huge page, so that filling a file
-//! costs one fault in 512. The lowest free page is taken first, which leaves the upper chunks to be
-//! given back to the system. Freed pages keep their memory until [`Arena::give_back`] is called: a file
-//! that is replaced over and over finds its memory still there.
+//! They come in chunks, from a pool that the arenas of a node have in common, and an arena that has no more use for a
+//! chunk puts it back there. The lowest free page is taken first, which leaves the upper chunks free. Freed pages
+//! keep their memory until [`Arena::give_back`] is called: a file that is replaced over and over finds its memory still
+//! there.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::ptr::NonNull;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use crate::PhysicalNode;
-use crate::mapping::{map_aligned, prefer_node};
+use crate::Pool;
+use crate::chunk::{Chunk, PAGES_PER_CHUNK};
 
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 4096;
-
-const PAGES_PER_CHUNK: usize = 512;
-const CHUNK_SIZE: usize = PAGE_SIZE * PAGES_PER_CHUNK;
-
-/// A huge page that takes longer than this to come takes longer than as many small ones.
-const SLOW: Duration = Duration::from_micros(500);
-
-/// Chunks in small pages after a huge page that was slow.
-const SMALL_AFTER_SLOW: usize = 31;
 
 /// A page of an [`Arena`]: the right to use it, without the memory itself.
 ///
@@ -34,7 +24,7 @@ pub struct Page(NonZero<u32>);
 
 /// Pages of one node. The contents of a page just allocated are arbitrary.
 pub struct Arena {
-    physical: Option<PhysicalNode>,
+    pool: Arc<Pool>,
     chunks: Vec<Option<Chunk>>,
     /// The chunks with at least one free page, mapped or not.
     vacant: BTreeSet<usize>,
@@ -43,15 +33,12 @@ pub struct Arena {
     /// The fewest that there were since the last look at them.
     least_idle: usize,
     used: usize,
-    /// Chunks that are to come in small pages. Memory that a virtual machine does not use its host may have taken
-    /// back, huge page by huge page; what comes in small pages is mostly still there.
-    small_next: usize,
 }
 
 impl Arena {
-    /// An empty arena whose memory will be on `physical`, or wherever it is first touched.
-    pub fn new(physical: Option<PhysicalNode>) -> Self {
-        Self { physical, chunks: Vec::new(), vacant: BTreeSet::new(), idle: 0, least_idle: 0, used: 0, small_next: 0 }
+    /// An empty arena, whose memory will come from `pool`.
+    pub fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, chunks: Vec::new(), vacant: BTreeSet::new(), idle: 0, least_idle: 0, used: 0 }
     }
 
     /// Pages in use.
@@ -70,7 +57,8 @@ impl Arena {
             self.vacant.insert(index);
         }
         if self.chunks[index].is_none() {
-            let chunk = self.map_chunk(index);
+            // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
+            let chunk = if index == 0 { Chunk::map(self.pool.physical, false) } else { self.pool.take() };
             self.idle += chunk.idle.len();
             self.chunks[index] = Some(chunk);
         }
@@ -97,6 +85,13 @@ impl Arena {
         self.used -= 1;
         self.idle += 1;
         self.vacant.insert(index);
+        // One is kept, in case that the next page is wanted soon.
+        if index != 0 && chunk.used == 0 && self.idle > PAGES_PER_CHUNK {
+            self.idle -= chunk.idle.len();
+            self.least_idle = self.least_idle.min(self.idle);
+            self.chunks[index].take().into_iter().for_each(|chunk| self.pool.put(chunk));
+            self.forget_ends();
+        }
     }
 
     /// Free pages that may hold memory.
@@ -125,27 +120,16 @@ impl Arena {
                 self.chunks[index] = None;
             }
         }
+        self.forget_ends();
+        self.least_idle = self.least_idle.min(self.idle);
+    }
+
+    /// Forgets places for chunks at the upper end, where there are none.
+    fn forget_ends(&mut self) {
         while let Some(None) = self.chunks.last() {
             self.chunks.pop();
             self.vacant.remove(&self.chunks.len());
         }
-        self.least_idle = self.least_idle.min(self.idle);
-    }
-
-    fn map_chunk(&mut self, index: usize) -> Chunk {
-        // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
-        if index == 0 {
-            return Chunk::map(self.physical, false);
-        }
-        let is_huge = self.small_next == 0;
-        self.small_next = self.small_next.saturating_sub(1);
-        let mut chunk = Chunk::map(self.physical, is_huge);
-        let begin = Instant::now();
-        chunk.populate();
-        if is_huge && begin.elapsed() > SLOW {
-            self.small_next = SMALL_AFTER_SLOW;
-        }
-        chunk
     }
 
     /// The memory of a page.
@@ -180,134 +164,18 @@ impl Page {
     }
 }
 
-/// One mapping of [`CHUNK_SIZE`] bytes and what is known of its pages.
-struct Chunk {
-    base: NonNull<u8>,
-    free: Bitmap,
-    /// Free pages that may still hold memory.
-    idle: Bitmap,
-    used: usize,
-}
-
-// SAFETY: a chunk owns its mapping; nothing about it belongs to a thread.
-unsafe impl Send for Chunk {}
-// SAFETY: through `&Chunk` the mapping is only read.
-unsafe impl Sync for Chunk {}
-
-impl Chunk {
-    fn map(physical: Option<PhysicalNode>, huge: bool) -> Self {
-        let rights = libc::PROT_READ | libc::PROT_WRITE;
-        let base = map_aligned(CHUNK_SIZE, CHUNK_SIZE, 0, rights).expect("there is memory for file content");
-        if let Some(node) = physical {
-            prefer_node(base, CHUNK_SIZE, node);
-        }
-        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        // SAFETY: the range is our own mapping. Advice may be refused (a kernel without huge pages).
-        unsafe { libc::madvise(base.cast(), CHUNK_SIZE, advice) };
-        let base = NonNull::new(base).expect("mmap does not map page zero");
-        Self { base, free: Bitmap::full(), idle: Bitmap::empty(), used: 0 }
-    }
-
-    /// Has the system give its memory now, which is cheaper than page by page. Where that cannot be, it comes page by
-    /// page.
-    fn populate(&mut self) {
-        const MADV_POPULATE_WRITE: libc::c_int = 23;
-        // SAFETY: the range is our own mapping, and its contents stay.
-        unsafe { libc::madvise(self.base.as_ptr().cast(), CHUNK_SIZE, MADV_POPULATE_WRITE) };
-        self.idle = Bitmap::full();
-    }
-
-    /// Takes a free page, one that has memory if there is any.
-    fn take(&mut self) -> usize {
-        let page = self.idle.first().or_else(|| self.free.first()).expect("a vacant chunk has a free page");
-        self.free.remove(page);
-        self.idle.remove(page);
-        self.used += 1;
-        page
-    }
-
-    fn give_back(&mut self, page: usize) {
-        assert!(!self.free.contains(page), "a page is freed once");
-        self.free.insert(page);
-        self.idle.insert(page);
-        self.used -= 1;
-    }
-
-    /// Gives the memory of all idle pages back to the system, run by run.
-    fn release_idle(&mut self) {
-        while let Some(first) = self.idle.first() {
-            let mut end = first;
-            while end < PAGES_PER_CHUNK && self.idle.contains(end) {
-                self.idle.remove(end);
-                end += 1;
-            }
-            // SAFETY: the run lies in our mapping and none of its pages is in use.
-            unsafe {
-                libc::madvise(self.page(first).as_ptr().cast(), (end - first) * PAGE_SIZE, libc::MADV_DONTNEED);
-            }
-        }
-    }
-
-    fn page(&self, within: usize) -> NonNull<u8> {
-        assert!(within < PAGES_PER_CHUNK);
-        // SAFETY: the offset is inside the chunk's mapping.
-        unsafe { self.base.add(within * PAGE_SIZE) }
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the borrow rules of `Arena` leave no reference into it.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), CHUNK_SIZE) };
-    }
-}
-
-/// A set of the pages of one chunk.
-struct Bitmap {
-    words: [u64; PAGES_PER_CHUNK / 64],
-    len: usize,
-}
-
-impl Bitmap {
-    fn empty() -> Self {
-        Self { words: [0; PAGES_PER_CHUNK / 64], len: 0 }
-    }
-
-    fn full() -> Self {
-        Self { words: [u64::MAX; PAGES_PER_CHUNK / 64], len: PAGES_PER_CHUNK }
-    }
-
-    fn contains(&self, page: usize) -> bool {
-        self.words[page / 64] & (1 << (page % 64)) != 0
-    }
-
-    fn insert(&mut self, page: usize) {
-        self.len += usize::from(!self.contains(page));
-        self.words[page / 64] |= 1 << (page % 64);
-    }
-
-    fn remove(&mut self, page: usize) {
-        self.len -= usize::from(self.contains(page));
-        self.words[page / 64] &= !(1 << (page % 64));
-    }
-
-    fn first(&self) -> Option<usize> {
-        let word = self.words.iter().position(|&word| word != 0)?;
-        Some(word * 64 + self.words[word].trailing_zeros() as usize)
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PhysicalNode;
+
+    fn arena() -> Arena {
+        Arena::new(Arc::new(Pool::new(None)))
+    }
 
     #[test]
     fn pages_are_distinct_and_keep_what_was_written() {
-        let mut arena = Arena::new(None);
+        let mut arena = arena();
         let pages: Vec<Page> = (0..3 * PAGES_PER_CHUNK).map(|_| arena.allocate()).collect();
         for (number, page) in pages.iter().enumerate() {
             arena.bytes_mut(page).fill(number as u8 ^ (number >> 8) as u8);
@@ -318,20 +186,26 @@ mod tests {
         assert_eq!(arena.used(), pages.len());
     }
 
+    fn take(arena: &mut Arena, pages: usize) -> Vec<Page> {
+        (0..pages).map(|_| arena.allocate()).collect()
+    }
+
     #[test]
     fn memory_of_free_pages_stays_until_it_is_given_back() {
-        let mut arena = Arena::new(None);
+        let mut arena = arena();
         for reverse in [false, true, false] {
-            let mut pages: Vec<Page> = (0..5 * PAGES_PER_CHUNK).map(|_| arena.allocate()).collect();
+            let mut pages = take(&mut arena, 5 * PAGES_PER_CHUNK);
             pages.iter().for_each(|page| arena.bytes_mut(page).fill(1));
             if reverse {
                 pages.reverse();
             }
             let kept = pages.swap_remove(PAGES_PER_CHUNK);
             pages.into_iter().for_each(|page| arena.free(page));
-            assert_eq!((arena.used(), arena.idle()), (1, 5 * PAGES_PER_CHUNK - 1));
+            assert_eq!(arena.used(), 1);
+            assert_eq!(arena.idle() + arena.pool.chunks() * PAGES_PER_CHUNK, 5 * PAGES_PER_CHUNK - 1);
             arena.give_back(PAGES_PER_CHUNK);
             assert!((1..=PAGES_PER_CHUNK).contains(&arena.idle()));
+            arena.pool.give_back();
             assert_eq!(arena.bytes(&kept), &[1; PAGE_SIZE]);
             arena.free(kept);
             arena.give_back(0);
@@ -341,37 +215,45 @@ mod tests {
 
     #[test]
     fn surplus_is_what_was_idle_all_the_time() {
-        let mut arena = Arena::new(None);
-        let take = |arena: &mut Arena, pages| (0..pages).map(|_| arena.allocate()).collect::<Vec<_>>();
+        const IN_EACH: usize = PAGES_PER_CHUNK - 1;
+        let mut arena = arena();
         let free = |arena: &mut Arena, pages: Vec<Page>| pages.into_iter().for_each(|page| arena.free(page));
-        let pages = take(&mut arena, 4 * PAGES_PER_CHUNK);
+        let mut pages = take(&mut arena, 4 * PAGES_PER_CHUNK);
+        let _in_use: Vec<Page> = (0..4).map(|chunk| pages.remove(chunk * IN_EACH)).collect();
         free(&mut arena, pages);
         arena.give_back_surplus();
-        assert_eq!(arena.idle(), 4 * PAGES_PER_CHUNK);
-        let pages = take(&mut arena, 3 * PAGES_PER_CHUNK);
+        assert_eq!(arena.idle(), 4 * IN_EACH);
+        let pages = take(&mut arena, 3 * IN_EACH);
         free(&mut arena, pages);
         arena.give_back_surplus();
-        assert_eq!(arena.idle(), 3 * PAGES_PER_CHUNK);
+        assert_eq!(arena.idle(), 3 * IN_EACH);
         arena.give_back_surplus();
         assert_eq!(arena.idle(), 0);
     }
 
     #[test]
-    fn after_a_huge_page_that_was_slow_small_ones_are_taken() {
-        let mut arena = Arena::new(None);
-        let take_chunk = |arena: &mut Arena| (0..PAGES_PER_CHUNK).map(|_| arena.allocate()).count();
-        take_chunk(&mut arena);
-        arena.small_next = SMALL_AFTER_SLOW;
-        assert_eq!(
-            (0..SMALL_AFTER_SLOW).map(|_| take_chunk(&mut arena)).sum::<usize>(),
-            SMALL_AFTER_SLOW * PAGES_PER_CHUNK
-        );
-        assert_eq!(arena.small_next, 0);
+    fn what_one_arena_has_no_more_use_for_another_uses() {
+        const CHUNKS: usize = 5;
+        let pool = Arc::new(Pool::new(None));
+        let mut arenas = [(); 3].map(|()| Arena::new(Arc::clone(&pool)));
+        for turn in 0..12 {
+            let arena = &mut arenas[turn % 3];
+            let mut pages = take(arena, CHUNKS * PAGES_PER_CHUNK);
+            pages.iter().for_each(|page| arena.bytes_mut(page).fill(turn as u8));
+            if turn % 2 == 0 {
+                pages.reverse();
+            }
+            assert!(pages.iter().all(|page| arena.bytes(page) == &[turn as u8; PAGE_SIZE]));
+            pages.into_iter().for_each(|page| arena.free(page));
+            // Each keeps its first chunk, and may keep another.
+            let kept: usize = arenas.iter().map(|arena| arena.chunks.iter().flatten().count()).sum();
+            assert!(kept + pool.chunks() <= CHUNKS + 2 * arenas.len(), "{kept} kept, {} in the pool", pool.chunks());
+        }
     }
 
     #[test]
     fn freed_pages_are_used_again_and_the_others_stay() {
-        let mut arena = Arena::new(None);
+        let mut arena = arena();
         let mut pages: Vec<Page> = (0..2 * PAGES_PER_CHUNK).map(|_| arena.allocate()).collect();
         for (number, page) in pages.iter().enumerate() {
             arena.bytes_mut(page).fill(number as u8);
@@ -397,7 +279,7 @@ mod tests {
 
     #[test]
     fn memory_can_be_asked_for_on_a_node() {
-        let mut arena = Arena::new(Some(PhysicalNode(0)));
+        let mut arena = Arena::new(Arc::new(Pool::new(Some(PhysicalNode(0)))));
         let page = arena.allocate();
         arena.bytes_mut(&page)[0] = 1;
         assert_eq!(arena.bytes(&page)[0], 1);

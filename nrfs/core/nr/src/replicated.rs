@@ -136,9 +136,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
             }
         });
         self.submit(log, Logged::Observation(observation), token);
-        for replica in &self.replicas {
-            replica.partitions[log.0].catch_up();
-        }
+        self.replicas.iter().for_each(|replica| replica.partitions[log.0].catch_up());
         let seen = mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         seen.into_iter().map(|observed| observed.expect("every replica has passed it")).collect()
     }
@@ -153,6 +151,11 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         for partition in &self.replicas[token.node.0].partitions {
             partition.catch_up();
         }
+    }
+
+    /// Brings the replicas of all nodes up to the tails of all logs, also where no thread comes by.
+    pub fn sync_all(&self) {
+        self.replicas.iter().flat_map(|replica| &replica.partitions).for_each(|partition| partition.catch_up());
     }
 
     /// What there is to know of the instance now. Waits for nobody.
