@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,11 @@ def pinned(daemon: int) -> dict[int, set[int]]:
     return {int(worker[1]): os.sched_getaffinity(int(thread.name)) for thread, worker in workers if worker}
 
 
+def is_pinned_again(daemon: int, cpu: int, path: Path) -> bool:
+    work_on(cpu, path)
+    return pinned(daemon)[cpu] == {cpu}
+
+
 @contextlib.contextmanager
 def offline(cpu: int) -> Iterator[None]:
     switch = Path(f"/sys/devices/system/cpu/cpu{cpu}/online")
@@ -218,6 +224,6 @@ def test_cpus_may_go_and_come_back(mount_nrfs: Mounts, as_reaper: None, how: str
         daemon = daemon_of(mounted)
         work_on(last, mounted)
         if how == "ring" and mounted == path:
-            assert pinned(daemon)[last] == {last}
+            wait_until(partial(is_pinned_again, daemon, last, mounted), "the worker to be pinned again")
         mount_nrfs.unmount(mounted)
         assert exit_status(daemon) == 0

@@ -194,6 +194,20 @@ def test_a_program_that_copies_too_much_fails_as_on_tmpfs(pair: Pair) -> None:
     assert told[1] == told[0]
 
 
+def test_who_copies_what_does_not_fit_takes_set_user_id_away_as_on_tmpfs(pair: Pair) -> None:
+    if not is_written_through(pair):
+        return
+    program = [
+        *(Step(ops.Open(slot, b"%d" % slot, os.O_RDWR | os.O_CREAT, 0)) for slot in range(3)),
+        Step(ops.Write(0, Pattern(1, PAGE))),
+        Step(ops.Write(1, Pattern(1, SIZE))),
+        Step(ops.Fchmod(2, 0o6777)),
+        Step(ops.CopyRange(0, 2, 3, 0, 0), user=1000),
+        Step(ops.Fstat(2)),
+    ]
+    compare(program, pair.reference, pair.subject, pair.abilities)
+
+
 def test_space_that_is_freed_can_be_used_again_at_once(pair: Pair) -> None:
     for directory in pair.directories("again"):
         for round_number in range(20):

@@ -126,7 +126,7 @@ def test_the_daemon_gives_memory_back_when_files_are_deleted(mount_nrfs: Mounts)
 
 
 def test_what_is_written_and_deleted_over_and_over_needs_the_memory_of_once(mount_nrfs: Mounts) -> None:
-    """However fast it goes, and whichever logs the files belong to; also on the node that nobody uses."""
+    """However fast large files come and go, and whichever logs they belong to; also on the node that nobody uses."""
     path = mount_nrfs(nodes=2, logs=4, cache="none", size="64M")
     process, data = daemon_of(path), 48 << 20
     before = most = resident(process)

@@ -45,7 +45,7 @@ const LOG_ENTRIES: usize = 1024;
 /// Content under way to replicas: no more than the caches of a CPU hold, so that it is read where it was written.
 const LOG_PAYLOAD: usize = 8 << 20;
 
-/// Pages that are freed, and that replicas without threads may still have. As much may lie in the log of each of them.
+/// Pages that are freed, and that replicas without threads may still have. As much may be under way to them in each log.
 const FREED_MAX: u64 = (LOG_PAYLOAD / PAGE_SIZE) as u64;
 
 /// There can be no such file system: not enough, or too much, of something.
@@ -242,8 +242,9 @@ impl Filesystem {
     /// Lets pages be taken again that an operation freed. If those are many, all replicas apply it first: else one
     /// that nobody uses would have more and more memory, as what takes the pages again may come to it by another log.
     pub(crate) fn free_pages(&self, pages: u64) {
-        if pages > 0 && self.freed.fetch_add(pages, Ordering::Relaxed) + pages > FREED_MAX {
-            self.freed.store(0, Ordering::Relaxed);
+        if pages > 0 && self.freed.fetch_add(pages, Ordering::AcqRel) + pages > FREED_MAX {
+            // What others counted, they have done before.
+            self.freed.swap(0, Ordering::AcqRel);
             self.content.sync_all();
         }
         self.ledger.free_pages(pages);

@@ -86,7 +86,11 @@ impl Holds {
         let hold = shard.entry(ino).or_default();
         self.lose_name(hold);
         hold.is_dying = hold.count == 0 && hold.orphaned > 0;
-        hold.is_dying
+        let Hold { count, orphaned, is_dying } = *hold;
+        if count == 0 && orphaned == 0 {
+            shard.remove(&ino);
+        }
+        is_dying
     }
 
     /// Holds once an inode that was made without a name, and that nobody else knows yet.
@@ -199,6 +203,13 @@ mod tests {
         assert!(!holds.has_orphans());
         assert!(!holds.remove(ino, 1));
         assert!(holds.orphan(ino));
+        holds.bury(ino);
+
+        holds.add(ino, 1).unwrap();
+        holds.adopt(ino);
+        assert!(!holds.remove(ino, 1));
+        assert!(!holds.orphan(ino));
+        assert!(holds.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 
     #[test]

@@ -141,9 +141,9 @@ pub(crate) fn pin(cpu: Option<Cpu>) {
 
 /// Pins the calling thread again if the kernel has let it go: its CPU had gone, and may have come back.
 pub(crate) fn pin_again(cpu: Option<Cpu>) {
-    let is_elsewhere = cpu.is_some_and(|cpu| cpu != current_cpu());
-    // Whoever is pinned elsewhere, was so by somebody.
-    if is_elsewhere && sched_getaffinity(None).is_ok_and(|set| set.count() > 1) {
+    let Some(here) = cpu.filter(|cpu| *cpu != current_cpu()) else { return };
+    // Where it may run nowhere else, or not at its CPU, somebody has said so.
+    if sched_getaffinity(None).is_ok_and(|set| set.count() > 1 && set.is_set(here.0)) {
         pin(cpu);
     }
 }

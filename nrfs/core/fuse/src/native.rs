@@ -295,11 +295,12 @@ impl Native<'_> {
     fn copy(&self, request: Request, token: &Token) -> Result<u64> {
         let CopyFileRangeArguments { offset_in, node_out, offset_out, length, .. } = request.argument()?;
         let (from, to) = ((request.ino(), offset_in), (Ino(node_out), offset_out));
-        let copied = self.filesystem.copy(from, to, length.min(COPY_MAX), token)?;
-        if copied > 0 {
+        let copied = self.filesystem.copy(from, to, length.min(COPY_MAX), token);
+        // For want of space nothing was written, but it was about to be.
+        if matches!(copied, Ok(1..) | Err(Errno::ENOSPC)) {
             self.kill_privileges(to.0, request, token);
         }
-        Ok(copied)
+        copied
     }
 
     /// Takes privileges away from a file that was changed by a request of which the kernel does not say who may

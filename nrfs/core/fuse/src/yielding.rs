@@ -7,7 +7,7 @@
 //!
 //! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
 //! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served many nor worked long
-//! between two looks goes back; and if that was because it could not run, twice in a row, it does not yield for a while.
+//! between two looks goes back; and if that was because it could not run, again and again, it does not yield for a while.
 
 use std::fs;
 use std::io;
@@ -35,6 +35,12 @@ const LOOK: Duration = Duration::from_millis(4);
 /// As many requests between two looks are still fast.
 const MANY: u64 = BURST / 4;
 
+/// A worker that waited for its CPU so often when it went back, within [`AGAIN`], could not run. Once is chance: the
+/// watch itself may have that CPU, or have sent somebody there.
+const WAITS: u32 = 3;
+
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// How long a worker that could not run does not yield again.
 const RESPITE: Duration = Duration::from_secs(1);
 
@@ -61,9 +67,19 @@ struct State {
     is_yielding: bool,
     /// What the watch saw served, and for how long it saw the worker run.
     seen: (u64, Duration),
-    /// How often in a row it was waiting for its CPU when it went back. Once is chance: the watch itself may have
-    /// that CPU, or have sent somebody there.
+    /// How often it was waiting for its CPU when it went back, and when that began.
     waits: u32,
+    waits_since: u64,
+}
+
+impl State {
+    fn wait(&mut self) {
+        let now = now();
+        if now - self.waits_since > AGAIN.as_nanos() as u64 {
+            (self.waits, self.waits_since) = (0, now);
+        }
+        self.waits += 1;
+    }
 }
 
 impl Yielding {
@@ -100,16 +116,17 @@ impl Yielding {
         let was_yielding = state.is_yielding;
         if was_yielding {
             if state.seen.0 >= served + MANY || state.seen.1 > ran + LOOK / 4 {
-                state.waits = 0;
                 return true;
             }
-            state.waits = if is_runnable(thread) { state.waits + 1 } else { 0 };
+            if is_runnable(thread) {
+                state.wait();
+            }
         } else if policy(thread) == Ok(ORDINARY) && set_policy(thread, YIELDING).is_ok() {
             state.is_yielding = true;
             return true;
         }
         // It has another policy already and is left alone, or it could not run.
-        if !was_yielding || state.waits == 2 {
+        if !was_yielding || state.waits == WAITS {
             state.waits = 0;
             self.not_before.store(now() + RESPITE.as_nanos() as u64, Ordering::Relaxed);
         }
@@ -336,14 +353,20 @@ mod tests {
     #[test]
     fn a_worker_that_could_not_run_does_not_yield_again_soon() {
         let yielding = yielding_here();
-        // This thread is runnable, and as good as not run since; what little it served does not help.
-        for (time, may_again) in [(1, true), (2, false)] {
-            yielding.served.store(time * (MANY - 1), Ordering::Relaxed);
+        let serve = |requests| yielding.served.fetch_add(requests, Ordering::Relaxed);
+        let mut time = 0;
+        while yielding.not_before.load(Ordering::Relaxed) == 0 {
+            // As beside somebody who wants the CPU, too: what is left of a slice is served well, and then there is none.
+            serve(MANY);
+            assert!(yielding.look());
+            // This thread is runnable, and as good as not run since; what little it served does not help.
+            serve(MANY - 1);
             assert!(!yielding.look());
             assert!(!yielding.has_asked.swap(true, Ordering::Relaxed));
             assert!(!mem::replace(&mut lock(&yielding.state).is_yielding, true));
-            assert_eq!(yielding.not_before.load(Ordering::Relaxed) <= now(), may_again);
+            time += 1;
         }
+        assert!(time >= WAITS && yielding.not_before.load(Ordering::Relaxed) > now());
     }
 
     #[test]

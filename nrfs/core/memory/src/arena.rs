@@ -1,9 +1,9 @@
 //! Pages of one node's memory.
 //!
-//! They come in chunks, from a pool that the arenas of a node have in common, and an arena that has no more use for a
-//! chunk puts it back there. The lowest free page is taken first, which leaves the upper chunks free. Freed pages
-//! keep their memory until [`Arena::give_back`] is called: a file that is replaced over and over finds its memory still
-//! there.
+//! They come in chunks, from a pool that the arenas of a node have in common; a chunk that is not used any more goes
+//! back there. The lowest free page is taken first, which leaves the upper chunks free. Freed pages keep their memory
+//! until [`Arena::give_back`] is called, or they are more than those in use: a file that is replaced over and over
+//! finds its memory still there.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -14,6 +14,9 @@ use crate::chunk::{Chunk, PAGES_PER_CHUNK};
 
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 4096;
+
+/// As many free pages may hold memory, if fewer are in use.
+const IDLE: usize = 8 * PAGES_PER_CHUNK;
 
 /// A page of an [`Arena`]: the right to use it, without the memory itself.
 ///
@@ -26,7 +29,9 @@ pub struct Page(NonZero<u32>);
 pub struct Arena {
     pool: Arc<Pool>,
     chunks: Vec<Option<Chunk>>,
-    /// The chunks with at least one free page, mapped or not.
+    /// Where others have been before the last chunk.
+    gaps: BTreeSet<usize>,
+    /// The chunks with at least one free page.
     vacant: BTreeSet<usize>,
     /// Free pages that may hold memory, in all chunks.
     idle: usize,
@@ -38,7 +43,8 @@ pub struct Arena {
 impl Arena {
     /// An empty arena, whose memory will come from `pool`.
     pub fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, chunks: Vec::new(), vacant: BTreeSet::new(), idle: 0, least_idle: 0, used: 0 }
+        let (gaps, vacant) = (BTreeSet::new(), BTreeSet::new());
+        Self { pool, chunks: Vec::new(), gaps, vacant, idle: 0, least_idle: 0, used: 0 }
     }
 
     /// Pages in use.
@@ -51,18 +57,8 @@ impl Arena {
     /// # Panics
     /// When the system grants no more mappings, as any allocation in Rust does.
     pub fn allocate(&mut self) -> Page {
-        let index = self.vacant.first().copied().unwrap_or(self.chunks.len());
-        if index == self.chunks.len() {
-            self.chunks.push(None);
-            self.vacant.insert(index);
-        }
-        if self.chunks[index].is_none() {
-            // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
-            let chunk = if index == 0 { Chunk::map(self.pool.physical, false) } else { self.pool.take() };
-            self.idle += chunk.idle.len();
-            self.chunks[index] = Some(chunk);
-        }
-        let chunk = self.chunks[index].as_mut().expect("it was just made");
+        let index = self.vacant.first().copied().unwrap_or_else(|| self.add_chunk());
+        let chunk = self.chunks[index].as_mut().expect("a vacant chunk is there");
         let idle_before = chunk.idle.len();
         let page = chunk.take();
         self.idle -= idle_before - chunk.idle.len();
@@ -84,14 +80,43 @@ impl Arena {
         chunk.give_back(within);
         self.used -= 1;
         self.idle += 1;
-        self.vacant.insert(index);
         // One is kept, in case that the next page is wanted soon.
         if index != 0 && chunk.used == 0 && self.idle > PAGES_PER_CHUNK {
-            self.idle -= chunk.idle.len();
-            self.least_idle = self.least_idle.min(self.idle);
-            self.chunks[index].take().into_iter().for_each(|chunk| self.pool.put(chunk));
-            self.forget_ends();
+            let chunk = self.remove_chunk(index);
+            self.pool.put(chunk);
+            return;
         }
+        self.vacant.insert(index);
+        if self.idle > self.used.max(IDLE) {
+            self.give_back(self.idle / 2);
+        }
+    }
+
+    fn add_chunk(&mut self) -> usize {
+        let index = self.gaps.pop_first().unwrap_or(self.chunks.len());
+        // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
+        let chunk = if index == 0 { Chunk::map(self.pool.physical, false) } else { self.pool.take() };
+        self.idle += chunk.idle.len();
+        self.vacant.insert(index);
+        match self.chunks.get_mut(index) {
+            Some(gap) => *gap = Some(chunk),
+            None => self.chunks.push(Some(chunk)),
+        }
+        index
+    }
+
+    /// Takes a chunk without a used page out.
+    fn remove_chunk(&mut self, index: usize) -> Chunk {
+        let chunk = self.chunks[index].take().expect("it is there");
+        self.idle -= chunk.idle.len();
+        self.least_idle = self.least_idle.min(self.idle);
+        self.vacant.remove(&index);
+        self.gaps.insert(index);
+        while let Some(None) = self.chunks.last() {
+            self.chunks.pop();
+            self.gaps.remove(&self.chunks.len());
+        }
+        chunk
     }
 
     /// Free pages that may hold memory.
@@ -112,24 +137,15 @@ impl Arena {
             if self.idle <= keep {
                 break;
             }
-            let Some(chunk) = &mut self.chunks[index] else { continue };
-            self.idle -= chunk.idle.len();
+            let chunk = self.chunks[index].as_mut().expect("a vacant chunk is there");
             if chunk.used > 0 {
+                self.idle -= chunk.idle.len();
                 chunk.release_idle();
             } else {
-                self.chunks[index] = None;
+                drop(self.remove_chunk(index));
             }
         }
-        self.forget_ends();
         self.least_idle = self.least_idle.min(self.idle);
-    }
-
-    /// Forgets places for chunks at the upper end, where there are none.
-    fn forget_ends(&mut self) {
-        while let Some(None) = self.chunks.last() {
-            self.chunks.pop();
-            self.vacant.remove(&self.chunks.len());
-        }
     }
 
     /// The memory of a page.
@@ -229,6 +245,33 @@ mod tests {
         assert_eq!(arena.idle(), 3 * IN_EACH);
         arena.give_back_surplus();
         assert_eq!(arena.idle(), 0);
+    }
+
+    #[test]
+    fn free_pages_between_used_ones_hold_no_more_memory_than_those() {
+        let mut arena = arena();
+        let mut pages: Vec<Option<Page>> = take(&mut arena, 100 * PAGES_PER_CHUNK).into_iter().map(Some).collect();
+        for first in 0..64 {
+            for page in pages.iter_mut().skip(first).step_by(64).filter_map(Option::take) {
+                arena.free(page);
+                assert!(arena.idle() <= arena.used().max(IDLE));
+            }
+        }
+    }
+
+    #[test]
+    fn pages_with_memory_are_taken_before_a_chunk_is_had() {
+        let mut arena = arena();
+        let mut pages = take(&mut arena, 4 * PAGES_PER_CHUNK);
+        let last = pages.pop().unwrap();
+        arena.free(last);
+        pages.drain(PAGES_PER_CHUNK..2 * PAGES_PER_CHUNK).for_each(|page| arena.free(page));
+        assert_eq!((arena.idle(), arena.pool.chunks()), (1, 1));
+        arena.allocate();
+        assert_eq!((arena.idle(), arena.pool.chunks()), (0, 1));
+        arena.allocate();
+        assert_eq!((arena.idle(), arena.pool.chunks()), (PAGES_PER_CHUNK - 1, 0));
+        assert_eq!(arena.chunks.len(), 4);
     }
 
     #[test]

@@ -43,17 +43,28 @@ impl Pool {
             state.least_free = state.least_free.min(state.free.len());
             return chunk;
         }
-        let is_huge = state.small_next == 0;
-        state.small_next = state.small_next.saturating_sub(1);
         // Others may take chunks while this one comes.
         drop(state);
+        let is_huge = self.is_next_huge();
         let mut chunk = Chunk::map(self.physical, is_huge);
         let begin = Instant::now();
         chunk.populate();
-        if is_huge && begin.elapsed() > SLOW {
+        self.came(is_huge, begin.elapsed());
+        chunk
+    }
+
+    fn is_next_huge(&self) -> bool {
+        let mut state = self.state();
+        let is_huge = state.small_next == 0;
+        state.small_next = state.small_next.saturating_sub(1);
+        is_huge
+    }
+
+    /// Notes how long the memory of a chunk took to come.
+    fn came(&self, is_huge: bool, time: Duration) {
+        if is_huge && time > SLOW {
             self.state().small_next = SMALL_AFTER_SLOW;
         }
-        chunk
     }
 
     /// Takes a chunk without a used page.
@@ -113,8 +124,12 @@ mod tests {
     #[test]
     fn after_a_huge_page_that_was_slow_small_ones_are_taken() {
         let pool = Pool::new(None);
-        pool.state().small_next = SMALL_AFTER_SLOW;
-        let _chunks: Vec<_> = (0..SMALL_AFTER_SLOW).map(|_| pool.take()).collect();
-        assert_eq!(pool.state().small_next, 0);
+        pool.came(true, SLOW * 2);
+        assert!((0..SMALL_AFTER_SLOW).all(|_| !pool.is_next_huge()));
+        assert!(pool.is_next_huge());
+        pool.came(true, SLOW / 2);
+        assert!(pool.is_next_huge());
+        pool.came(false, SLOW * 2);
+        assert!(pool.is_next_huge());
     }
 }

@@ -224,6 +224,27 @@ fn two_threads_combine() {
 }
 
 #[test]
+fn two_threads_combine_again_and_again() {
+    model(3, || {
+        let instance = histories::<History>(2, 2);
+        let twice = |first| {
+            move |instance: &NodeReplicated<History>, token: &Token<History>| {
+                let before = [first, first + 1].map(|number| instance.execute_mut(number, token));
+                assert!(!before[0].contains(&first));
+                assert!(before[1].starts_with(&before[0]) && before[1][before[0].len()] == first);
+            }
+        };
+        let other = client(&instance, 0, twice(2));
+        let token = instance.register(NodeId(0));
+        twice(0)(&instance, &token);
+        let _token = other.join().unwrap();
+        let mut all = instance.execute(|history| history.0.clone(), &token);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+    });
+}
+
+#[test]
 fn three_threads_combine() {
     combine(3, 3);
 }
@@ -246,8 +267,11 @@ fn completed_write_is_seen(writers: u64, readers: usize, preemptions: usize) {
         clients.extend((0..writers).map(|write| {
             let completed = Arc::clone(&completed);
             client(&instance, 0, move |instance, token| {
-                instance.execute_mut(write, token);
+                let expected: Vec<_> = completed.iter().map(|write| write.load(Ordering::Acquire)).collect();
+                let before = instance.execute_mut(write, token);
                 completed[write as usize].store(true, Ordering::Release);
+                assert!(!before.contains(&write));
+                assert!((0..writers).all(|other| before.contains(&other) || !expected[other as usize]));
             })
         }));
         let token = instance.register(NodeId(1));

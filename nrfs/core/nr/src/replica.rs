@@ -231,7 +231,7 @@ impl<D: Dispatch> Seat<D> {
     /// when the log is full, and helps all replicas.
     pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
         let mut request = Some(request);
-        if let Some(answer) = self.combine_at_once(&mut request) {
+        if let Some(answer) = self.combine_at_once(&mut request, &help) {
             return answer;
         }
         let request = request.expect("what was appended has its answer");
@@ -242,10 +242,11 @@ impl<D: Dispatch> Seat<D> {
         unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
     }
 
-    /// Combines, with the request in the batch, if nobody else does. Takes the request if it answers it.
+    /// Combines, with the request in the batch, if nobody else does. Takes the request if it answers it; helps if the
+    /// log was full.
     // Out of line, as is the next, so that a caller that mostly reads keeps its registers.
     #[inline(never)]
-    fn combine_at_once(&mut self, request: &mut Option<Logged<D>>) -> Option<Answer<D>> {
+    fn combine_at_once(&mut self, request: &mut Option<Logged<D>>, help: impl Fn()) -> Option<Answer<D>> {
         if self.crowded > 0 {
             self.crowded -= 1;
             return None;
@@ -256,6 +257,10 @@ impl<D: Dispatch> Seat<D> {
         };
         let mut own = Own::new(request);
         self.partition.combine(&mut update, &mut own);
+        drop(update);
+        if own.answer.is_none() {
+            help();
+        }
         own.answer
     }
 
@@ -336,7 +341,6 @@ impl<D: Dispatch> Partition<D> {
         let fail_stop = FailStop;
         let Combiner { slots, requested, batch } = update.state();
         batch.start = appender.tail();
-        // SAFETY: holding the lock for update is being the combiner. What is appended is answered below.
         // SAFETY: holding the lock for update is being the combiner. What is appended is answered below.
         let mut append = |index: usize| unsafe { slots[index].with_request(|request| appender.append(request)) };
         let refused = requested.iter().copied().find(|&index| !append(index));
