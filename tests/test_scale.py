@@ -5,7 +5,6 @@ The sizes that take minutes are a person's to run (``nrfs bench files``); no tes
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -93,16 +92,6 @@ def resident(process: int) -> int:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE
 
 
-@contextlib.contextmanager
-def only_on_cpu(cpu: int) -> Iterator[None]:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
 def test_the_daemon_gives_memory_back_when_files_are_deleted(mount_nrfs: Mounts) -> None:
     path = mount_nrfs(nodes=2, cache="none")
     process, data = daemon_of(path), 256 << 20
@@ -128,13 +117,12 @@ def test_the_daemon_gives_memory_back_when_files_are_deleted(mount_nrfs: Mounts)
 def test_what_is_written_and_deleted_over_and_over_needs_the_memory_of_once(mount_nrfs: Mounts) -> None:
     """However fast large files come and go, and whichever logs they belong to; also on the node that nobody uses."""
     path = mount_nrfs(nodes=2, logs=4, cache="none", size="64M")
-    process, data = daemon_of(path), 48 << 20
+    process, cpu = daemon_of(path), min(os.sched_getaffinity(0))
     before = most = resident(process)
-    with only_on_cpu(min(os.sched_getaffinity(0))):
-        for number in range(16):
-            with (path / f"{number}").open("wb", buffering=0) as file:
-                for _ in range(data >> 20):
-                    file.write(bytes(1 << 20))
-            most = max(most, resident(process))
-            (path / f"{number}").unlink()
+    for number in range(16):
+        file = path / f"{number}"
+        write = ("dd", "if=/dev/zero", f"of={file}", "bs=1M", "count=48", "status=none")
+        subprocess.run(["taskset", "--cpu-list", str(cpu), *write], check=True)
+        most = max(most, resident(process))
+        file.unlink()
     assert most < before + 2 * (64 << 20) + (64 << 20)

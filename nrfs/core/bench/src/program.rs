@@ -1,5 +1,5 @@
-//! What the programs have in common. The one argument says in JSON what to measure, and every figure is a line of JSON, as
-//! it comes: `workloads/native.py` is the other side.
+//! What the programs have in common. The one argument says in JSON what to measure, and every figure is a line of JSON,
+//! as it comes: `workloads/native.py` is the other side.
 
 use std::error::Error;
 use std::io::{StdoutLock, Write};

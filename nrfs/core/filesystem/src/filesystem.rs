@@ -46,7 +46,7 @@ const LOG_ENTRIES: usize = 1024;
 const LOG_PAYLOAD: usize = 8 << 20;
 
 /// Pages that are freed, and that replicas without threads may still have. As much may be under way to them in each log.
-const FREED_MAX: u64 = (LOG_PAYLOAD / PAGE_SIZE) as u64;
+const FREED_MAX: u64 = content::pages_in(LOG_PAYLOAD as u64);
 
 /// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

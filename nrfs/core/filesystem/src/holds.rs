@@ -5,7 +5,7 @@
 //! hold it any more, until it has been dropped: so no operation meets a half dropped inode.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{Entry, OccupiedEntry};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -65,17 +65,9 @@ impl Holds {
         let Entry::Occupied(mut entry) = shard.entry(ino) else { return false };
         let hold = entry.get_mut();
         hold.count = hold.count.saturating_sub(count);
-        if hold.is_dying || hold.count > 0 {
-            return false;
-        }
-        hold.is_dying = hold.orphaned > 0;
-        let is_dying = hold.is_dying;
-        // What is told too early is not forgotten.
-        if hold.orphaned == 0 {
-            entry.remove();
-            Self::shrink(&mut shard);
-        }
-        is_dying
+        let dies = Self::conclude(entry);
+        Self::shrink(&mut shard);
+        dies
     }
 
     /// Notes that an inode lost its last name. True if nobody holds it: the caller drops it, and then
@@ -83,14 +75,27 @@ impl Holds {
     #[must_use]
     pub fn orphan(&self, ino: Ino) -> bool {
         let mut shard = self.shard(ino);
-        let hold = shard.entry(ino).or_default();
-        self.lose_name(hold);
-        hold.is_dying = hold.count == 0 && hold.orphaned > 0;
-        let Hold { count, orphaned, is_dying } = *hold;
-        if count == 0 && orphaned == 0 {
-            shard.remove(&ino);
+        let mut entry = match shard.entry(ino) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => entry.insert_entry(Hold::default()),
+        };
+        self.lose_name(entry.get_mut());
+        Self::conclude(entry)
+    }
+
+    /// Whether an inode dies of what has just changed. One of which there is nothing to know any more is forgotten; what
+    /// was told too early is to be known.
+    fn conclude(mut entry: OccupiedEntry<'_, Ino, Hold>) -> bool {
+        let hold = entry.get_mut();
+        if hold.is_dying || hold.count > 0 {
+            return false;
         }
-        is_dying
+        hold.is_dying = hold.orphaned > 0;
+        let dies = hold.is_dying;
+        if hold.orphaned == 0 {
+            entry.remove();
+        }
+        dies
     }
 
     /// Holds once an inode that was made without a name, and that nobody else knows yet.

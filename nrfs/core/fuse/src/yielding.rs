@@ -7,7 +7,8 @@
 //!
 //! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
 //! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served many nor worked long
-//! between two looks goes back; and if that was because it could not run, again and again, it does not yield for a while.
+//! between two looks goes back; and if that was because it could not run, again and again, it does not yield for a
+//! while.
 
 use std::fs;
 use std::io;

@@ -1,9 +1,9 @@
 //! Where memory and CPUs are: the machine's NUMA nodes, and pages bound to them.
 //!
 //! [`Topology`] says which CPUs belong to which node, real or emulated. An [`Arena`] hands out 4 KiB pages from memory
-//! of one node, whose [`Pool`] keeps what no arena uses, and [`Nearby`] keeps what threads use at the node they are on. [`SharedMemory`] has a part on each
-//! node, and is seen through [`Window`]s. This is the only crate that knows about either; behind it everything is safe
-//! code that was handed its arena.
+//! of one node, whose [`Pool`] keeps what no arena uses, and [`Nearby`] keeps what threads use at the node they are on.
+//! [`SharedMemory`] has a part on each node, and is seen through [`Window`]s. This is the only crate that knows about
+//! either; behind it everything is safe code that was handed its arena.
 
 mod arena;
 mod buffer;

@@ -1,6 +1,5 @@
 //! Free memory of one node.
 
-use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,20 +73,21 @@ impl Pool {
 
     /// Gives all chunks back to the system.
     pub fn give_back(&self) {
-        let mut state = self.state();
-        state.least_free = 0;
-        let all = mem::take(&mut state.free);
-        drop(state);
-        drop(all);
+        self.give_back_some(|state| state.free.len());
     }
 
     /// Gives as many back as were not needed since the last call.
     pub fn give_back_surplus(&self) {
+        self.give_back_some(|state| state.least_free);
+    }
+
+    fn give_back_some(&self, count: impl FnOnce(&State) -> usize) {
         let mut state = self.state();
-        let surplus = state.least_free;
+        let count = count(&state);
         // Those that have lain there longest.
-        let old: Vec<Chunk> = state.free.drain(..surplus).collect();
+        let old: Vec<Chunk> = state.free.drain(..count).collect();
         state.least_free = state.free.len();
+        // Others may take chunks while these go.
         drop(state);
         drop(old);
     }

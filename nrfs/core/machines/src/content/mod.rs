@@ -310,6 +310,6 @@ pub fn pages_touched(range: &Range<u64>) -> u64 {
 }
 
 /// Pages that hold `bytes`, rounded down: what a limit in bytes allows.
-pub fn pages_in(bytes: u64) -> u64 {
+pub const fn pages_in(bytes: u64) -> u64 {
     bytes / PAGE_SIZE as u64
 }
