@@ -28,6 +28,7 @@ from mount.failure import MountError
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
+from mount.writeback import collected_at_most
 from nrfs import Connection, Filesystem, __version__
 
 _PAUSE = 10.0
@@ -147,6 +148,7 @@ class _Daemon:
             self._mount.descriptor,
             channel=self._channel.channel,
             caching=self._options.cache is Cache.WRITEBACK,
+            collected=self._collected(),
         )
         try:
             try:
@@ -166,6 +168,10 @@ class _Daemon:
                 # The mount is still there. Whoever touches it now waits for workers that are no more.
                 self.taken_away = False
                 raise
+
+    def _collected(self) -> int:
+        capacity = self._filesystem.capacity()
+        return collected_at_most(self._mount.entry.device, capacity.blocks * capacity.block_size)
 
     async def serve(self, listener: socket.socket) -> None:
         """Answers requests and clients until the mount's end."""

@@ -234,11 +234,7 @@ class Operations(pyfuse3.Operations):
 
     @_request
     def write(self, fh: int, off: int, buf: bytes) -> int:
-        written = self._filesystem.write(fh, off, buf)
-        if written < len(buf) and self._cached:
-            # Nobody looks at how much of a cached page was written, only at an error.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return written
+        return self._filesystem.write(fh, off, buf)
 
     @_request
     def flush(self, fh: int) -> None:
@@ -308,7 +304,9 @@ class Operations(pyfuse3.Operations):
         reply.st_atime_ns = attributes.atime_ns
         reply.st_mtime_ns = attributes.mtime_ns
         reply.st_ctime_ns = attributes.ctime_ns
-        reply.entry_timeout = reply.attr_timeout = self._timeout
+        reply.entry_timeout = self._timeout
+        # While space is scarce the kernel has to ask before it collects data.
+        reply.attr_timeout = 0.0 if self._filesystem.is_scarce else self._timeout
         return reply
 
     def _held_entry(self, attributes: Attributes) -> EntryAttributes:

@@ -217,6 +217,9 @@ class Filesystem:
 
     # The whole
     def capacity(self) -> Capacity: ...
+    @property
+    def is_scarce(self) -> bool:
+        """Whether so little space is left that a mount's kernel must ask before it collects data."""
     def status(self) -> dict[str, Any]:
         """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
     def release_memory(self, *, surplus: bool = False) -> None:
@@ -239,6 +242,8 @@ class Connection:
         channel: ``"ring"`` or ``"device"``: a worker for each CPU answers what is frequent, and pyfuse3 the rest.
             ``"pyfuse3"``: it answers all.
         caching: whether the kernel may keep what it is told.
+        collected: bytes of data that the kernel collects at the most before it writes them. When twice as much is not
+            left any more, space is promised before data is collected.
 
     Raises:
         OSError: the channel cannot be had.
@@ -246,7 +251,13 @@ class Connection:
     """
 
     def __new__(
-        cls, filesystem: Filesystem, device: int, *, channel: Literal["ring", "device", "pyfuse3"], caching: bool
+        cls,
+        filesystem: Filesystem,
+        device: int,
+        *,
+        channel: Literal["ring", "device", "pyfuse3"],
+        caching: bool,
+        collected: int = 0,
     ) -> Self: ...
     @property
     def descriptor(self) -> int:

@@ -80,6 +80,19 @@ impl Ledger {
         Grant { ledger: self, pages, returns }
     }
 
+    /// Grants `wanted` pages, or as many as are left, of which `promised` are taken from a promise: they are in use.
+    pub fn grant_with(&self, promised: u64, wanted: u64) -> Grant<'_> {
+        let mut grant = self.grant(wanted - promised);
+        self.granted.fetch_add(promised, Ordering::SeqCst);
+        grant.pages += promised;
+        grant
+    }
+
+    /// Pages that are left.
+    pub fn left(&self) -> u64 {
+        self.limits.pages - self.pages.load(Ordering::Relaxed)
+    }
+
     /// Takes back pages that an operation freed.
     pub fn free_pages(&self, pages: u64) {
         self.pages.fetch_sub(pages, Ordering::SeqCst);

@@ -52,12 +52,14 @@ impl Filesystem {
         while written < data.len() {
             let offset = offset + written as u64;
             let rest = &data[written..];
-            let wanted = content::pages_touched(&(offset..offset + rest.len() as u64));
-            let grant = self.ledger.grant(wanted);
+            let range = offset..offset + rest.len() as u64;
+            let wanted = content::pages_touched(&range);
+            let grant = self.ledger.grant_with(self.take_promised(ino, &range), wanted);
             let change = Change::Write { offset, data: rest.into(), grant: grant.pages() };
             let done = self.change_content(ino, change, token)?;
             let more = done.written == rest.len() || grant.might_grow();
             grant.settle(done.taken);
+            self.note_space();
             written += done.written;
             if !more && (has_settled || !self.settle()) {
                 break;
@@ -122,6 +124,7 @@ impl Filesystem {
                 Ok(done) => {
                     grant.settle(done.taken);
                     self.free_pages(done.freed);
+                    self.note_space();
                     return Ok(());
                 }
                 // Somebody else made holes meanwhile, or may give back what is missing.

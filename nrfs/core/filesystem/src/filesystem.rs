@@ -16,6 +16,7 @@ use crate::by_inode::ByInode;
 use crate::capacity::{Capacity, INODE_SPACE, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
+use crate::promises::Promises;
 use crate::size::{Size, machine_memory};
 use crate::tokens::Token;
 
@@ -80,6 +81,7 @@ pub struct Filesystem {
     pub(crate) pools: Box<[Arc<Pool>]>,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
+    pub(crate) promises: Promises,
     tokens: Nearby<Token>,
     /// Pages that were freed since all replicas were brought up to date.
     freed: AtomicU64,
@@ -90,6 +92,12 @@ pub struct Filesystem {
 pub trait Holder: Send + Sync {
     /// Takes in all that the kernel has forgotten until now, and gives up the holds on it.
     fn settle(&self);
+
+    /// Space has become scarce: from now on it must be promised before data is collected.
+    fn space_is_scarce(&self);
+
+    /// Attributes of an inode have changed otherwise than by an operation whose result tells of them.
+    fn forget_attributes(&self, ino: Ino);
 }
 
 /// Keeps an inode alive while an operation on it runs.
@@ -139,6 +147,7 @@ impl Filesystem {
             pools,
             ledger,
             holds,
+            promises: Promises::new(),
             tokens,
             freed: AtomicU64::new(0),
             holder: OnceLock::new(),
@@ -168,15 +177,27 @@ impl Filesystem {
 
     /// Before the file system says that it is full: what was deleted before may still be held, because
     /// word of the kernel that it has forgotten it is under way. False if there is nothing to wait for.
-    pub(crate) fn settle(&self) -> bool {
-        let holder = self.holder.get().filter(|_| self.holds.has_orphans()).and_then(Weak::upgrade);
+    pub fn settle(&self) -> bool {
+        let holder = self.holder().filter(|_| self.holds.has_orphans());
         holder.inspect(|holder| holder.settle()).is_some()
+    }
+
+    pub(crate) fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.holder.get().and_then(Weak::upgrade)
+    }
+
+    /// The inodes that somebody holds, the kernel's among them.
+    pub fn held(&self) -> impl Iterator<Item = Ino> + '_ {
+        self.holds.all()
     }
 
     /// How much there is and how much is left.
     pub fn capacity(&self) -> Capacity {
         self.settle();
-        self.ledger.capacity()
+        let mut capacity = self.ledger.capacity();
+        // What is promised is nobody's yet.
+        capacity.blocks_free = capacity.blocks.min(capacity.blocks_free + self.promises.pages());
+        capacity
     }
 
     /// The attributes of an inode.
@@ -248,12 +269,14 @@ impl Filesystem {
             self.content.sync_all();
         }
         self.ledger.free_pages(pages);
+        self.note_space();
     }
 
     /// The end of an inode: first in the tree, then its content.
     fn drop_inode(&self, ino: Ino, token: &Token) {
         if let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) {
             if dropped.attributes.kind == Kind::File {
+                self.cut_promises(ino, 0);
                 if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
                     self.free_pages(changed.freed);
                 }

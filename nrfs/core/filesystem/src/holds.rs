@@ -46,6 +46,14 @@ impl Holds {
         self.orphans.load(Ordering::SeqCst) > 0
     }
 
+    /// The inodes that are held while each shard is looked at.
+    pub fn all(&self) -> impl Iterator<Item = Ino> + '_ {
+        let of = |shard: &Mutex<Shard>| -> Vec<Ino> {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        };
+        self.shards.iter().flat_map(of)
+    }
+
     /// Holds an inode `count` times more. ENOENT if it is dying.
     pub fn add(&self, ino: Ino, count: u64) -> Result<(), Errno> {
         let mut shard = self.shard(ino);

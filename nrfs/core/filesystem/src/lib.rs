@@ -7,6 +7,7 @@
 //!
 //! - [`capacity`](Capacity): the bytes and inodes that are left, granted before the log;
 //! - `holds`: who still uses an inode that has lost its last name;
+//! - `promises`: space for data that the kernel has, and we have not seen yet;
 //! - `by_inode`: which log the content of a file belongs to;
 //! - `clock`: the time, stamped on an operation once;
 //! - `tokens`: the place of a thread at the replica of its node.
@@ -23,6 +24,7 @@ mod clock;
 mod files;
 mod filesystem;
 mod holds;
+mod promises;
 mod size;
 pub mod status;
 mod tokens;

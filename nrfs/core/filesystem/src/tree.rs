@@ -157,6 +157,9 @@ impl Filesystem {
             self.change_tree(Change::SetAttributes { ino, attributes }, token)?;
         }
         if about_content {
+            if let Some(size) = size {
+                self.cut_promises(ino, size);
+            }
             let done = self.change_content(ino, content::Change::SetAttributes { size, modified, changed }, token)?;
             self.free_pages(done.freed);
         }
@@ -169,7 +172,11 @@ impl Filesystem {
         if !self.namespace.execute(has_privileges, &token.namespace) {
             return Ok(());
         }
-        self.change_tree(Change::KillPrivileges { ino, privileges }, token).map(drop)
+        self.change_tree(Change::KillPrivileges { ino, privileges }, token)?;
+        if let Some(holder) = self.holder() {
+            holder.forget_attributes(ino);
+        }
+        Ok(())
     }
 
     /// The value of an extended attribute.

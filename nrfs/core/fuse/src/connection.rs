@@ -12,17 +12,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 
-use filesystem::{Cpu, Errno, Filesystem, Holder, Token};
-use zerocopy::IntoBytes;
+use filesystem::{Cpu, Errno, Filesystem, Holder, Ino, Token};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::device::{self, Read};
+use crate::kernel::Kernel;
 use crate::native::{Answer, Native};
 use crate::protocol::handshake::{self, Agreement, Offer, Terms, flags};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::request::Request;
-use crate::protocol::{DATA_MAX, reply};
-use crate::python::{Origin, Python};
+use crate::protocol::wire::{CountReply, ReplyHeader, WriteArguments, write};
+use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
+use crate::python::{Forwarded, Origin, Python};
 use crate::ring::{self, Mailbox};
+use crate::steward::{self, Steward};
 use crate::wake::{Wake, retry};
 use crate::yielding::{Watch, Yielding};
 
@@ -52,6 +55,7 @@ pub(crate) struct Shared {
     pub devices: Vec<OwnedFd>,
     pub workers: Box<[Worker]>,
     pub watch: Watch,
+    pub steward: Steward,
     python: Python,
     offer: Mutex<Option<Offer>>,
     agreement: OnceLock<Agreement>,
@@ -94,12 +98,14 @@ pub struct WorkerStatistics {
 
 impl Connection {
     /// Starts to answer what arrives at `device`, on which a mount was made, and returns the descriptor
-    /// that pyfuse3 is to serve. `caching` says whether the kernel may keep what it is told.
+    /// that pyfuse3 is to serve. `caching` says whether the kernel may keep what it is told, and `collected` how many
+    /// bytes of data it collects at the most before it writes them.
     pub fn start(
         filesystem: Arc<Filesystem>,
         device: OwnedFd,
         channel: Channel,
         caching: bool,
+        collected: u64,
     ) -> io::Result<(Self, OwnedFd)> {
         let (python, theirs) = Python::new()?;
         let cpus = filesystem.topology().cpus();
@@ -128,6 +134,7 @@ impl Connection {
             devices,
             workers,
             watch: Watch::new()?,
+            steward: Steward::default(),
             python,
             offer: Mutex::new(None),
             agreement: OnceLock::new(),
@@ -142,6 +149,7 @@ impl Connection {
         });
         let holder: Weak<Shared> = Arc::downgrade(&shared);
         shared.filesystem.set_holder(holder);
+        shared.filesystem.set_collected(collected);
         let mut connection = Self { shared, threads: Vec::new() };
         let readers = connection.shared.devices.len();
         for number in 0..readers {
@@ -153,6 +161,7 @@ impl Connection {
             connection.spawn(format!("nrfs-ring-{cpu}"), move |shared| ring::work(shared, worker, ring))?;
         }
         connection.spawn("nrfs-replies".into(), Shared::deliver_replies)?;
+        connection.spawn("nrfs-steward".into(), steward::work)?;
         connection.spawn("nrfs-watch".into(), Shared::watch)?;
         Ok((connection, theirs))
     }
@@ -176,6 +185,8 @@ impl Connection {
     }
 
     fn join(&mut self) -> io::Result<()> {
+        self.shared.filesystem.set_collected(0);
+        self.shared.steward.end();
         self.shared.is_ending.store(true, Ordering::SeqCst);
         self.shared.workers.iter().for_each(|worker| worker.wake.signal());
         self.shared.watch.wake();
@@ -256,6 +267,21 @@ impl Shared {
         self.agreement.get().copied().unwrap_or_default()
     }
 
+    /// Whether the kernel may keep what it is told.
+    pub fn is_caching(&self) -> bool {
+        self.caching
+    }
+
+    /// Whether requests are answered natively where that can be.
+    pub fn is_native(&self) -> bool {
+        self.channel != Channel::Pyfuse3
+    }
+
+    /// The kernel, to be told something.
+    pub fn kernel(&self) -> Kernel<&OwnedFd> {
+        Kernel(&self.devices[0])
+    }
+
     /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked.
     pub fn answer(&self, worker: &Worker, request: Request, origin: Origin, token: &Token) -> Result<Answer, i32> {
         worker.count(request);
@@ -266,14 +292,24 @@ impl Shared {
         if let Some(offer) = handshake::offer(request) {
             *lock(&self.offer) = Some(offer);
         }
-        let is_native =
-            self.channel != Channel::Pyfuse3 || matches!(request.opcode(), Some(Opcode::Forget | Opcode::BatchForget));
+        if let Some(answer) = self.mind_the_cache(request, origin, token).map_err(Errno::code)? {
+            return Ok(answer);
+        }
+        let is_native = self.is_native() || matches!(request.opcode(), Some(Opcode::Forget | Opcode::BatchForget));
+        let collected = collected(request);
         match if is_native { self.native().answer(request, token) } else { Ok(Answer::Python) } {
-            Ok(Answer::Python) => match self.python.send(request.unique(), &request.to_message(), origin) {
-                Ok(()) => Ok(Answer::Silence),
-                Err(errno) => Err(errno.raw_os_error()),
-            },
+            Ok(Answer::Python) => {
+                let forwarded = Forwarded { origin, collected };
+                match self.python.send(request.unique(), &request.to_message(), forwarded) {
+                    Ok(()) => Ok(Answer::Silence),
+                    Err(errno) => Err(errno.raw_os_error()),
+                }
+            }
             answer => {
+                if let (Some((ino, _)), Err(_)) = (collected, &answer) {
+                    self.collected_in_vain(ino);
+                }
+                self.note_told(request, &answer);
                 match (request.opcode(), &answer) {
                     (Some(Opcode::Write | Opcode::CopyFileRange), Ok(Answer::Count(written))) => {
                         self.lead(u64::from(*written), token);
@@ -289,6 +325,24 @@ impl Shared {
     /// Writes an answer into `buffer`; returns its length.
     pub fn write(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize, i32> {
         self.native().write(answer, buffer, token).map_err(Errno::code)
+    }
+
+    /// Data that was collected could not be written. The kernel has to ask for the attributes: before the next write is
+    /// collected, and since the file takes less space than it believes.
+    fn collected_in_vain(&self, ino: Ino) {
+        self.kernel().forget_attributes(ino);
+    }
+
+    /// Notes of which inode an answer tells while the kernel must ask for attributes.
+    fn note_told(&self, request: Request, answer: &Result<Answer, Errno>) {
+        if !self.filesystem.is_scarce() {
+            return;
+        }
+        match (request.opcode(), answer) {
+            (_, Ok(Answer::Entry(Some(attributes)) | Answer::Created(attributes, _)))
+            | (Some(Opcode::Setattr), Ok(Answer::Attributes(attributes))) => self.steward.tell(attributes.ino),
+            _ => {}
+        }
     }
 
     /// Has workers of other nodes bring their replicas up to date, once there is enough to do. Otherwise whoever
@@ -309,7 +363,12 @@ impl Shared {
     }
 
     fn native(&self) -> Native<'_> {
-        Native { filesystem: &self.filesystem, agreement: self.agreement(), caching: self.caching }
+        Native {
+            filesystem: &self.filesystem,
+            agreement: self.agreement(),
+            caching: self.caching,
+            scarce: self.filesystem.is_scarce(),
+        }
     }
 
     /// Reads a request that is there now. A FORGET has been acted on when this returns.
@@ -351,18 +410,18 @@ impl Shared {
     }
 
     fn deliver_replies(&self) -> io::Result<()> {
-        self.python.receive(|reply, origin| {
+        self.python.receive(|reply, Forwarded { origin, collected }| {
             let is_handshake = self.settle_handshake(reply);
-            match origin {
-                Origin::Device(device) => {
-                    // An error means that nobody waits for the reply any more.
-                    let _ = retry(|| rustix::io::write(&self.devices[device], reply));
+            match collected.filter(|&(_, size)| !is_count(reply, size)) {
+                // Nobody looks at how much of a cached page was written, only at an error.
+                Some((ino, _)) => {
+                    self.collected_in_vain(ino);
+                    let error = ReplyHeader::read_from_prefix(reply).map_or(libc::EIO, |(header, _)| -header.error);
+                    let error = if error == 0 { Errno::ENOSPC.code() } else { error };
+                    let unique = reply::unique(reply).unwrap_or_default();
+                    self.deliver(reply::header(unique, error, 0).as_bytes(), origin);
                 }
-                Origin::Ring(number) => {
-                    let worker = &self.workers[number];
-                    lock(&worker.mailbox).push(reply.to_vec());
-                    worker.wake.signal();
-                }
+                None => self.deliver(reply, origin),
             }
             if is_handshake {
                 // Those of the ring wait for it.
@@ -370,6 +429,35 @@ impl Shared {
             }
         });
         Ok(())
+    }
+
+    /// Gives a whole reply to whoever must hand it to the kernel.
+    fn deliver(&self, reply: &[u8], origin: Origin) {
+        match origin {
+            Origin::Device(device) => {
+                // An error means that nobody waits for the reply any more.
+                let _ = retry(|| rustix::io::write(&self.devices[device], reply));
+            }
+            Origin::Ring(number) => {
+                let worker = &self.workers[number];
+                lock(&worker.mailbox).push(reply.to_vec());
+                worker.wake.signal();
+            }
+        }
+    }
+
+    /// Replies to a request that no worker has any more.
+    pub fn reply_later(&self, unique: u64, origin: Origin, answer: Result<Answer, Errno>, token: &Token) {
+        const HEADER: usize = size_of::<ReplyHeader>();
+        let room = match &answer {
+            Ok(Answer::Content { size, .. }) => (*size).min(DATA_MAX),
+            _ => HEADER_ROOM,
+        };
+        let mut message = vec![0; HEADER + room];
+        let written = answer.and_then(|answer| self.native().write(answer, &mut message[HEADER..], token));
+        let (error, length) = written.map_or_else(|errno| (errno.code(), 0), |length| (0, length));
+        message[..HEADER].copy_from_slice(reply::header(unique, error, length).as_bytes());
+        self.deliver(&message[..HEADER + length], origin);
     }
 
     /// Looks after workers that yield.
@@ -400,7 +488,9 @@ impl Shared {
             | cached(flags::CACHE_SYMLINKS);
         let ring = if self.channel == Channel::Ring { flags::OVER_IO_URING } else { 0 };
         match self.channel {
-            Channel::Pyfuse3 => Terms { kept: !flags::HANDLE_KILLPRIV, wanted: always, data: self.python.data() },
+            Channel::Pyfuse3 => {
+                Terms { kept: !(flags::HANDLE_KILLPRIV | flags::ASYNC_DIO), wanted: always, data: self.python.data() }
+            }
             Channel::Device | Channel::Ring => Terms {
                 kept: 0,
                 wanted: always
@@ -410,7 +500,6 @@ impl Shared {
                     | flags::BIG_WRITES
                     | flags::DO_READDIRPLUS
                     | flags::READDIRPLUS_AUTO
-                    | flags::ASYNC_DIO
                     | flags::PARALLEL_DIROPS
                     | flags::MAX_PAGES
                     | flags::EXPLICIT_INVAL_DATA
@@ -422,7 +511,28 @@ impl Shared {
     }
 }
 
+/// The file and the bytes of a write that the kernel had collected.
+fn collected(request: Request) -> Option<(Ino, u32)> {
+    let WriteArguments { size, write_flags, .. } =
+        (request.opcode()? == Opcode::Write).then(|| request.argument().ok())??;
+    (write_flags & write::CACHE != 0).then_some((request.ino(), size))
+}
+
+/// Whether a reply says that `size` bytes were written.
+fn is_count(reply: &[u8], size: u32) -> bool {
+    let counted = reply.get(size_of::<ReplyHeader>()..).and_then(|data| CountReply::read_from_prefix(data).ok());
+    counted.is_some_and(|(count, _)| count.size == size)
+}
+
 impl Holder for Shared {
+    fn space_is_scarce(&self) {
+        self.steward.space_is_scarce();
+    }
+
+    fn forget_attributes(&self, ino: Ino) {
+        self.kernel().forget_attributes(ino);
+    }
+
     fn settle(&self) {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = vec![0; device::BUFFER_SIZE];
@@ -468,7 +578,7 @@ mod tests {
         let filesystem = Arc::new(Filesystem::new(configuration).unwrap());
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let (connection, _python) = Connection::start(filesystem, ours, Channel::Pyfuse3, true).unwrap();
+        let (connection, _python) = Connection::start(filesystem, ours, Channel::Pyfuse3, true, 0).unwrap();
         (connection, theirs)
     }
 

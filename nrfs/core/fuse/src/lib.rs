@@ -4,8 +4,11 @@
 //!
 //! - [`protocol`]: what requests and replies look like;
 //! - `native`: answers requests from the file system service;
+//! - `kernel`: tells the kernel that what it keeps holds no more;
+//! - `caller`: what the caller of a request is about to do;
 //! - `python`: hands requests on to pyfuse3;
 //! - `yielding`: how workers make room on their CPUs for those they serve;
+//! - `steward`: a thread for requests that must wait for the kernel itself;
 //! - `device`: workers that read requests from /dev/fuse;
 //! - `uring`: FUSE over io_uring, made safe;
 //! - [`ring`]: workers that take requests from a ring for each CPU;
@@ -13,14 +16,17 @@
 
 #![deny(unsafe_code)]
 
+mod caller;
 pub mod connection;
 mod device;
+mod kernel;
 #[cfg(test)]
 mod malformed;
 mod native;
 pub mod protocol;
 mod python;
 pub mod ring;
+mod steward;
 mod uring;
 mod wake;
 mod yielding;

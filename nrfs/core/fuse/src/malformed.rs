@@ -333,7 +333,7 @@ proptest! {
         bound_memory();
         let filesystem = filesystem(PAGES);
         let tokens = [0, 1].map(|node| filesystem.register(NodeId(node)));
-        let native = Native { filesystem: &filesystem, agreement: agreement(offered), caching };
+        let native = Native { filesystem: &filesystem, agreement: agreement(offered), caching, scarce: false };
         for (unique, message) in beginning().chain(messages).enumerate() {
             let unique = unique as u64;
             if let Some(reply) = serve(&native, &message, unique, &tokens[unique as usize % 2]) {
@@ -382,7 +382,7 @@ proptest! {
 fn a_copy_of_any_length_is_bounded() {
     let filesystem = filesystem(2 * (COPY_MAX >> 12));
     let token = filesystem.register(NodeId(0));
-    let native = Native { filesystem: &filesystem, agreement: agreement(u64::MAX), caching: true };
+    let native = Native { filesystem: &filesystem, agreement: agreement(u64::MAX), caching: true, scarce: false };
     let (from, to) = (2_u64, 3_u64);
     let size = [u64::from(valid::SIZE), 0, 1 << 40, 0, 0, 0, 0, 0, 0, 0, 0];
     let copy = [0, 0, to, 0, 0, u64::MAX, 0];

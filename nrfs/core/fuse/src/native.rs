@@ -9,7 +9,7 @@
 
 use filesystem::{
     AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
-    Permissions, Privileges, RenameMode, Time, Token, Whence, XattrMode,
+    Permissions, Privileges, RenameMode, Time, Token, XattrMode,
 };
 
 use crate::protocol::handshake::{Agreement, flags};
@@ -18,8 +18,8 @@ use crate::protocol::reply::{self, Validity, Writer};
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
     BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
-    GetxattrArguments, LinkArguments, LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments,
-    ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetxattrArguments, WriteArguments, open, valid,
+    GetxattrArguments, LinkArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments, ReadArguments,
+    Rename2Arguments, RenameArguments, SetattrArguments, SetxattrArguments, WriteArguments, open, valid, write,
 };
 
 /// Bytes that one request copies at the most. The kernel passes on any length.
@@ -31,6 +31,8 @@ pub(crate) struct Native<'a> {
     pub agreement: Agreement,
     /// Whether the kernel may keep what it is told.
     pub caching: bool,
+    /// Whether it must ask for attributes before it collects data.
+    pub scarce: bool,
 }
 
 /// What is to be told.
@@ -140,9 +142,9 @@ impl Native<'_> {
                 Answer::Content { ino, offset, size: size as usize }
             }
             Opcode::Write => {
-                let WriteArguments { offset, size, .. } = request.argument()?;
+                let WriteArguments { offset, size, write_flags, .. } = request.argument()?;
                 let written = fs.write(ino, offset, request.data(size)?, token)?;
-                if written < size as usize && self.caching {
+                if written < size as usize && write_flags & write::CACHE != 0 {
                     // Nobody looks at how much of a cached page was written, only at an error.
                     return Err(Errno::ENOSPC);
                 }
@@ -160,12 +162,6 @@ impl Native<'_> {
                 fs.allocate(ino, offset, length, AllocateMode::from_flags(mode)?, keep_size, token)?;
                 self.kill_privileges(ino, request, token);
                 Answer::Done
-            }
-            // The kernel does not tell of what it has collected: to it, all is data then.
-            Opcode::Lseek if self.agreement.has(flags::WRITEBACK_CACHE) => return Err(Errno::ENOSYS),
-            Opcode::Lseek => {
-                let LseekArguments { offset, whence, .. } = request.argument()?;
-                Answer::Offset(fs.seek(ino, offset, Whence::from_number(whence)?, token)?)
             }
             Opcode::CopyFileRange => Answer::Count(self.copy(request, token)? as u32),
             Opcode::CopyFileRange64 => Answer::Offset(self.copy(request, token)?),
@@ -186,6 +182,8 @@ impl Native<'_> {
             }
             Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
             Opcode::Interrupt => Answer::Silence,
+            // Holes are where the kernel has not collected data: the steward answers.
+            Opcode::Lseek => return Err(Errno::ENOSYS),
             Opcode::Init
             | Opcode::Getlk
             | Opcode::Setlk
@@ -201,16 +199,17 @@ impl Native<'_> {
     pub fn write(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize> {
         let room = buffer.len();
         let mut writer = Writer::new(buffer);
-        let validity = if self.caching { Validity::FOREVER } else { Validity::NONE };
+        let names = if self.caching { Validity::FOREVER } else { Validity::NONE };
+        let validity = if self.scarce { Validity::NONE } else { names };
         let fits = match answer {
             Answer::Silence | Answer::Python | Answer::Done => true,
-            Answer::Entry(Some(attributes)) => writer.put(&reply::entry(&attributes, validity)),
-            Answer::Entry(None) => writer.put(&reply::missing(validity)),
+            Answer::Entry(Some(attributes)) => writer.put(&reply::entry(&attributes, names, validity)),
+            Answer::Entry(None) => writer.put(&reply::missing(names)),
             Answer::Attributes(attributes) => writer.put(&reply::attributes(&attributes, validity)),
             Answer::Statx(attributes) => writer.put(&reply::statx(&attributes, validity)),
             Answer::Opened(open_flags) => writer.put(&reply::opened(open_flags)),
             Answer::Created(attributes, open_flags) => {
-                writer.put(&reply::entry(&attributes, validity)) && writer.put(&reply::opened(open_flags))
+                writer.put(&reply::entry(&attributes, names, validity)) && writer.put(&reply::opened(open_flags))
             }
             Answer::Count(size) => writer.put(&CountReply { size, padding: 0 }),
             Answer::Offset(offset) => writer.put(&OffsetReply { offset }),
@@ -336,11 +335,12 @@ impl Native<'_> {
             for entry in &entries {
                 // Of these two the kernel counts no lookup.
                 let is_itself = matches!(&*entry.name, b"." | b"..");
-                let about = plus.map(|validity| match is_itself {
-                    true => reply::missing(Validity::NONE),
-                    false => reply::entry(&entry.attributes, validity),
+                // While it must ask for attributes, the kernel is not told of inodes that nobody asked for.
+                let is_held = plus.is_some() && !is_itself && !self.scarce;
+                let about = plus.map(|validity| match is_held {
+                    true => reply::entry(&entry.attributes, validity, validity),
+                    false => reply::missing(Validity::NONE),
                 });
-                let is_held = plus.is_some() && !is_itself;
                 if is_held && self.filesystem.hold(entry.attributes.ino, 1, token).is_err() {
                     continue; // It went since the service listed it.
                 }

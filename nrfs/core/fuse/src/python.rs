@@ -7,11 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use filesystem::Ino;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair, sockopt,
 };
+use zerocopy::IntoBytes;
 
 use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
 use crate::wake::{Wake, retry};
@@ -31,9 +33,17 @@ pub(crate) struct Python {
 
 #[derive(Default)]
 struct Waiting {
-    /// Where the reply to each request goes.
-    origins: HashMap<u64, Origin>,
-    backlog: VecDeque<Vec<u8>>,
+    /// The requests that pyfuse3 has, by `unique`.
+    forwarded: HashMap<u64, Forwarded>,
+    backlog: VecDeque<(u64, Vec<u8>)>,
+}
+
+/// What must be known of a request when its reply comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    pub origin: Origin,
+    /// The file and the bytes of a write that the kernel had collected.
+    pub collected: Option<(Ino, u32)>,
 }
 
 /// Where a request came from, and its reply must go.
@@ -58,41 +68,47 @@ impl Python {
         self.data
     }
 
-    /// Hands a request on; its reply will go to `origin`. The errno is for who asked.
-    pub fn send(&self, unique: u64, message: &[u8], origin: Origin) -> Result<(), Errno> {
+    /// Hands a request on. The errno is for who asked.
+    pub fn send(&self, unique: u64, message: &[u8], forwarded: Forwarded) -> Result<(), Errno> {
         let mut waiting = self.waiting();
-        waiting.origins.insert(unique, origin);
+        waiting.forwarded.insert(unique, forwarded);
         let sent = if waiting.backlog.is_empty() { self.try_send(message) } else { Err(Errno::AGAIN) };
         match sent {
             Err(Errno::AGAIN) => {
-                waiting.backlog.push_back(message.to_vec());
+                waiting.backlog.push_back((unique, message.to_vec()));
                 self.has_backlog.signal();
                 Ok(())
             }
             Err(errno) => {
-                waiting.origins.remove(&unique);
+                waiting.forwarded.remove(&unique);
                 Err(errno)
             }
             Ok(()) => Ok(()),
         }
     }
 
-    /// Receives replies and calls `deliver` with each and the origin of its request, until pyfuse3 has
-    /// closed its end or [`shut_down`](Self::shut_down) is called.
-    pub fn receive(&self, mut deliver: impl FnMut(&mut [u8], Origin)) {
+    /// Receives replies and calls `deliver` with each and what is known of its request, until pyfuse3 has
+    /// closed its end or [`shut_down`](Self::shut_down) is called. A request that could not be handed on after all is
+    /// replied to with the errno.
+    pub fn receive(&self, mut deliver: impl FnMut(&mut [u8], Forwarded)) {
         let mut buffer = vec![0; DATA_MAX + HEADER_ROOM];
         loop {
             match retry(|| recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT)) {
                 Ok((0, _)) => return,
                 Ok((length, _)) => {
                     let reply = &mut buffer[..length];
-                    let origin = reply::unique(reply).and_then(|unique| self.waiting().origins.remove(&unique));
+                    let forwarded = reply::unique(reply).and_then(|unique| self.waiting().forwarded.remove(&unique));
                     // What nobody waits for is a notification, or the reply to a request taken back.
-                    if let Some(origin) = origin {
-                        deliver(reply, origin);
+                    if let Some(forwarded) = forwarded {
+                        deliver(reply, forwarded);
                     }
                 }
-                Err(Errno::AGAIN) => self.wait(),
+                Err(Errno::AGAIN) => {
+                    self.wait();
+                    for (unique, forwarded, errno) in self.send_backlog() {
+                        deliver(reply::header(unique, errno.raw_os_error(), 0).as_mut_bytes(), forwarded);
+                    }
+                }
                 Err(_) => return,
             }
         }
@@ -104,7 +120,7 @@ impl Python {
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 
-    /// Waits until there is a reply, or room and something to send, which it sends.
+    /// Waits until there is a reply, or room and something to send.
     fn wait(&self) {
         let has_backlog = !self.waiting().backlog.is_empty();
         let events = if has_backlog { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
@@ -113,13 +129,22 @@ impl Python {
         // A failure shows at the socket again.
         let _ = retry(|| poll(&mut ready, None));
         self.has_backlog.clear();
+    }
+
+    /// Sends what had no room, as far as there is room now. Returns what cannot be sent.
+    fn send_backlog(&self) -> Vec<(u64, Forwarded, Errno)> {
+        let mut refused = Vec::new();
         let mut waiting = self.waiting();
-        while let Some(message) = waiting.backlog.front() {
-            if self.try_send(message) == Err(Errno::AGAIN) {
-                return;
+        while let Some((unique, message)) = waiting.backlog.front() {
+            let unique = *unique;
+            match self.try_send(message) {
+                Err(Errno::AGAIN) => break,
+                Err(errno) => refused.extend(waiting.forwarded.remove(&unique).map(|known| (unique, known, errno))),
+                Ok(()) => {}
             }
             waiting.backlog.pop_front();
         }
+        refused
     }
 
     fn try_send(&self, message: &[u8]) -> Result<(), Errno> {
@@ -160,7 +185,6 @@ fn largest_data(socket: &OwnedFd, theirs: &OwnedFd) -> io::Result<usize> {
 mod tests {
     use super::*;
     use crate::protocol::wire::ReplyHeader;
-    use zerocopy::IntoBytes;
 
     #[test]
     fn what_has_no_room_is_sent_later_and_every_reply_finds_its_origin() {
@@ -168,7 +192,8 @@ mod tests {
         let (python, theirs) = Python::new().unwrap();
         let message = vec![7; 1 << 18];
         for unique in 0..REQUESTS {
-            python.send(unique, &message, Origin::Ring(unique as usize)).unwrap();
+            let forwarded = Forwarded { origin: Origin::Ring(unique as usize), collected: None };
+            python.send(unique, &message, forwarded).unwrap();
         }
         assert!(!python.waiting().backlog.is_empty());
         let mut delivered = Vec::new();
@@ -183,8 +208,25 @@ mod tests {
                 }
                 shutdown(&theirs, Shutdown::Both).unwrap();
             });
-            python.receive(|_, origin| delivered.push(origin));
+            python.receive(|_, forwarded| delivered.push(forwarded.origin));
         });
         assert_eq!(delivered, (0..REQUESTS as usize).map(Origin::Ring).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_sent_after_all_is_replied_to_with_the_errno() {
+        let (python, theirs) = Python::new().unwrap();
+        let forwarded = Forwarded { origin: Origin::Device(7), collected: None };
+        let message = vec![7; 1 << 18];
+        let mut unique = 0;
+        while python.waiting().backlog.is_empty() {
+            unique += 1;
+            python.send(unique, &message, forwarded).unwrap();
+        }
+        // It will have no reader when there is room.
+        shutdown(&theirs, Shutdown::Read).unwrap();
+        let mut refused = python.send_backlog();
+        assert_eq!(refused.pop(), Some((unique, forwarded, Errno::PIPE)));
+        assert!(refused.is_empty() && python.waiting().backlog.is_empty());
     }
 }

@@ -83,10 +83,11 @@ unsafe impl Send for Slot {}
 
 /// One worker's ring.
 pub(crate) struct Ring {
-    // Dropped before the slots: then the kernel has no command that names their memory.
     uring: IoUring<Entry128, cqueue::Entry>,
     wake: RawFd,
     slots: Vec<Slot>,
+    /// Whether the kernel has been given the slots.
+    is_registered: bool,
 }
 
 const PAGE: usize = 4096;
@@ -103,7 +104,7 @@ impl Ring {
         builder.setup_r_disabled().setup_submit_all();
         let uring = builder.setup_cqsize(2 * entries).build(entries)?;
         let slots = queues.iter().map(|&queue| Slot::new(queue, payload, physical)).collect();
-        Ok(Self { uring, wake: -1, slots })
+        Ok(Self { uring, wake: -1, slots, is_registered: false })
     }
 
     /// Gives all slots to the kernel, for requests of the mount of `device`, and looks at `wake`.
@@ -112,6 +113,7 @@ impl Ring {
         self.uring.submitter().register_files(&[device.as_raw_fd()])?;
         self.wake = wake.as_raw_fd();
         self.look_at_wake()?;
+        self.is_registered = true;
         (0..self.slots.len()).try_for_each(|number| self.push(SlotId(number), REGISTER, 0))
     }
 
@@ -140,7 +142,10 @@ impl Ring {
                     let (command, commit_id) = (self.slots[slot.0].command, self.head(slot).commit_id);
                     self.push(slot, command, commit_id)?;
                 }
-                libc::ENOTCONN | libc::ECANCELED => events.push(Event::End),
+                libc::ENOTCONN | libc::ECANCELED => {
+                    self.slots[slot.0].is_ours = true;
+                    events.push(Event::End);
+                }
                 errno => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
@@ -149,6 +154,7 @@ impl Ring {
 
     /// The request in a slot of ours: its header, its argument and its payload.
     pub fn request(&self, slot: SlotId) -> (&[u8], &[u8], &[u8]) {
+        assert!(self.slots[slot.0].is_ours, "the kernel may write into a slot of its own");
         let head = self.head(slot);
         let size = (head.payload_size as usize).min(self.slots[slot.0].payload_size());
         (&head.header, &head.argument, &self.payload(slot)[..size])
@@ -210,7 +216,8 @@ impl Ring {
             .build()
             .user_data(id.0 as u64);
         let entry = with_length(entry, slot.parts.len() as u32);
-        // SAFETY: the command names the slot's parts and its memory, which live longer than the ring.
+        // SAFETY: the command names the slot's parts and its memory. While the kernel has the command the slot is not
+        // ours, and then its memory outlives the ring: see `drop`.
         unsafe { self.submit(entry) }
     }
 
@@ -222,6 +229,16 @@ impl Ring {
             self.uring.submit()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // A ring that is closed has its commands taken back, but nobody waits for that: until this thread has ended the
+        // kernel may still put a request into a slot of its own. The memory of these is never used for anything else.
+        if self.is_registered {
+            self.slots.drain(..).filter(|slot| !slot.is_ours).for_each(mem::forget);
+        }
     }
 }
 

@@ -32,8 +32,8 @@ impl Connection {
 #[pymethods]
 impl Connection {
     #[new]
-    #[pyo3(signature = (filesystem, device, *, channel, caching))]
-    fn new(filesystem: &Filesystem, device: RawFd, channel: &str, caching: bool) -> PyResult<Self> {
+    #[pyo3(signature = (filesystem, device, *, channel, caching, collected = 0))]
+    fn new(filesystem: &Filesystem, device: RawFd, channel: &str, caching: bool, collected: u64) -> PyResult<Self> {
         // SAFETY: the caller gives the descriptor away, as the documentation says: nobody else closes it.
         let device = unsafe { OwnedFd::from_raw_fd(device) };
         let channel = match channel {
@@ -43,7 +43,7 @@ impl Connection {
             _ => return Err(PyValueError::new_err(format!("there is no channel '{channel}'"))),
         };
         let service = Arc::clone(filesystem.service());
-        let (connection, theirs) = fuse::connection::Connection::start(service, device, channel, caching)?;
+        let (connection, theirs) = fuse::connection::Connection::start(service, device, channel, caching, collected)?;
         Ok(Self { connection: Mutex::new(Some(connection)), descriptor: theirs.into_raw_fd() })
     }
 

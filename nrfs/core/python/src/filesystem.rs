@@ -288,6 +288,11 @@ impl Filesystem {
         })
     }
 
+    #[getter]
+    fn is_scarce(&self) -> bool {
+        self.service.is_scarce()
+    }
+
     fn capacity(&self) -> Capacity {
         self.service.capacity().into()
     }

@@ -16,6 +16,8 @@ pub mod flags {
     pub const DONT_MASK: u64 = 1 << 6;
     pub const DO_READDIRPLUS: u64 = 1 << 13;
     pub const READDIRPLUS_AUTO: u64 = 1 << 14;
+    /// Asynchronous direct I/O need not wait. When it completes, the kernel leaves the pages in its cache as they
+    /// were, so that later reads there are stale.
     pub const ASYNC_DIO: u64 = 1 << 15;
     pub const WRITEBACK_CACHE: u64 = 1 << 16;
     pub const NO_OPEN_SUPPORT: u64 = 1 << 17;

@@ -21,6 +21,14 @@ pub fn header(unique: u64, error: i32, length: usize) -> ReplyHeader {
     ReplyHeader { length: (size_of::<ReplyHeader>() + length) as u32, error: -error, unique }
 }
 
+/// The notification that what the kernel keeps of an inode is no good any more (`FUSE_NOTIFY_INVAL_INODE`).
+pub const INVALIDATE_INODE: i32 = 2;
+
+/// The header of a notification, which answers no request, with `length` bytes behind it.
+pub fn notification(code: i32, length: usize) -> ReplyHeader {
+    ReplyHeader { length: (size_of::<ReplyHeader>() + length) as u32, error: code, unique: 0 }
+}
+
 /// Names the request that a reply answers.
 pub fn unique(reply: &[u8]) -> Option<u64> {
     ReplyHeader::read_from_prefix(reply).ok().map(|(header, _)| header.unique)
@@ -51,11 +59,11 @@ fn attr(attributes: &Attributes) -> Attr {
     }
 }
 
-/// A name and the inode it stands for.
-pub fn entry(attributes: &Attributes, validity: Validity) -> EntryReply {
+/// A name and the inode it stands for: how long the name may be kept, and how long the attributes.
+pub fn entry(attributes: &Attributes, name: Validity, validity: Validity) -> EntryReply {
     EntryReply {
         node: attributes.ino.0,
-        entry_valid: validity.0,
+        entry_valid: name.0,
         attr_valid: validity.0,
         attr: attr(attributes),
         ..EntryReply::default()

@@ -34,6 +34,7 @@ requests! {
     ForgetOne { node: u64, lookups: u64 }
     ForgetArguments { lookups: u64 }
     BatchForgetArguments { count: u32, dummy: u32 }
+    GetattrArguments { flags: u32, padding: u32, handle: u64 }
     SetattrArguments {
         valid: u32, padding: u32, handle: u64, size: u64, lock_owner: u64,
         accessed: u64, modified: u64, changed: u64,
@@ -93,6 +94,9 @@ replies! {
         blocks: u64, blocks_free: u64, blocks_available: u64, files: u64, files_free: u64,
         block_size: u32, name_length: u32, fragment_size: u32, padding: u32, spare: [u32; 6],
     }
+    /// Of `FUSE_NOTIFY_INVAL_INODE`: which bytes of a file are no good any more. With a negative offset none are, and
+    /// a length of 0 goes to the end; its attributes always are.
+    InvalidateInode { ino: u64, offset: i64, length: i64 }
     /// A directory entry; its name follows, padded to 8 bytes.
     Dirent { ino: u64, cookie: u64, name_length: u32, kind: u32 }
     InitReply {
@@ -100,6 +104,12 @@ replies! {
         max_background: u16, congestion_threshold: u16, max_write: u32, time_granularity: u32,
         max_pages: u16, map_alignment: u16, flags2: u32, max_stack_depth: u32, request_timeout: u16, unused: [u16; 11],
     }
+}
+
+/// Bits of [`GetattrArguments::flags`].
+pub mod getattr {
+    /// By an open file, which is named.
+    pub const BY_FILE: u32 = 1 << 0;
 }
 
 /// Bits of [`SetattrArguments::valid`].

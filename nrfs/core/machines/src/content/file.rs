@@ -79,6 +79,11 @@ impl File {
         touched.end - touched.start - there
     }
 
+    /// Whether a page takes space.
+    pub fn takes(&self, page: PageNumber) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// Copies from the file, beginning at `offset`, as far as the file goes; returns the bytes copied.
     pub fn read(&self, arena: &Arena, offset: u64, buffer: &mut [u8]) -> usize {
         let length = self.size.saturating_sub(offset).min(buffer.len() as u64) as usize;

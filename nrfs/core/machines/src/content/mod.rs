@@ -189,6 +189,12 @@ impl Content {
         }
     }
 
+    /// The pages that a file lacks to fill a range, by their places in it.
+    pub fn holes<'a>(&'a self, ino: Ino, range: &Range<u64>) -> impl Iterator<Item = u64> + use<'a> {
+        let file = self.files.get(ino);
+        touched(range).filter(move |&page| file.is_none_or(|file| !file.takes(page)))
+    }
+
     /// The first offset from `offset` on where there is data.
     pub fn next_data(&self, ino: Ino, offset: u64) -> Result<u64, Errno> {
         self.files.get(ino).and_then(|file| file.next_data(offset)).ok_or(Errno::ENXIO)
@@ -303,9 +309,14 @@ impl Content {
     }
 }
 
+/// The pages that a range of bytes touches, by their places in the file.
+pub fn touched(range: &Range<u64>) -> Range<u64> {
+    file::pages_touched(range)
+}
+
 /// How many pages a range of bytes touches: what a write of it takes at the most.
 pub fn pages_touched(range: &Range<u64>) -> u64 {
-    let pages = file::pages_touched(range);
+    let pages = touched(range);
     pages.end - pages.start
 }
 

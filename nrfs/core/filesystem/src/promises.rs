@@ -1,0 +1,367 @@
+//! Space promised to files whose data somebody collects before it is written, as the kernel's page cache does.
+//!
+//! Whoever collects data says at the start how many bytes that can be at the most. While more than twice as much is
+//! left nobody need ask. With less, space is *scarce*: before more data is collected, pages are promised for it, one
+//! by one, so that what was taken from a program can be stored. A write takes what was promised for its pages. What is
+//! promised for nothing (a write that failed later, a mapping that nobody stored to) is given up by its age.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use machines::content::{SIZE_MAX, pages_in, pages_touched, touched};
+use machines::types::{Errno, Ino};
+use memory::PAGE_SIZE;
+
+use crate::filesystem::Filesystem;
+use crate::tokens::Token;
+
+/// What one file may still take.
+struct Promise {
+    /// Pages by their place in the file, with the time of the promise.
+    pages: BTreeMap<u64, Instant>,
+    /// Pages of which nobody could say where they will be.
+    anywhere: u64,
+    /// Where the file will end, once all is written that was accepted.
+    end: u64,
+    /// When something was last accepted.
+    last: Instant,
+}
+
+impl Promise {
+    fn count(&self) -> u64 {
+        self.pages.len() as u64 + self.anywhere
+    }
+}
+
+/// All that is promised.
+pub(crate) struct Promises {
+    /// Space is scarce where fewer pages than these are left.
+    threshold: AtomicU64,
+    is_scarce: AtomicBool,
+    /// Pages that data may still need which was collected before space was scarce.
+    held_back: AtomicU64,
+    by_inode: Mutex<HashMap<Ino, Promise>>,
+    /// Files in `by_inode`, for those who need no lock to know that there is none.
+    files: AtomicUsize,
+}
+
+impl Promises {
+    pub fn new() -> Self {
+        Self {
+            threshold: AtomicU64::new(0),
+            is_scarce: AtomicBool::new(false),
+            held_back: AtomicU64::new(0),
+            by_inode: Mutex::default(),
+            files: AtomicUsize::new(0),
+        }
+    }
+
+    /// Notes how many pages are left. True if space has become scarce by that.
+    fn note(&self, left: u64) -> bool {
+        let threshold = self.threshold.load(Ordering::Relaxed);
+        if left < threshold {
+            let is_new = !self.is_scarce.load(Ordering::Relaxed) && !self.is_scarce.swap(true, Ordering::SeqCst);
+            if is_new {
+                self.held_back.store(threshold / 2, Ordering::SeqCst);
+            }
+            return is_new;
+        }
+        // What comes and goes at the threshold changes nothing.
+        if left - threshold > threshold / 2 && self.is_scarce.load(Ordering::Relaxed) {
+            self.is_scarce.store(false, Ordering::SeqCst);
+        }
+        false
+    }
+
+    /// Promises those of `missing`, pages that a file lacks, that were not promised before. `take` finds space for so
+    /// many pages, or there is none.
+    fn add(&self, ino: Ino, missing: &[u64], end: u64, take: impl FnOnce(u64) -> bool) -> Result<(), Errno> {
+        let mut promises = self.lock();
+        let now = Instant::now();
+        let known = promises.get(&ino);
+        let is_new = |page: &&u64| known.is_none_or(|promise| !promise.pages.contains_key(page));
+        let fresh: Vec<u64> = missing.iter().filter(is_new).copied().collect();
+        if !fresh.is_empty() && !take(fresh.len() as u64) {
+            return Err(Errno::ENOSPC);
+        }
+        let promise = promises.entry(ino).or_insert_with(|| Promise::new(now));
+        promise.pages.extend(fresh.into_iter().map(|page| (page, now)));
+        promise.end = promise.end.max(end);
+        promise.last = now;
+        self.files.store(promises.len(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Takes what was promised for a write to `pages`, which ends at `end`. Returns how many pages that is.
+    pub fn take(&self, ino: Ino, pages: Range<u64>, end: u64) -> u64 {
+        self.reduce(ino, |promise| {
+            let mut taken = promise.pages.split_off(&pages.start);
+            promise.pages.append(&mut taken.split_off(&pages.end));
+            let here = taken.len() as u64;
+            let anywhere = promise.anywhere.min(pages.end - pages.start - here);
+            promise.anywhere -= anywhere;
+            // Then the file itself says where it ends.
+            if promise.end <= end {
+                promise.end = 0;
+            }
+            here + anywhere
+        })
+    }
+
+    /// Gives up what was promised behind `size`, where the file was cut. Returns how many pages that is.
+    pub fn cut(&self, ino: Ino, size: u64) -> u64 {
+        self.reduce(ino, |promise| {
+            promise.end = promise.end.min(size);
+            let anywhere = if size == 0 { std::mem::take(&mut promise.anywhere) } else { 0 };
+            promise.pages.split_off(&size.div_ceil(PAGE_SIZE as u64)).len() as u64 + anywhere
+        })
+    }
+
+    /// Gives up what was promised before `then`. Returns how many pages that is.
+    fn give_up(&self, ino: Ino, then: Instant) -> u64 {
+        self.reduce(ino, |promise| {
+            let before = promise.count();
+            promise.pages.retain(|_, when| *when >= then);
+            if promise.last < then {
+                promise.anywhere = 0;
+                promise.end = 0;
+            }
+            before - promise.count()
+        })
+    }
+
+    /// Pages that are promised in all.
+    pub fn pages(&self) -> u64 {
+        if self.is_any() { self.lock().values().map(Promise::count).sum() } else { 0 }
+    }
+
+    fn is_any(&self) -> bool {
+        self.files.load(Ordering::SeqCst) > 0
+    }
+
+    fn reduce(&self, ino: Ino, reduce: impl FnOnce(&mut Promise) -> u64) -> u64 {
+        if !self.is_any() {
+            return 0;
+        }
+        let mut promises = self.lock();
+        let Some(promise) = promises.get_mut(&ino) else { return 0 };
+        let pages = reduce(promise);
+        if promise.count() == 0 && promise.end == 0 {
+            promises.remove(&ino);
+        }
+        self.files.store(promises.len(), Ordering::SeqCst);
+        pages
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Promise>> {
+        // A promise is changed in one step, so a panic elsewhere cannot have left it half done.
+        self.by_inode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Promise {
+    fn new(now: Instant) -> Self {
+        Self { pages: BTreeMap::new(), anywhere: 0, end: 0, last: now }
+    }
+}
+
+/// For those who collect data.
+impl Filesystem {
+    /// Somebody collects up to `bytes` of data before it is written. Zero, as in the beginning: nobody does.
+    pub fn set_collected(&self, bytes: u64) {
+        self.promises.threshold.store(2 * pages_in(bytes), Ordering::SeqCst);
+        if bytes == 0 {
+            self.promised_before(Instant::now()).into_iter().for_each(|ino| self.cut_promises(ino, 0));
+        }
+        self.note_space();
+    }
+
+    /// Whether so little space is left that it must be promised before data is collected.
+    pub fn is_scarce(&self) -> bool {
+        self.promises.is_scarce.load(Ordering::SeqCst)
+    }
+
+    /// Promises space for `length` bytes that are to be written at `offset`, or else behind the end, and until then are
+    /// collected. ENOSPC if there is not enough.
+    pub fn promise(&self, ino: Ino, offset: Option<u64>, length: u64, token: &Token) -> Result<(), Errno> {
+        let size = self.read_content(ino, |content| content.attributes(ino), token).map_or(0, |content| content.size);
+        let promised_end = self.promises.lock().get(&ino).map_or(0, |promise| promise.end);
+        let start = offset.unwrap_or_else(|| size.max(promised_end));
+        let end = start.saturating_add(length).min(SIZE_MAX);
+        self.promise_pages(ino, &(start..end), end, token)
+    }
+
+    /// Promises space for what is missing of a file's pages in `range`, which somebody maps and may store to. ENOSPC if
+    /// there is not enough.
+    pub fn promise_mapped(&self, ino: Ino, range: &Range<u64>, token: &Token) -> Result<(), Errno> {
+        self.promise_pages(ino, range, 0, token)
+    }
+
+    fn promise_pages(&self, ino: Ino, range: &Range<u64>, end: u64, token: &Token) -> Result<(), Errno> {
+        let all = self.ledger.left() + self.promises.pages();
+        let missing = |content: &machines::content::Content| {
+            // A range may be as long as a file can be.
+            (content.missing(ino, range) <= all).then(|| content.holes(ino, range).collect::<Vec<u64>>())
+        };
+        let missing = self.read_content(ino, missing, token).ok_or(Errno::ENOSPC)?;
+        self.promises.add(ino, &missing, end, |pages| self.take_pages(pages))
+    }
+
+    /// Promises space for `length` bytes that are to be written anywhere in a file. ENOSPC if there is not enough.
+    pub fn promise_anywhere(&self, ino: Ino, length: u64) -> Result<(), Errno> {
+        // They may begin and end within a page.
+        let pages = length.div_ceil(PAGE_SIZE as u64) + 1;
+        if !self.take_pages(pages) {
+            return Err(Errno::ENOSPC);
+        }
+        let mut promises = self.promises.lock();
+        let now = Instant::now();
+        let promise = promises.entry(ino).or_insert_with(|| Promise::new(now));
+        promise.anywhere += pages;
+        promise.last = now;
+        self.promises.files.store(promises.len(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Takes pages for a promise, if so many are left and nothing else needs them.
+    fn take_pages(&self, pages: u64) -> bool {
+        let held_back = self.promises.held_back.load(Ordering::SeqCst);
+        let grant = self.ledger.grant(pages + held_back);
+        let is_enough = grant.pages() == pages + held_back;
+        if is_enough {
+            grant.settle(pages);
+        }
+        is_enough
+    }
+
+    /// All has been written that was collected before space was scarce.
+    pub fn nothing_is_held_back(&self) {
+        self.promises.held_back.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether a file lacks pages in `range`, before its end.
+    pub fn has_holes(&self, ino: Ino, range: &Range<u64>, token: &Token) -> bool {
+        let has_holes = |content: &machines::content::Content| {
+            let size = content.attributes(ino).map_or(0, |attributes| attributes.size);
+            let range = range.start.min(size)..range.end.min(size);
+            !range.is_empty() && content.missing(ino, &range) > 0
+        };
+        self.read_content(ino, has_holes, token)
+    }
+
+    /// Whether a file was promised something.
+    pub fn is_promised(&self, ino: Ino) -> bool {
+        self.has_promises() && self.promises.lock().contains_key(&ino)
+    }
+
+    /// Whether anything is promised.
+    pub fn has_promises(&self) -> bool {
+        self.promises.is_any()
+    }
+
+    /// The files that were promised something before `then`.
+    pub fn promised_before(&self, then: Instant) -> Vec<Ino> {
+        let promises = self.promises.lock();
+        let is_old = |promise: &Promise| promise.last < then || promise.pages.values().any(|&when| when < then);
+        promises.iter().filter(|(_, promise)| is_old(promise)).map(|(&ino, _)| ino).collect()
+    }
+
+    /// Gives up what a file was promised before `then`: it has been written, or never will be.
+    pub fn give_up_promises(&self, ino: Ino, then: Instant) {
+        self.ledger.free_pages(self.promises.give_up(ino, then));
+        self.note_space();
+    }
+
+    /// What was promised for a write to a file: pages that are in use, as if they were in the file.
+    pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>) -> u64 {
+        self.promises.take(ino, touched(range), range.end).min(pages_touched(range))
+    }
+
+    /// A file was cut at `size`.
+    pub(crate) fn cut_promises(&self, ino: Ino, size: u64) {
+        self.ledger.free_pages(self.promises.cut(ino, size));
+    }
+
+    /// Has the one who collects data told if space has become scarce.
+    pub(crate) fn note_space(&self) {
+        if self.promises.note(self.ledger.left()) {
+            match self.holder() {
+                Some(holder) => holder.space_is_scarce(),
+                None => self.nothing_is_held_back(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::{Ledger, Limits};
+    use std::time::Duration;
+
+    const FILE: Ino = Ino(5);
+
+    fn space(ledger: &Ledger) -> impl Fn(u64) -> bool + '_ {
+        |pages| {
+            let grant = ledger.grant(pages);
+            let is_enough = grant.pages() == pages;
+            if is_enough {
+                grant.settle(pages);
+            }
+            is_enough
+        }
+    }
+
+    #[test]
+    fn a_page_is_promised_once_and_taken_once() {
+        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }));
+        promises.add(FILE, &[1, 2, 3], 99, space(&ledger)).unwrap();
+        promises.add(FILE, &[2, 3, 4], 99, space(&ledger)).unwrap();
+        assert_eq!((promises.pages(), ledger.left()), (4, 6));
+        assert_eq!(promises.take(FILE, 2..4, 50), 2);
+        assert_eq!(promises.take(FILE, 2..4, 50), 0);
+        assert_eq!(promises.add(FILE, &[10, 11, 12, 13, 14, 15, 16], 99, space(&ledger)), Err(Errno::ENOSPC));
+        assert_eq!((promises.pages(), ledger.left()), (2, 6));
+        assert_eq!(promises.take(FILE, 0..9, 99), 2);
+        assert!(!promises.is_any());
+    }
+
+    #[test]
+    fn what_was_accepted_at_the_end_moves_the_end_until_it_is_written() {
+        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }));
+        let end = || promises.lock().get(&FILE).map_or(0, |promise| promise.end);
+        promises.add(FILE, &[], 4090, space(&ledger)).unwrap();
+        assert_eq!(end(), 4090);
+        assert_eq!(promises.take(FILE, 0..1, 4000), 0);
+        assert_eq!(end(), 4090);
+        assert_eq!(promises.take(FILE, 0..1, 4090), 0);
+        assert!(!promises.is_any());
+    }
+
+    #[test]
+    fn what_is_old_or_cut_off_is_given_up() {
+        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }));
+        promises.add(FILE, &[0, 1, 2, 3], 4 << 12, space(&ledger)).unwrap();
+        assert_eq!(promises.cut(FILE, 4097), 2);
+        let before = Instant::now() - Duration::from_secs(1);
+        assert_eq!(promises.give_up(FILE, before), 0);
+        assert_eq!(promises.give_up(FILE, Instant::now() + Duration::from_secs(1)), 2);
+        assert!(!promises.is_any());
+    }
+
+    #[test]
+    fn space_is_scarce_below_the_threshold_and_no_more_well_above_it() {
+        let promises = Promises::new();
+        promises.threshold.store(100, Ordering::SeqCst);
+        assert!(!promises.note(100));
+        assert!(promises.note(99));
+        assert!(!promises.note(98));
+        assert!(!promises.note(120));
+        assert!(promises.is_scarce.load(Ordering::SeqCst));
+        assert!(!promises.note(151));
+        assert!(!promises.is_scarce.load(Ordering::SeqCst));
+    }
+}

@@ -1,0 +1,180 @@
+//! What the caller of a request is about to do.
+//!
+//! Before data is collected in its cache, the kernel asks for the file's attributes, and tells us nothing of the data.
+//! The caller waits meanwhile, and /proc tells of the system call that it is in: see `proc_pid_syscall(5)`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::thread;
+
+use filesystem::Ino;
+
+/// Bytes that a pipe holds at the most, unless root says otherwise (`pipe(7)`).
+const PIPE_MAX: u64 = 1 << 20;
+
+/// What is going on in a thread that waits for our answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// A write that the kernel will collect: `length` bytes at `offset`, or else behind the end.
+    Write { offset: Option<u64>, length: u64 },
+    /// The same, of which nobody can say where: up to `length` bytes.
+    WriteSomewhere { length: u64 },
+    /// A page that is touched in memory: a mapping.
+    Touch,
+    /// Nothing that is collected.
+    Other,
+    /// That cannot be seen: we have no right to look, or do not know the system call.
+    Unknown,
+}
+
+/// What the thread `pid` is about to do with the file `ino`.
+pub(crate) fn intent(pid: u32, ino: Ino) -> Intent {
+    if pid == 0 {
+        return Intent::Unknown; // In a PID namespace that we do not see.
+    }
+    system_call(pid).and_then(|call| call.intent(pid, ino)).unwrap_or(Intent::Unknown)
+}
+
+/// A system call that a thread is in.
+struct SystemCall {
+    /// -1 for none: it waits for a page.
+    number: i64,
+    arguments: [u64; 6],
+}
+
+/// The system call of a thread that waits, or is about to.
+fn system_call(pid: u32) -> Option<SystemCall> {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+        if text.trim_end() != "running" {
+            return SystemCall::parse(&text);
+        }
+        thread::yield_now();
+    }
+    None
+}
+
+impl SystemCall {
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let number = words.next()?.parse().ok()?;
+        let mut arguments = [0; 6];
+        if number >= 0 {
+            for argument in &mut arguments {
+                *argument = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+            }
+        }
+        Some(Self { number, arguments })
+    }
+
+    fn intent(&self, pid: u32, ino: Ino) -> Option<Intent> {
+        let [descriptor, pointer, count, at, length, flags] = self.arguments;
+        let here = OpenFile::of(pid, descriptor).filter(|file| file.ino == ino);
+        let write = |offset: Option<u64>, length: io::Result<u64>| {
+            let (file, length) = (here.as_ref()?, length.ok()?);
+            Some(file.write(offset, length))
+        };
+        // These write a pipe's content at a time, and do not tell how far they are.
+        let pipe = |descriptor, length: u64| {
+            let into = OpenFile::of(pid, descriptor).filter(|file| file.ino == ino)?;
+            Some(if into.is_direct() { Intent::Other } else { Intent::WriteSomewhere { length: length.min(PIPE_MAX) } })
+        };
+        let vector = || length_of_vector(pid, pointer, count);
+        match self.number {
+            -1 => Some(Intent::Touch),
+            libc::SYS_write => write(None, Ok(count)),
+            libc::SYS_pwrite64 => write(Some(at), Ok(count)),
+            libc::SYS_writev => write(None, vector()),
+            libc::SYS_pwritev => write(Some(at), vector()),
+            libc::SYS_pwritev2 if flags & libc::RWF_APPEND as u64 != 0 => None,
+            libc::SYS_pwritev2 => write(Some(at).filter(|&at| at != u64::MAX), vector()),
+            libc::SYS_sendfile => pipe(descriptor, at),
+            libc::SYS_splice | libc::SYS_copy_file_range => pipe(count, length),
+            libc::SYS_read
+            | libc::SYS_pread64
+            | libc::SYS_readv
+            | libc::SYS_preadv
+            | libc::SYS_preadv2
+            | libc::SYS_lseek => here.map(|_| Intent::Other),
+            _ => None,
+        }
+    }
+}
+
+/// What /proc tells of a descriptor.
+struct OpenFile {
+    ino: Ino,
+    position: u64,
+    flags: i32,
+}
+
+impl OpenFile {
+    fn of(pid: u32, descriptor: u64) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).ok()?;
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        Some(Self {
+            ino: Ino(value("ino:")?.parse().ok()?),
+            position: value("pos:")?.parse().ok()?,
+            flags: i32::from_str_radix(value("flags:")?, 8).ok()?,
+        })
+    }
+
+    /// Whether what is written is not collected.
+    fn is_direct(&self) -> bool {
+        self.flags & libc::O_DIRECT != 0
+    }
+
+    /// A write of `length` bytes at `offset`, or else where the descriptor stands.
+    fn write(&self, offset: Option<u64>, length: u64) -> Intent {
+        if self.is_direct() {
+            return Intent::Other;
+        }
+        let appends = self.flags & libc::O_APPEND != 0;
+        Intent::Write { offset: Some(offset.unwrap_or(self.position)).filter(|_| !appends), length }
+    }
+}
+
+/// The bytes of a vector of `count` parts at `pointer` in a thread's memory.
+fn length_of_vector(pid: u32, pointer: u64, count: u64) -> io::Result<u64> {
+    let parts = count.min(libc::UIO_MAXIOV as u64) as usize;
+    let mut vector = vec![0; parts * size_of::<libc::iovec>()];
+    fs::File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut vector, pointer)?;
+    let length = |part: &[u8]| part[8..].try_into().map_or(0, u64::from_ne_bytes);
+    Ok(vector.chunks_exact(size_of::<libc::iovec>()).map(length).fold(0, u64::saturating_add))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proc_tells_of_a_system_call_is_understood() {
+        let call =
+            SystemCall::parse("1 0x3 0x7f26 0x20000 0x7f2628ac2b60 0xffffffff 0x0 0x7ffcfcd33438 0x7f2628bab2ad\n");
+        let call = call.unwrap();
+        assert_eq!((call.number, &call.arguments[..3]), (libc::SYS_write, &[3, 0x7f26, 0x20000][..]));
+        let touch = SystemCall::parse("-1 0x7ffcfcd33438 0x7f2628bab2ad\n").unwrap();
+        assert_eq!(touch.intent(1, Ino(5)), Some(Intent::Touch));
+        assert!(SystemCall::parse("1 0x3").is_none());
+        assert!(SystemCall::parse("").is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_where_an_append_goes() {
+        let file = |flags| OpenFile { ino: Ino(5), position: 70, flags };
+        assert_eq!(file(0).write(None, 9), Intent::Write { offset: Some(70), length: 9 });
+        assert_eq!(file(0).write(Some(3), 9), Intent::Write { offset: Some(3), length: 9 });
+        assert_eq!(file(libc::O_APPEND).write(Some(3), 9), Intent::Write { offset: None, length: 9 });
+        assert_eq!(file(libc::O_DIRECT).write(None, 9), Intent::Other);
+    }
+
+    #[test]
+    fn a_vector_has_the_length_of_its_parts() {
+        let bytes = [0; 50];
+        let vector = [io::IoSlice::new(&bytes[..20]), io::IoSlice::new(&bytes[20..])];
+        let length = length_of_vector(std::process::id(), vector.as_ptr() as u64, vector.len() as u64);
+        assert_eq!(length.unwrap(), 50);
+    }
+}

@@ -1,0 +1,260 @@
+//! The steward: a thread for what must wait for the kernel itself, as no worker may.
+//!
+//! The kernel's cache holds data that we have not seen. Two things need it:
+//!
+//! - **Room.** When space is scarce, nothing is collected for which no space was promised. The kernel asks for a file's
+//!   attributes before it collects a write, if those it has are no good: so it is told that they are not, and what it
+//!   asks is answered once there is a promise, or with ENOSPC, which is what write(2) returns then. A page of a hole
+//!   that is touched in a mapping is read by the kernel: with a promise, or the touch is a bus error.
+//! - **Holes.** Where there is data in a file is known once the kernel has written what it has of it.
+//!
+//! A worker promises by itself where there is enough. What it cannot promise it hands to the steward, who first has
+//! written what is promised to no purpose, and takes in what the kernel has forgotten.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use filesystem::{Errno, Filesystem, Ino, Token, Whence};
+
+use crate::caller::{Intent, intent};
+use crate::connection::{Shared, lock};
+use crate::native::Answer;
+use crate::protocol::opcode::Opcode;
+use crate::protocol::request::Request;
+use crate::protocol::wire::{GetattrArguments, LseekArguments, ReadArguments, WriteArguments, getattr, write};
+use crate::python::Origin;
+
+/// How long a write that was accepted may take to reach the kernel's cache. What was promised before that, and is not
+/// there when the cache has been written, will never be.
+const PROMISE: Duration = Duration::from_secs(1);
+
+/// Bytes that are promised to who does not say how many he needs: more than programs write at a time.
+const UNKNOWN: u64 = 1 << 20;
+
+/// What the steward has to do, and what he knows.
+#[derive(Default)]
+pub(crate) struct Steward {
+    jobs: Mutex<VecDeque<Job>>,
+    has_job: Condvar,
+    /// Inodes of which the kernel was told while space was scarce: of these it may ask before reads, too.
+    told: Mutex<HashSet<Ino>>,
+}
+
+enum Job {
+    /// Space has become scarce.
+    Scarce,
+    /// A request that waits.
+    Request(Held),
+    End,
+}
+
+/// A request that the steward will answer.
+struct Held {
+    unique: u64,
+    origin: Origin,
+    ino: Ino,
+    wants: Wants,
+}
+
+/// What a held request wants.
+#[derive(Clone, Copy)]
+enum Wants {
+    /// The attributes, before data is collected.
+    Room(Intent),
+    /// A part of a file with holes, for a mapping.
+    Mapped { offset: u64, size: usize },
+    /// Where data or a hole is.
+    Seek { offset: u64, whence: u32 },
+}
+
+impl Steward {
+    /// Notes that the kernel is told of an inode.
+    pub fn tell(&self, ino: Ino) {
+        lock(&self.told).insert(ino);
+    }
+
+    /// Space has become scarce.
+    pub fn space_is_scarce(&self) {
+        self.push(Job::Scarce);
+    }
+
+    /// Ends the steward's work. Requests that he still holds stay without an answer.
+    pub fn end(&self) {
+        let mut jobs = lock(&self.jobs);
+        jobs.clear();
+        jobs.push_back(Job::End);
+        self.has_job.notify_one();
+    }
+
+    fn push(&self, job: Job) {
+        lock(&self.jobs).push_back(job);
+        self.has_job.notify_one();
+    }
+
+    /// The next job; `None` where there was none within `patience`.
+    fn next(&self, patience: Duration) -> Option<Job> {
+        let jobs = lock(&self.jobs);
+        let waited = self.has_job.wait_timeout_while(jobs, patience, |jobs| jobs.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.pop_front()
+    }
+}
+
+/// What a worker does with a request before it is answered.
+impl Shared {
+    /// Sees to it that nothing is collected without room, and that nobody looks for holes where the kernel has data. The
+    /// answer, where that is found here; [`Answer::Silence`] where the steward will give it.
+    pub fn mind_the_cache(&self, request: Request, origin: Origin, token: &Token) -> Result<Option<Answer>, Errno> {
+        let (fs, ino) = (&self.filesystem, request.ino());
+        let wants = match request.opcode() {
+            Some(Opcode::Lseek) => {
+                let LseekArguments { offset, whence, .. } = request.argument()?;
+                Wants::Seek { offset, whence }
+            }
+            _ if !fs.is_scarce() => return Ok(None),
+            Some(Opcode::Getattr) if self.asks_for_room(request)? => {
+                let intent = intent(request.header().pid, ino);
+                if promise(fs, ino, intent, token) {
+                    return self.attributes_for_once(ino, token).map(Some);
+                }
+                Wants::Room(intent)
+            }
+            Some(Opcode::Getattr | Opcode::Statx) => {
+                // What is told now must not be kept, or the kernel would not ask again.
+                self.kernel().forget_attributes(ino);
+                return Ok(None);
+            }
+            Some(Opcode::Read) => {
+                let ReadArguments { offset, size, flags, .. } = request.argument()?;
+                let range = offset..offset.saturating_add(size.into());
+                let may_be_mapped = flags as i32 & libc::O_ACCMODE == libc::O_RDWR;
+                if !may_be_mapped
+                    || !fs.has_holes(ino, &range, token)
+                    || intent(request.header().pid, ino) != Intent::Touch
+                    || fs.promise_mapped(ino, &range, token).is_ok()
+                {
+                    return Ok(None);
+                }
+                Wants::Mapped { offset, size: size as usize }
+            }
+            Some(Opcode::Write) => {
+                let WriteArguments { write_flags, .. } = request.argument()?;
+                if write_flags & write::CACHE != 0 && !fs.is_promised(ino) {
+                    // It was collected before the kernel knew that it must ask.
+                    self.kernel().forget_attributes(ino);
+                }
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
+        self.steward.push(Job::Request(Held { unique: request.unique(), origin, ino, wants }));
+        Ok(Some(Answer::Silence))
+    }
+
+    /// Whether these attributes are asked for because a write is to be collected. Who only wants to know them asks by
+    /// the inode, not by an open file.
+    fn asks_for_room(&self, request: Request) -> Result<bool, Errno> {
+        let GetattrArguments { flags, .. } = request.argument()?;
+        Ok(self.is_caching() && flags & getattr::BY_FILE != 0)
+    }
+
+    /// Attributes that the kernel does not keep.
+    fn attributes_for_once(&self, ino: Ino, token: &Token) -> Result<Answer, Errno> {
+        self.kernel().forget_attributes(ino);
+        self.filesystem.attributes(ino, token).map(Answer::Attributes)
+    }
+}
+
+/// Promises what a write needs. False where there is not enough, or where nobody knows what it needs.
+fn promise(fs: &Filesystem, ino: Ino, intent: Intent, token: &Token) -> bool {
+    match intent {
+        Intent::Write { offset, length } => fs.promise(ino, offset, length, token).is_ok(),
+        Intent::WriteSomewhere { length } => fs.promise_anywhere(ino, length).is_ok(),
+        Intent::Touch | Intent::Other => true,
+        Intent::Unknown => false,
+    }
+}
+
+/// The steward's work, until the end.
+pub(crate) fn work(shared: &Shared) -> io::Result<()> {
+    let fs = &shared.filesystem;
+    loop {
+        // Nothing becomes old where nothing is promised.
+        let patience = if fs.has_promises() { 2 * PROMISE } else { Duration::MAX };
+        match shared.steward.next(patience) {
+            Some(Job::End) => return Ok(()),
+            Some(Job::Request(held)) => fs.with_token(|token| shared.answer_held(&held, token)),
+            Some(Job::Scarce) => {
+                lock(&shared.steward.told).clear();
+                fs.held().for_each(|ino| shared.kernel().write_back(ino, 0));
+                fs.nothing_is_held_back();
+            }
+            None => shared.give_up_promises(),
+        }
+    }
+}
+
+impl Shared {
+    fn answer_held(&self, held: &Held, token: &Token) {
+        let answer = match held.wants {
+            Wants::Room(intent) => self.make_room(held.ino, intent, token),
+            Wants::Mapped { offset, size } => self.make_room_for_mapping(held.ino, offset, size, token),
+            Wants::Seek { offset, whence } => self.seek(held.ino, offset, whence, token),
+        };
+        self.reply_later(held.unique, held.origin, answer, token);
+    }
+
+    fn make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Answer, Errno> {
+        let fs = &self.filesystem;
+        if intent == Intent::Unknown {
+            // What such callers wrote before takes no more than it needs once it is written.
+            self.kernel().write_back(ino, 0);
+            fs.give_up_promises(ino, Instant::now());
+            self.find_space();
+            if fs.promise_anywhere(ino, UNKNOWN).is_err() && self.must_be_a_write(ino, token) {
+                return Err(Errno::ENOSPC);
+            }
+        } else if !promise(fs, ino, intent, token) {
+            self.find_space();
+            if !promise(fs, ino, intent, token) {
+                return Err(Errno::ENOSPC);
+            }
+        }
+        self.attributes_for_once(ino, token)
+    }
+
+    /// Whether the kernel has no reason to ask about an open file but a write. Of files that it was told of lately it
+    /// also asks when somebody reads up to the end; of what is empty there is nothing to read.
+    fn must_be_a_write(&self, ino: Ino, token: &Token) -> bool {
+        let may_be_read = || self.filesystem.attributes(ino, token).is_ok_and(|attributes| attributes.size > 0);
+        let was_told = !self.is_native() || lock(&self.steward.told).contains(&ino);
+        !was_told || !may_be_read()
+    }
+
+    fn make_room_for_mapping(&self, ino: Ino, offset: u64, size: usize, token: &Token) -> Result<Answer, Errno> {
+        self.find_space();
+        self.filesystem.promise_mapped(ino, &(offset..offset.saturating_add(size as u64)), token)?;
+        Ok(Answer::Content { ino, offset, size })
+    }
+
+    fn seek(&self, ino: Ino, offset: u64, whence: u32, token: &Token) -> Result<Answer, Errno> {
+        let whence = Whence::from_number(whence)?;
+        self.kernel().write_back(ino, offset);
+        self.filesystem.seek(ino, offset, whence, token).map(Answer::Offset)
+    }
+
+    /// Space that was promised to no purpose, or that the kernel has given up, and we have not heard of it.
+    fn find_space(&self) {
+        self.give_up_promises();
+        self.filesystem.settle();
+    }
+
+    fn give_up_promises(&self) {
+        let Some(then) = Instant::now().checked_sub(PROMISE) else { return };
+        for ino in self.filesystem.promised_before(then) {
+            self.kernel().write_back(ino, 0);
+            self.filesystem.give_up_promises(ino, then);
+        }
+    }
+}
