@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use filesystem::{Cpu, Errno, Filesystem, Holder, Ino, Token};
 use zerocopy::{FromBytes, IntoBytes};
@@ -44,6 +45,8 @@ pub enum Channel {
 pub struct Connection {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    /// Of `threads`, the one that may wait for the others.
+    steward: Option<usize>,
 }
 
 /// What the threads of a connection share.
@@ -150,7 +153,7 @@ impl Connection {
         let holder: Weak<Shared> = Arc::downgrade(&shared);
         shared.filesystem.set_holder(holder);
         shared.filesystem.set_collected(collected);
-        let mut connection = Self { shared, threads: Vec::new() };
+        let mut connection = Self { shared, threads: Vec::new(), steward: None };
         let readers = connection.shared.devices.len();
         for number in 0..readers {
             connection.spawn(format!("nrfs-device-{number}"), move |shared| device::work(shared, number))?;
@@ -162,6 +165,7 @@ impl Connection {
         }
         connection.spawn("nrfs-replies".into(), Shared::deliver_replies)?;
         connection.spawn("nrfs-steward".into(), steward::work)?;
+        connection.steward = Some(connection.threads.len() - 1);
         connection.spawn("nrfs-watch".into(), Shared::watch)?;
         Ok((connection, theirs))
     }
@@ -186,12 +190,11 @@ impl Connection {
 
     fn join(&mut self) -> io::Result<()> {
         self.shared.filesystem.set_collected(0);
-        self.shared.steward.end();
+        let mut result = self.end_steward();
         self.shared.is_ending.store(true, Ordering::SeqCst);
         self.shared.workers.iter().for_each(|worker| worker.wake.signal());
         self.shared.watch.wake();
         self.shared.python.shut_down();
-        let mut result = Ok(());
         for thread in self.threads.drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             // A panic was reported when it happened.
@@ -199,6 +202,23 @@ impl Connection {
             result = result.and(ended.map_err(|error| io::Error::other(format!("worker {name}: {error}"))));
         }
         result
+    }
+
+    /// Ends the steward while there still are workers, as he may be waiting for what the kernel has to write. Where a
+    /// worker has failed that may never come: then he is left behind, until the kernel gives the mount up.
+    fn end_steward(&mut self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        self.shared.steward.end();
+        let Some(steward) = self.steward.take() else { return Ok(()) };
+        let until = Instant::now() + PATIENCE;
+        while !self.threads[steward].is_finished() {
+            if Instant::now() > until {
+                drop(self.threads.swap_remove(steward));
+                return Err(io::Error::other("worker nrfs-steward: the kernel does not write what it has collected"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, name: String, work: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static) -> io::Result<()> {
