@@ -1,10 +1,12 @@
-"""The pyfuse3 channel: every operation that pyfuse3 offers, answered by the replicated file system.
+"""The pyfuse3 channel: the operations that pyfuse3 offers, answered by the replicated file system.
 
 A handler unpacks its request, calls the service, and packs the reply; what it decides lies below.
 The calls take microseconds and never wait for anything of Python's, so they run on trio's thread.
 
 File handles are inode numbers. The kernel's lookup counts and its open handles are holds at the
 service: each reply that names an inode takes one, FORGET and RELEASE give them back.
+
+Two requests never come here: FORGET, and LISTXATTR, whose answer depends on who asks, which is seen natively.
 """
 
 from __future__ import annotations
@@ -190,10 +192,6 @@ class Operations(pyfuse3.Operations):
     @_request
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         self._filesystem.setxattr(inode, name, value)
-
-    @_request
-    def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return self._filesystem.listxattr(inode, uid=ctx.uid)
 
     @_request
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:

@@ -15,8 +15,9 @@ Besides what a mount can do, it differs in this:
 - under the writeback cache, if a process is killed in the midst of a rename, link or unlink, the next close(2) of the
   file fails once with EIO: the kernel takes the time stamp that it could not send any more for lost data. None is;
 - an access control list has up to 4 KiB, no more than the kernel passes on; on tmpfs it has 64 KiB (``test_acl``);
-- whether xattrs in ``trusted.`` are listed goes by the user, root or not; on tmpfs it goes by CAP_SYS_ADMIN, of which
-  the kernel does not tell the file system;
+- xattrs in ``trusted.`` are listed, and set-user-id stays where a file is copied into or allocated, for processes of
+  root's that have CAP_SYS_ADMIN, or CAP_FSETID; on tmpfs for all that have it. The kernel does not say who asks, so the
+  file system looks at the process: not at those for whom it acts, as overlayfs does (``test_id_mapped_mounts``);
 - lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;
 - a directory lists its entries in an order of its own: new ones first where others went, then behind the last.
 """

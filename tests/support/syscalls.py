@@ -44,6 +44,21 @@ def _checked(result: int) -> int:
     return result
 
 
+def syscall(number: int, *arguments: object) -> int:
+    """A system call that libc has no name for."""
+    return _checked(_libc.syscall(number, *arguments))
+
+
+@contextmanager
+def opened(path: bytes | str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of ``path`` for as long as the context lasts; a fifo does not wait for its other end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def renameat2(old: bytes, new: bytes, flags: int) -> None:
     """rename(2) with ``RENAME_*`` flags; both paths relative to the working directory."""
     _checked(_libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, flags))

@@ -166,10 +166,14 @@ impl Filesystem {
         self.attributes(ino, token)
     }
 
+    /// Whether an inode has any of these privileges.
+    pub fn has_privileges(&self, ino: Ino, privileges: Privileges, token: &Token) -> bool {
+        self.namespace.execute(|tree| tree.has_privileges(ino, privileges), &token.namespace)
+    }
+
     /// Takes away what lets a file run with more rights than its caller's, if it has any.
     pub fn kill_privileges(&self, ino: Ino, privileges: Privileges, token: &Token) -> Result<(), Errno> {
-        let has_privileges = |tree: &namespace::Namespace| tree.has_privileges(ino, privileges);
-        if !self.namespace.execute(has_privileges, &token.namespace) {
+        if !self.has_privileges(ino, privileges, token) {
             return Ok(());
         }
         self.change_tree(Change::KillPrivileges { ino, privileges }, token)?;

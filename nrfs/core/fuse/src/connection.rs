@@ -1,8 +1,8 @@
 //! A connection to the kernel: the descriptors on which requests arrive, and who answers them.
 //!
 //! Every request is read by a worker. With the native channels it answers the frequent ones itself and
-//! hands all others on to pyfuse3; with the pyfuse3 channel it hands on everything but FORGET, so that
-//! what the kernel has let go of can be told whatever Python does.
+//! hands all others on to pyfuse3; with the pyfuse3 channel it hands on all but a few: see
+//! [`Shared::is_always_native`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -315,7 +315,7 @@ impl Shared {
         if let Some(answer) = self.mind_the_cache(request, origin, token).map_err(Errno::code)? {
             return Ok(answer);
         }
-        let is_native = self.is_native() || matches!(request.opcode(), Some(Opcode::Forget | Opcode::BatchForget));
+        let is_native = self.is_native() || request.opcode().is_some_and(Self::is_always_native);
         let collected = collected(request);
         match if is_native { self.native().answer(request, token) } else { Ok(Answer::Python) } {
             Ok(Answer::Python) => {
@@ -340,6 +340,11 @@ impl Shared {
                 answer.map_err(Errno::code)
             }
         }
+    }
+
+    /// What is never left to pyfuse3: what Python must not hold up, and what takes a look at the caller.
+    fn is_always_native(opcode: Opcode) -> bool {
+        matches!(opcode, Opcode::Forget | Opcode::BatchForget | Opcode::Listxattr)
     }
 
     /// Writes an answer into `buffer`; returns its length.
@@ -505,6 +510,8 @@ impl Shared {
             | flags::POSIX_ACL
             | flags::SETXATTR_EXT
             | flags::HANDLE_KILLPRIV_V2
+            // Refused without default_permissions, which every mount has.
+            | flags::ALLOW_IDMAP
             | cached(flags::CACHE_SYMLINKS);
         let ring = if self.channel == Channel::Ring { flags::OVER_IO_URING } else { 0 };
         match self.channel {

@@ -3,6 +3,7 @@
 //! From the bottom up:
 //!
 //! - [`protocol`]: what requests and replies look like;
+//! - `rights`: what the kernel does not say of who asks;
 //! - `native`: answers requests from the file system service;
 //! - `kernel`: tells the kernel that what it keeps holds no more;
 //! - `caller`: what the caller of a request is about to do;
@@ -25,6 +26,7 @@ mod malformed;
 mod native;
 pub mod protocol;
 mod python;
+mod rights;
 pub mod ring;
 mod steward;
 mod uring;

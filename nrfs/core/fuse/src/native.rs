@@ -21,6 +21,7 @@ use crate::protocol::wire::{
     GetxattrArguments, LinkArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments, ReadArguments,
     Rename2Arguments, RenameArguments, SetattrArguments, SetxattrArguments, WriteArguments, open, valid, write,
 };
+use crate::rights::{self, Capability};
 
 /// Bytes that one request copies at the most. The kernel passes on any length.
 pub(crate) const COPY_MAX: u64 = 1 << 24;
@@ -171,7 +172,7 @@ impl Native<'_> {
             }
             Opcode::Listxattr => {
                 let GetxattrArguments { size, .. } = request.argument()?;
-                let names = fs.xattr_names(ino, request.header().uid == 0, token)?;
+                let names = self.xattr_names(request, token)?;
                 Self::sized(names.iter().flat_map(|name| name.iter().chain(&[0])).copied().collect(), size)?
             }
             Opcode::Setxattr => {
@@ -302,12 +303,23 @@ impl Native<'_> {
         copied
     }
 
-    /// Takes privileges away from a file that was changed by a request of which the kernel does not say who may
-    /// keep them: as a rule root may, and nobody else.
+    /// Takes privileges away from a file that was changed by a request of which the kernel does not say whether they
+    /// may stay.
     fn kill_privileges(&self, ino: Ino, request: Request, token: &Token) {
-        let privileges = if request.header().uid == 0 { Privileges::Capability } else { Privileges::All };
+        let has_any = self.filesystem.has_privileges(ino, Privileges::All, token);
+        let may_stay = has_any && rights::has_capability(request.header().pid, Capability::KeepSetId);
+        let privileges = if may_stay { Privileges::Capability } else { Privileges::All };
         // The change stands, also if the inode is gone since.
         let _ = self.filesystem.kill_privileges(ino, privileges, token);
+    }
+
+    /// The names that the caller may see.
+    fn xattr_names(&self, request: Request, token: &Token) -> Result<Vec<Box<[u8]>>> {
+        let names = |all| self.filesystem.xattr_names(request.ino(), all, token);
+        let all = names(true)?;
+        let sees_all = all.iter().all(|name| !name.starts_with(b"trusted."))
+            || rights::has_capability(request.header().pid, Capability::Administrate);
+        if sees_all { Ok(all) } else { names(false) }
     }
 
     /// A value, or only its size where `size` is 0.

@@ -38,6 +38,9 @@ pub mod flags {
     /// The upper half of the flags is there.
     pub const INIT_EXT: u64 = 1 << 30;
     pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
+    /// The mount may be mounted with mapped ids. The kernel then names the users of no requests but those that make
+    /// inodes.
+    pub const ALLOW_IDMAP: u64 = 1 << 40;
     pub const OVER_IO_URING: u64 = 1 << 41;
 }
 
