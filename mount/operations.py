@@ -6,7 +6,8 @@ The calls take microseconds and never wait for anything of Python's, so they run
 File handles are inode numbers. The kernel's lookup counts and its open handles are holds at the
 service: each reply that names an inode takes one, FORGET and RELEASE give them back.
 
-Two requests never come here: FORGET, and LISTXATTR, whose answer depends on who asks, which is seen natively.
+Some requests never come here: FORGET, ioctl, of which pyfuse3 knows nothing, and LISTXATTR, whose answer depends on who
+asks, which is seen natively.
 """
 
 from __future__ import annotations

@@ -70,6 +70,12 @@ def test_bytes_sizes_and_holes_are_those_of_tmpfs(pair: Pair, program: Program) 
 
 
 @generated(verbosity=Verbosity.quiet)
+@given(program=programs.flag_programs())
+def test_what_chattr_sets_and_forbids_is_that_of_tmpfs(pair: Pair, program: Program) -> None:
+    compare(program, pair.reference, pair.subject, pair.abilities)
+
+
+@generated(verbosity=Verbosity.quiet)
 @given(program=programs.mixed_programs())
 def test_all_operations_mixed_do_what_they_do_on_tmpfs(pair: Pair, program: Program) -> None:
     compare(program, pair.reference, pair.subject, pair.abilities)

@@ -7,6 +7,7 @@ With the page cache the kernel asks for nothing twice. What is left, it needs:
 - ``getattr``: a directory that changed has to be asked for, before the next change to it;
 - ``getxattr``: before content changes, the kernel looks for ``security.capability``, unless it did so since it last
   heard of the file's attributes. It keeps no xattrs, and none can be told to be missing;
+- ``ioctl``: no answer keeps the kernel from passing on each that it does not know;
 - ``lookup``: a new name, though a missing one is kept: something may have made it;
 - ``setattr``: under the writeback cache the kernel owns the times of a file, and writes them back where the clock
   (which ticks every few milliseconds) has moved them.
@@ -75,6 +76,12 @@ def list_long(path: Path) -> None:
         assert sum(entry.stat().st_size for entry in entries) == 3 * len(CHUNK)
 
 
+def read_text(path: Path) -> None:
+    """As Python reads text: its open(2) is followed by an ioctl(2) that asks whether it is a terminal."""
+    with path.open() as file:
+        assert len(file.read()) == len(CHUNK)
+
+
 def look_for_missing(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.stat()
@@ -119,6 +126,12 @@ OPERATIONS = {
         {"pyfuse3": 2, "native": 0},
         {"open": 1, "read": 1, "release": 1},
         before=with_files(lambda directory: read(directory / "file")),
+    ),
+    "open, read and close of a text read before": Operation(
+        lambda directory: read_text(directory / "file"),
+        {"pyfuse3": 4, "native": 2},
+        {"open": 1, "ioctl": 1, "read": 1, "release": 1},
+        before=with_files(lambda directory: read_text(directory / "file")),
     ),
     "ls -l of a directory listed before and not changed since": Operation(
         list_long,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import ParamSpec
 
 from .differences import ALL, Abilities
-from .operations import Nothing, Operation, Result, World
+from .inode_flags import clear_flags
+from .operations import Nothing, Operation, Refusable, Result, SetFlags, Where, World
 from .syscalls import acting_as
 from .tree import differences, snapshot
 
@@ -93,7 +94,15 @@ def compare(program: Program, reference: Path, subject: Path, abilities: Abiliti
         _compare_trees(program, roots)
     finally:
         for root in roots:
+            if any(_sets_flags(step.operation) for step in program):
+                clear_flags(root)
             shutil.rmtree(root.parent)
+
+
+def _sets_flags(operation: Operation) -> bool:
+    return isinstance(operation, SetFlags) or (
+        isinstance(operation, (Where, Refusable)) and _sets_flags(operation.operation)
+    )
 
 
 def _compare_trees(program: Program, roots: list[Path]) -> None:

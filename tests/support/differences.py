@@ -18,6 +18,14 @@ Besides what a mount can do, it differs in this:
 - xattrs in ``trusted.`` are listed, and set-user-id stays where a file is copied into or allocated, for processes of
   root's that have CAP_SYS_ADMIN, or CAP_FSETID; on tmpfs for all that have it. The kernel does not say who asks, so the
   file system looks at the process: not at those for whom it acts, as overlayfs does (``test_id_mapped_mounts``);
+- statx(2) does not show what chattr(1) has set: the kernel is told, and passes nothing on (``test_inode_flags``);
+- of what is immutable or append-only the kernel knows nothing: access(2) says that a directory may be written; where an
+  operation is wrong in two ways, the other errno may be told; what has been opened for appending may be mapped, and can
+  be told by fcntl(2) to overwrite. The native channels under the writeback cache are not asked to open a file, but for
+  its attributes, and look at what the process does: they do not see what io_uring or a program of 32 bits opens, and a
+  daemon that may not look at others' processes, that of an ordinary user, sees nothing;
+- under the writeback cache, by pyfuse3, access(2) says the same of files;
+- FS_IOC_GETFSUUID is unknown (ENOTTY): a FUSE mount has no such number;
 - lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;
 - a directory lists its entries in an order of its own: new ones first where others went, then behind the last.
 """

@@ -15,6 +15,7 @@ Every operation prints as the Python that makes it, so a failing sequence can be
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from .differences import ALL, Abilities
+from .inode_flags import get_extended, get_flags, set_flags
 from .syscalls import FALLOC_FL_ZERO_RANGE, fallocate, getdents, linkat, renameat2
 
 Result: TypeAlias = object
@@ -271,6 +273,41 @@ def _listing(descriptor: int) -> list[tuple[bytes, int]]:
     return sorted(entries)
 
 
+@dataclass(frozen=True)
+class Where(Operation):
+    """An operation that is left out where an ability is missing that its class does not ask for."""
+
+    ability: str
+    operation: Operation
+
+    def needs(self) -> str | None:
+        return self.operation.needs()
+
+    def run(self, world: World) -> Result:
+        return self.operation.run(world) if getattr(world.abilities, self.ability) else "not compared"
+
+
+@dataclass(frozen=True)
+class Refusable(Operation):
+    """An operation that may be wrong in two ways: because of a flag of chattr(1), and because of what the inode is.
+
+    Which is told is not compared: the kernel knows the flags of tmpfs, and not those of a FUSE mount.
+    """
+
+    operation: Operation
+
+    def needs(self) -> str | None:
+        return self.operation.needs()
+
+    def run(self, world: World) -> Result:
+        try:
+            return self.operation.run(world)
+        except OSError as error:
+            if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EOPNOTSUPP):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
+            raise
+
+
 # -- attributes -------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +383,27 @@ class Truncate(Operation):
         if status.st_size == self.size and not (world.abilities.truncation_in_vain and status.st_blocks):
             return "in vain"
         return os.truncate(self.path, self.size)
+
+
+@dataclass(frozen=True)
+class SetFlags(Operation):
+    """What chattr(1) does."""
+
+    path: bytes
+    flags: int
+
+    def run(self, world: World) -> Result:
+        return set_flags(self.path, self.flags)
+
+
+@dataclass(frozen=True)
+class GetFlags(Operation):
+    """What lsattr(1) shows, and the other form of it."""
+
+    path: bytes
+
+    def run(self, world: World) -> Result:
+        return get_flags(self.path), get_extended(self.path)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from . import acl
 from . import operations as ops
 from .compare import Program, Step
+from .inode_flags import APPEND_ONLY, IMMUTABLE, NO_ACCESS_TIME, NO_DUMP
 from .syscalls import (
     FALLOC_FL_COLLAPSE_RANGE,
     FALLOC_FL_KEEP_SIZE,
@@ -416,6 +417,47 @@ def content_programs() -> SearchStrategy[Program]:
     )
     kinds = [content_operations] * 3 + [opening_operations, names_of_files, fallocations, hole_seeks]
     return programs(_CONTENT_OPENINGS, st.one_of(kinds))
+
+
+_FLAGS = [IMMUTABLE, APPEND_ONLY, NO_DUMP, NO_ACCESS_TIME, IMMUTABLE | NO_DUMP, APPEND_ONLY | NO_ACCESS_TIME, 1, 0x100]
+
+flag_operations: SearchStrategy[ops.Operation] = st.one_of(
+    st.builds(ops.SetFlags, paths, st.sampled_from(_FLAGS)),
+    st.builds(ops.SetFlags, names, st.sampled_from([0, 0, *_FLAGS])),
+    st.builds(ops.GetFlags, paths),
+)
+
+
+def flag_programs() -> SearchStrategy[Program]:
+    """What chattr(1) sets, and what it forbids. All by root: who may not do a thing in another way, too, is told
+    either. access(2) is left out: see ``differences``.
+    """
+    attributes: list[SearchStrategy[ops.Operation]] = [
+        st.builds(ops.Stat, paths, st.booleans()),
+        st.builds(ops.Chmod, paths, modes),
+        st.builds(ops.Chown, paths, users, users, st.booleans()),
+        st.builds(ops.Utimens, paths, times, times, st.booleans()),
+        st.builds(ops.UtimensNow, paths),
+        st.builds(ops.Truncate, paths, near),
+        st.builds(ops.Fchmod, slots, modes),
+        st.builds(ops.Fchown, slots, users, users),
+        st.builds(ops.Futimens, slots, times, times),
+    ]
+    # A default list of what is no directory never reaches the file system.
+    lists: list[SearchStrategy[ops.Operation]] = [
+        st.builds(ops.SetXattr, paths, acl_names, acls, st.just(0), st.just(True)),
+        st.builds(ops.RemoveXattr, paths, st.just(ops.ACCESS_LIST), st.just(True)),
+    ]
+    kinds = [flag_operations] * 3 + [tree_operations] * 3 + [st.one_of(attributes), xattr_operations, st.one_of(lists)]
+    kinds += [opening_operations, content_operations, st.builds(ops.Where, st.just("fallocate"), fallocations)]
+    body = st.lists(
+        st.one_of(st.just(Step(ops.Nothing())), st.builds(Step, st.builds(ops.Refusable, st.one_of(kinds)))),
+        min_size=40,
+        max_size=40,
+    )
+    openings = _TREE_OPENINGS[1:] + _CONTENT_OPENINGS
+    begun = st.sampled_from([[Step(operation) for operation in opening] for opening in openings])
+    return st.builds(lambda opening, rest: [*opening, *rest], begun, body)
 
 
 def mixed_programs() -> SearchStrategy[Program]:

@@ -1,6 +1,6 @@
 //! The attributes of an inode, joined from what the tree and the content know.
 
-use machines::types::{Ino, Kind, Owner, Permissions, Time};
+use machines::types::{Ino, InodeFlags, Kind, Owner, Permissions, Time};
 use machines::{content, namespace};
 use memory::PAGE_SIZE;
 
@@ -11,6 +11,7 @@ pub struct Attributes {
     pub ino: Ino,
     pub kind: Kind,
     pub permissions: Permissions,
+    pub flags: InodeFlags,
     pub links: u32,
     pub owner: Owner,
     pub device: u32,
@@ -49,6 +50,7 @@ impl Attributes {
             ino: tree.ino,
             kind: tree.kind,
             permissions: tree.permissions,
+            flags: tree.flags,
             links: tree.links,
             owner: tree.owner,
             device: tree.device,

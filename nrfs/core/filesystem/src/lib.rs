@@ -37,7 +37,7 @@ pub use filesystem::{Configuration, ConfigurationError, Filesystem, Holder};
 pub use machines::content::AllocateMode;
 pub use machines::digest::Digest;
 pub use machines::namespace::{Cookie, NewInode, NewNode, Privileges, RenameMode, XattrMode};
-pub use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+pub use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 pub use memory::{Cpu, PhysicalNode, Topology, TopologyError};
 pub use nr::{LogPosition, NodeId};
 pub use size::{ParseSizeError, Size};

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use machines::namespace::{Change, Cookie, NewInode, Privileges, RenameMode, XattrMode};
-use machines::types::{Errno, Ino, Kind, Name, Owner};
+use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner};
 use machines::{content, namespace};
 
 use crate::attributes::{Attributes, NewAttributes};
@@ -109,7 +109,7 @@ impl Filesystem {
             tree.attributes(*parent)?;
             match tree.lookup(*parent, name) {
                 Ok(_) => Err(Errno::EEXIST),
-                Err(Errno::ENOENT) => Ok(Errno::ENOSPC),
+                Err(Errno::ENOENT) => tree.flags(*parent)?.check_addition().map(|()| Errno::ENOSPC),
                 Err(errno) => Err(errno),
             }
         };
@@ -166,6 +166,17 @@ impl Filesystem {
         self.attributes(ino, token)
     }
 
+    /// What chattr(1) has set on an inode. What it forbids is refused where names and extended attributes change. Whether
+    /// a file may be opened for writing, and attributes be set, is to be asked here before.
+    pub fn flags(&self, ino: Ino, token: &Token) -> Result<InodeFlags, Errno> {
+        self.namespace.execute(|tree| tree.flags(ino), &token.namespace)
+    }
+
+    /// Sets the flags of an inode.
+    pub fn set_flags(&self, ino: Ino, flags: InodeFlags, token: &Token) -> Result<(), Errno> {
+        self.change_tree(Change::SetFlags { ino, flags }, token).map(drop)
+    }
+
     /// Whether an inode has any of these privileges.
     pub fn has_privileges(&self, ino: Ino, privileges: Privileges, token: &Token) -> bool {
         self.namespace.execute(|tree| tree.has_privileges(ino, privileges), &token.namespace)
@@ -203,6 +214,7 @@ impl Filesystem {
         mode: XattrMode,
         token: &Token,
     ) -> Result<(), Errno> {
+        self.flags(ino, token)?.check_change()?;
         let space = namespace::xattr_space(&name, &value);
         self.take_inode_space(space)?;
         let changed = self.change_tree(Change::SetXattr { ino, name, value, mode }, token);

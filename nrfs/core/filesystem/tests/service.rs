@@ -4,8 +4,8 @@
 use std::thread;
 
 use filesystem::{
-    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, Kind, Name, NewAttributes, NewInode, NewNode,
-    Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
+    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, InodeFlags, Kind, Name, NewAttributes, NewInode,
+    NewNode, Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
 };
 
 const PAGE: usize = 4096;
@@ -298,5 +298,23 @@ fn extended_attributes_take_space_of_inodes_until_they_are_gone() {
         fs.unlink(Ino::ROOT, name("f"), token).unwrap();
         assert_eq!(fs.capacity().inodes_free, 9);
     });
+    check_replicas(&fs);
+}
+
+#[test]
+fn what_is_immutable_is_refused_as_such_also_where_there_is_no_room() {
+    let fs = filesystem(2, 1, 10, 2);
+    let token = fs.register(nr::NodeId(0));
+    let ino = create(&fs, "a", &token).unwrap().ino;
+    let set = |text: &[u8]| fs.set_xattr(ino, text.into(), b"v"[..].into(), XattrMode::Set, &token);
+    assert_eq!(create(&fs, "b", &token), Err(Errno::ENOSPC));
+    assert_eq!(set(b"user.a"), Err(Errno::ENOSPC));
+    for ino in [ino, Ino::ROOT] {
+        fs.set_flags(ino, InodeFlags::IMMUTABLE, &token).unwrap();
+        assert_eq!(fs.attributes(ino, &token).unwrap().flags, InodeFlags::IMMUTABLE);
+    }
+    assert_eq!(create(&fs, "b", &token), Err(Errno::EPERM));
+    assert_eq!(create(&fs, "a", &token), Err(Errno::EEXIST));
+    assert_eq!(set(b"user.a"), Err(Errno::EPERM));
     check_replicas(&fs);
 }

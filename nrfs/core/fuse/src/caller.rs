@@ -37,14 +37,14 @@ pub(crate) fn intent(pid: u32, ino: Ino) -> Intent {
 }
 
 /// A system call that a thread is in.
-struct SystemCall {
+pub(crate) struct SystemCall {
     /// -1 for none: it waits for a page.
-    number: i64,
-    arguments: [u64; 6],
+    pub number: i64,
+    pub arguments: [u64; 6],
 }
 
 /// The system call of a thread that waits, or is about to.
-fn system_call(pid: u32) -> Option<SystemCall> {
+pub(crate) fn system_call(pid: u32) -> Option<SystemCall> {
     const TRIES: usize = 100;
     for _ in 0..TRIES {
         let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;

@@ -17,6 +17,7 @@ use filesystem::{Cpu, Errno, Filesystem, Holder, Ino, Token};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::device::{self, Read};
+use crate::inode_flags;
 use crate::kernel::Kernel;
 use crate::native::{Answer, Native};
 use crate::protocol::handshake::{self, Agreement, Offer, Terms, flags};
@@ -305,6 +306,7 @@ impl Shared {
     /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked.
     pub fn answer(&self, worker: &Worker, request: Request, origin: Origin, token: &Token) -> Result<Answer, i32> {
         worker.count(request);
+        self.native().check_flags(request, token).map_err(Errno::code)?;
         if let Some((ino, privileges)) = request.kills_privileges() {
             // The request itself will tell if the inode is gone.
             let _ = self.filesystem.kill_privileges(ino, privileges, token);
@@ -330,6 +332,10 @@ impl Shared {
                     self.collected_in_vain(ino);
                 }
                 self.note_told(request, &answer);
+                if answer.is_ok() && inode_flags::sets_flags(request) {
+                    // Its attributes must be asked for from now on, and it has changed.
+                    self.kernel().forget_attributes(request.ino());
+                }
                 match (request.opcode(), &answer) {
                     (Some(Opcode::Write | Opcode::CopyFileRange), Ok(Answer::Count(written))) => {
                         self.lead(u64::from(*written), token);
@@ -342,9 +348,10 @@ impl Shared {
         }
     }
 
-    /// What is never left to pyfuse3: what Python must not hold up, and what takes a look at the caller.
+    /// What is never left to pyfuse3: what it has no request for, what Python must not hold up, and what takes a look
+    /// at the caller.
     fn is_always_native(opcode: Opcode) -> bool {
-        matches!(opcode, Opcode::Forget | Opcode::BatchForget | Opcode::Listxattr)
+        matches!(opcode, Opcode::Forget | Opcode::BatchForget | Opcode::Ioctl | Opcode::Listxattr)
     }
 
     /// Writes an answer into `buffer`; returns its length.
@@ -621,6 +628,14 @@ mod tests {
             poll(&mut [PollFd::new(&connection.ended(), PollFlags::IN)], None).unwrap();
             assert_eq!(connection.end().unwrap_err().to_string(), reason);
         }
+    }
+
+    #[test]
+    fn pyfuse3_is_not_asked_for_what_it_cannot_answer() {
+        for native in [Opcode::Ioctl, Opcode::Listxattr, Opcode::Forget, Opcode::BatchForget] {
+            assert!(Shared::is_always_native(native));
+        }
+        assert!(!Shared::is_always_native(Opcode::Getattr));
     }
 
     #[test]

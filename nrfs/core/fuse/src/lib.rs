@@ -5,6 +5,7 @@
 //! - [`protocol`]: what requests and replies look like;
 //! - `rights`: what the kernel does not say of who asks;
 //! - `native`: answers requests from the file system service;
+//! - `inode_flags`: of these what has to do with chattr(1), and what that forbids;
 //! - `kernel`: tells the kernel that what it keeps holds no more;
 //! - `caller`: what the caller of a request is about to do;
 //! - `python`: hands requests on to pyfuse3;
@@ -20,6 +21,7 @@
 mod caller;
 pub mod connection;
 mod device;
+mod inode_flags;
 mod kernel;
 #[cfg(test)]
 mod malformed;

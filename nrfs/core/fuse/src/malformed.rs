@@ -17,8 +17,8 @@ use crate::protocol::opcode::Opcode;
 use crate::protocol::reply;
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
-    AttrReply, CountReply, Dirent, EntryReply, GetxattrArguments, InitReply, OffsetReply, OpenReply, ReadArguments,
-    ReplyHeader, RequestHeader, StatfsReply, StatxReply, valid,
+    AttrReply, CountReply, Dirent, EntryReply, ExtendedFlags, GetxattrArguments, InitReply, IoctlReply, OffsetReply,
+    OpenReply, ReadArguments, ReplyHeader, RequestHeader, StatfsReply, StatxReply, valid,
 };
 
 /// Pages of the file system: enough for what sequences write, so few that some find it full.
@@ -95,10 +95,13 @@ fn any_number() -> impl Strategy<Value = u64> {
     ];
     const ENDS: &[u64] =
         &[4095, 4096, 4097, 1 << 16, 1 << 20, 999_999_999, 1 << 30, 1 << 31, 1 << 40, 1 << 62, 1 << 63, u64::MAX];
+    /// Of FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and their longer forms, where an ioctl has its command.
+    const COMMANDS: &[u64] = &[0x8008_6601 << 32, 0x4008_6602 << 32, 0x801c_581f << 32, 0x401c_5820 << 32];
     let word = prop_oneof![2 => 0..16_u32, 1 => select(MODES), 1 => any::<u32>()];
     prop_oneof![
         6 => 0..16_u64,
         2 => select(MODES).prop_map(u64::from),
+        1 => select(COMMANDS),
         3 => (select(ENDS), 0..3_u64).prop_map(|(end, before)| end - before),
         2 => (word.clone(), word).prop_map(|(low, high)| u64::from(low) | u64::from(high) << 32),
     ]
@@ -283,6 +286,10 @@ fn check(request: Request, data: &[u8]) {
         Opcode::Statfs => size_of::<StatfsReply>(),
         Opcode::Write | Opcode::CopyFileRange => size_of::<CountReply>(),
         Opcode::Lseek | Opcode::CopyFileRange64 => size_of::<OffsetReply>(),
+        Opcode::Ioctl => {
+            let out_max = size_of::<IoctlReply>() + size_of::<ExtendedFlags>();
+            return assert!((size_of::<IoctlReply>()..=out_max).contains(&data.len()));
+        }
         Opcode::Readlink => return assert!(data.len() < libc::PATH_MAX as usize),
         Opcode::Getxattr | Opcode::Listxattr => {
             let GetxattrArguments { size, .. } = request.argument().unwrap();

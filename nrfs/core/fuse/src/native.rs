@@ -182,6 +182,7 @@ impl Native<'_> {
                 done(fs.set_xattr(ino, name.into(), value.into(), XattrMode::from_flags(flags)?, token))?
             }
             Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
+            Opcode::Ioctl => self.ioctl(request, token)?,
             Opcode::Interrupt => Answer::Silence,
             // Holes are where the kernel has not collected data: the steward answers.
             Opcode::Lseek => return Err(Errno::ENOSYS),
@@ -191,7 +192,6 @@ impl Native<'_> {
             | Opcode::Setlkw
             | Opcode::Bmap
             | Opcode::Destroy
-            | Opcode::Ioctl
             | Opcode::Poll => Answer::Python,
         })
     }
@@ -201,16 +201,18 @@ impl Native<'_> {
         let room = buffer.len();
         let mut writer = Writer::new(buffer);
         let names = if self.caching { Validity::FOREVER } else { Validity::NONE };
-        let validity = if self.scarce { Validity::NONE } else { names };
         let fits = match answer {
             Answer::Silence | Answer::Python | Answer::Done => true,
-            Answer::Entry(Some(attributes)) => writer.put(&reply::entry(&attributes, names, validity)),
+            Answer::Entry(Some(attributes)) => {
+                writer.put(&reply::entry(&attributes, names, self.validity(&attributes)))
+            }
             Answer::Entry(None) => writer.put(&reply::missing(names)),
-            Answer::Attributes(attributes) => writer.put(&reply::attributes(&attributes, validity)),
-            Answer::Statx(attributes) => writer.put(&reply::statx(&attributes, validity)),
+            Answer::Attributes(attributes) => writer.put(&reply::attributes(&attributes, self.validity(&attributes))),
+            Answer::Statx(attributes) => writer.put(&reply::statx(&attributes, self.validity(&attributes))),
             Answer::Opened(open_flags) => writer.put(&reply::opened(open_flags)),
             Answer::Created(attributes, open_flags) => {
-                writer.put(&reply::entry(&attributes, names, validity)) && writer.put(&reply::opened(open_flags))
+                writer.put(&reply::entry(&attributes, names, self.validity(&attributes)))
+                    && writer.put(&reply::opened(open_flags))
             }
             Answer::Count(size) => writer.put(&CountReply { size, padding: 0 }),
             Answer::Offset(offset) => writer.put(&OffsetReply { offset }),
@@ -221,7 +223,7 @@ impl Native<'_> {
             }
             Answer::Listing { ino, cookie, size, plus } => {
                 let mut writer = Writer::new(&mut buffer[..size.min(room)]);
-                self.list(&mut writer, ino, cookie, plus.then_some(validity), token)?;
+                self.list(&mut writer, ino, cookie, plus.then_some(names), token)?;
                 return Ok(writer.length());
             }
         };
@@ -331,8 +333,8 @@ impl Native<'_> {
         }
     }
 
-    /// Lists a directory until the room or the entries end; with the inodes' attributes, valid for
-    /// `plus`, where they are asked for.
+    /// Lists a directory until the room or the entries end; with the inodes' attributes where they are asked for, and the
+    /// names valid for `plus`.
     fn list(
         &self,
         writer: &mut Writer,
@@ -349,8 +351,8 @@ impl Native<'_> {
                 let is_itself = matches!(&*entry.name, b"." | b"..");
                 // While it must ask for attributes, the kernel is not told of inodes that nobody asked for.
                 let is_held = plus.is_some() && !is_itself && !self.scarce;
-                let about = plus.map(|validity| match is_held {
-                    true => reply::entry(&entry.attributes, validity, validity),
+                let about = plus.map(|names| match is_held {
+                    true => reply::entry(&entry.attributes, names, self.validity(&entry.attributes)),
                     false => reply::missing(Validity::NONE),
                 });
                 if is_held && self.filesystem.hold(entry.attributes.ino, 1, token).is_err() {

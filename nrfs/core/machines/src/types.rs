@@ -55,6 +55,7 @@ pub enum Errno {
     EBUSY = libc::EBUSY,
     EEXIST = libc::EEXIST,
     ENODEV = libc::ENODEV,
+    ENOTTY = libc::ENOTTY,
     ENOTDIR = libc::ENOTDIR,
     EISDIR = libc::EISDIR,
     EINVAL = libc::EINVAL,
@@ -219,6 +220,62 @@ impl Permissions {
     }
 }
 
+/// What chattr(1) sets on an inode: of the flags of ioctl_iflags(2) those that tmpfs has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InodeFlags(u8);
+
+impl InodeFlags {
+    /// Nothing about the inode may change.
+    pub const IMMUTABLE: Self = Self(1 << 4);
+    /// What is there stays; there may come more.
+    pub const APPEND_ONLY: Self = Self(1 << 5);
+    /// dump(8) leaves it out.
+    pub const NO_DUMP: Self = Self(1 << 6);
+    /// Reading does not change its time of access.
+    pub const NO_ACCESS_TIME: Self = Self(1 << 7);
+
+    const ALL: u8 = Self::IMMUTABLE.0 | Self::APPEND_ONLY.0 | Self::NO_DUMP.0 | Self::NO_ACCESS_TIME.0;
+    const INHERITED: u8 = Self::NO_DUMP.0 | Self::NO_ACCESS_TIME.0;
+
+    /// The flags that these bits stand for, as FS_IOC_SETFLAGS has them. EOPNOTSUPP for others.
+    pub fn from_bits(bits: u32) -> Result<Self, Errno> {
+        let known = u8::try_from(bits).ok().filter(|bits| bits & !Self::ALL == 0);
+        known.map(Self).ok_or(Errno::EOPNOTSUPP)
+    }
+
+    /// The bits, as FS_IOC_GETFLAGS has them.
+    pub fn bits(self) -> u32 {
+        u32::from(self.0)
+    }
+
+    /// Whether it has all of these.
+    pub fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// The flags that either has.
+    #[must_use]
+    pub fn with(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+
+    /// What is made in a directory with these flags begins with.
+    #[must_use]
+    pub fn inherited(self) -> Self {
+        Self(self.0 & Self::INHERITED)
+    }
+
+    /// Whether there may come more: an entry of a directory, data behind the end of a file. EPERM if not.
+    pub fn check_addition(self) -> Result<(), Errno> {
+        if self.has(Self::IMMUTABLE) { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// Whether what is there may change: a name, an entry, an attribute, data. EPERM if not.
+    pub fn check_change(self) -> Result<(), Errno> {
+        if self.has(Self::APPEND_ONLY) { Err(Errno::EPERM) } else { self.check_addition() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +287,16 @@ mod tests {
         assert!(Name::new(b"line\nbreak \xff\xfe").is_ok());
         for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b"] {
             assert_eq!(Name::new(bad), Err(Errno::EINVAL));
+        }
+    }
+
+    #[test]
+    fn flags_are_those_of_tmpfs_and_no_others() {
+        for bits in [0, 0x10, 0x20, 0x40, 0x80, 0xf0] {
+            assert_eq!(InodeFlags::from_bits(bits).map(InodeFlags::bits), Ok(bits));
+        }
+        for bits in [1, 0x18, 0x100, 0x4000_0000, u32::MAX] {
+            assert_eq!(InodeFlags::from_bits(bits), Err(Errno::EOPNOTSUPP));
         }
     }
 

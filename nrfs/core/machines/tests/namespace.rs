@@ -7,7 +7,7 @@ use machines::namespace::{
     Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewInode, NewNode, Privileges, RenameMode,
     WriteOperation, XattrMode,
 };
-use machines::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 use nr::Dispatch;
 use proptest::prelude::*;
 
@@ -279,6 +279,112 @@ fn privileges_go_with_a_new_owner_or_foreign_content() {
     assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory, privileges: set_group_id })), 0o4755);
 }
 
+/// Everything that `a` (a file) in directory `d` can be put through by names and extended attributes, each with what it
+/// answers.
+fn everything_done_to(flags_of_file: InodeFlags, flags_of_directory: InodeFlags) -> Vec<(&'static str, bool)> {
+    use RenameMode::{Exchange, Replace, Whiteout};
+    let run = |work: fn(&mut Tree, Ino, Ino) -> Result<Changed, Errno>| {
+        let mut tree = Tree::new(0);
+        let directory = tree.directory(Ino::ROOT, "d");
+        let file = tree.file(directory, "a");
+        tree.file(Ino::ROOT, "outside");
+        let (name, value, mode) = (b"user.a"[..].into(), b"v"[..].into(), XattrMode::Set);
+        tree.change(Change::SetXattr { ino: file, name, value, mode }).unwrap();
+        tree.change(Change::SetFlags { ino: file, flags: flags_of_file }).unwrap();
+        tree.change(Change::SetFlags { ino: directory, flags: flags_of_directory }).unwrap();
+        let before = tree.namespace.digest();
+        let result = work(&mut tree, directory, file);
+        assert!(matches!(result, Ok(_) | Err(Errno::EPERM)), "{result:?}");
+        assert!(result.is_ok() || tree.namespace.digest() == before, "what is refused changes nothing");
+        result.is_ok()
+    };
+    vec![
+        ("unlink", run(|tree, directory, _| tree.unlink(directory, "a"))),
+        (
+            "create",
+            run(|tree, directory, _| {
+                let change =
+                    Change::Create { parent: directory, name: name("b"), inode: new_inode(NewNode::File, 0o644) };
+                tree.change(change)
+            }),
+        ),
+        (
+            "create without a name",
+            run(|tree, parent, _| {
+                tree.change(Change::CreateNameless { parent, inode: new_inode(NewNode::File, 0o644) })
+            }),
+        ),
+        ("link", run(|tree, _, ino| tree.change(Change::Link { ino, parent: Ino::ROOT, name: name("b") }))),
+        (
+            "link into",
+            run(|tree, parent, _| {
+                let ino = tree.lookup(Ino::ROOT, "outside")?.ino;
+                tree.change(Change::Link { ino, parent, name: name("b") })
+            }),
+        ),
+        ("rename out", run(|tree, directory, _| tree.rename((directory, "a"), (Ino::ROOT, "b"), Replace))),
+        ("rename with a whiteout", run(|tree, directory, _| tree.rename((directory, "a"), (Ino::ROOT, "b"), Whiteout))),
+        ("rename into", run(|tree, directory, _| tree.rename((Ino::ROOT, "outside"), (directory, "b"), Replace))),
+        ("rename over", run(|tree, directory, _| tree.rename((Ino::ROOT, "outside"), (directory, "a"), Replace))),
+        ("exchange", run(|tree, directory, _| tree.rename((Ino::ROOT, "outside"), (directory, "a"), Exchange))),
+        (
+            "set an attribute",
+            run(|tree, _, ino| {
+                let (name, value, mode) = (b"user.b"[..].into(), b"v"[..].into(), XattrMode::Set);
+                tree.change(Change::SetXattr { ino, name, value, mode })
+            }),
+        ),
+        (
+            "remove an attribute",
+            run(|tree, _, ino| tree.change(Change::RemoveXattr { ino, name: b"user.a"[..].into() })),
+        ),
+        ("set flags", run(|tree, _, ino| tree.change(Change::SetFlags { ino, flags: InodeFlags::default() }))),
+    ]
+}
+
+#[test]
+fn what_is_immutable_or_append_only_keeps_its_names_entries_and_attributes() {
+    let refused = |file, directory| {
+        let done = everything_done_to(file, directory).into_iter();
+        done.filter(|(_, is_done)| !is_done).map(|(what, _)| what).collect::<Vec<_>>()
+    };
+    let none = InodeFlags::default();
+    assert_eq!(refused(none, none), [""; 0]);
+    assert_eq!(refused(InodeFlags::NO_DUMP.with(InodeFlags::NO_ACCESS_TIME), InodeFlags::NO_DUMP), [""; 0]);
+    let about_names = ["unlink", "link", "rename out", "rename with a whiteout", "rename over", "exchange"];
+    let of_file = [&about_names[..], &["set an attribute", "remove an attribute"]].concat();
+    assert_eq!(refused(InodeFlags::IMMUTABLE, none), of_file);
+    assert_eq!(refused(InodeFlags::APPEND_ONLY, none), of_file);
+    let removals = ["unlink", "rename out", "rename with a whiteout", "rename over", "exchange"];
+    assert_eq!(refused(none, InodeFlags::APPEND_ONLY), removals);
+    let of_directory = ["unlink", "create", "create without a name", "link into"];
+    let renames = ["rename out", "rename with a whiteout", "rename into", "rename over", "exchange"];
+    assert_eq!(refused(none, InodeFlags::IMMUTABLE), [&of_directory[..], &renames].concat());
+}
+
+#[test]
+fn flags_are_part_of_the_digest_stamp_the_inode_and_are_handed_on_in_part() {
+    let mut tree = Tree::new(0);
+    let directory = tree.directory(Ino::ROOT, "d");
+    let before = (tree.namespace.digest(), tree.namespace.attributes(directory).unwrap());
+    let handed_on = InodeFlags::NO_DUMP.with(InodeFlags::NO_ACCESS_TIME);
+    let flags = handed_on.with(InodeFlags::APPEND_ONLY);
+    let set = tree.change(Change::SetFlags { ino: directory, flags }).unwrap().attributes;
+    assert_eq!((set.flags, set.changed.seconds), (flags, tree.seconds));
+    let other = tree.change(Change::SetFlags { ino: directory, flags: handed_on }).unwrap().attributes;
+    assert!(other.changed > set.changed && set.changed > before.1.changed && set.modified == before.1.modified);
+    let mut twin = Tree::new(0);
+    twin.directory(Ino::ROOT, "d");
+    twin.change(Change::SetFlags { ino: directory, flags: InodeFlags::default() }).unwrap();
+    twin.change(Change::SetFlags { ino: directory, flags: InodeFlags::default() }).unwrap();
+    assert_ne!(tree.namespace.digest(), twin.namespace.digest());
+
+    tree.change(Change::SetFlags { ino: directory, flags }).unwrap();
+    let file = tree.file(directory, "f");
+    let symlink = tree.make(directory, "s", NewNode::Symlink(b"f"[..].into())).unwrap();
+    assert_eq!([file, symlink].map(|ino| tree.namespace.flags(ino)), [Ok(handed_on); 2]);
+}
+
 #[test]
 fn extended_attributes_answer_as_those_of_tmpfs() {
     let mut tree = Tree::new(0);
@@ -423,6 +529,9 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => (ino(), name()).prop_map(|(parent, name)| Change::RemoveDirectory { parent, name }),
         4 => (ino(), name(), ino(), name(), mode)
             .prop_map(|(parent, name, new_parent, new_name, mode)| Change::Rename { parent, name, new_parent, new_name, mode, owner: OWNER }),
+        1 => (ino(), 0..16_u32)
+            .prop_map(|(ino, bits)| Change::SetFlags { ino, flags: InodeFlags::from_bits(bits << 4).unwrap() }),
+        1 => ino().prop_map(|ino| Change::SetFlags { ino, flags: InodeFlags::default() }),
         1 => ino().prop_map(|ino| Change::Drop { ino }),
     ]
 }
@@ -466,6 +575,7 @@ proptest! {
         }
         check_tree(&tree);
         prop_assert_eq!(tree.namespace.digest(), replica.namespace.digest());
+        tree.change(Change::SetFlags { ino: Ino::ROOT, flags: InodeFlags::default() }).unwrap();
         let before = tree.namespace.digest();
         tree.file(Ino::ROOT, "one more");
         prop_assert_ne!(tree.namespace.digest(), before);

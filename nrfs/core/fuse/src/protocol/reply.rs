@@ -80,6 +80,9 @@ pub fn attributes(attributes: &Attributes, validity: Validity) -> AttrReply {
     AttrReply { attr_valid: validity.0, attr: attr(attributes), ..AttrReply::default() }
 }
 
+/// Those of chattr(1) that statx(2) shows, by the same bits. The kernel asks for them, but has not passed them on yet.
+const SHOWN_FLAGS: u32 = (libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND | libc::STATX_ATTR_NODUMP) as u32;
+
 /// The same for statx(2), with the time of birth.
 pub fn statx(attributes: &Attributes, validity: Validity) -> StatxReply {
     let time = |Time { seconds, nanoseconds }| StatxTime { seconds, nanoseconds, reserved: 0 };
@@ -91,6 +94,8 @@ pub fn statx(attributes: &Attributes, validity: Validity) -> StatxReply {
         uid: attributes.owner.uid,
         gid: attributes.owner.gid,
         mode: attributes.mode() as u16,
+        attributes: u64::from(attributes.flags.bits() & SHOWN_FLAGS),
+        attributes_mask: u64::from(SHOWN_FLAGS),
         ino: attributes.ino.0,
         size: attributes.size,
         blocks: attributes.blocks,

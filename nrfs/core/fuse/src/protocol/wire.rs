@@ -61,6 +61,7 @@ requests! {
     CopyFileRangeArguments {
         handle_in: u64, offset_in: u64, node_out: u64, handle_out: u64, offset_out: u64, length: u64, flags: u64,
     }
+    IoctlArguments { handle: u64, flags: u32, command: u32, argument: u64, in_size: u32, out_size: u32 }
     InitArguments { major: u32, minor: u32, max_readahead: u32, flags: u32, flags2: u32 }
 }
 
@@ -90,6 +91,9 @@ replies! {
     CountReply { size: u32, padding: u32 }
     /// Of LSEEK and COPY_FILE_RANGE_64.
     OffsetReply { offset: u64 }
+    IoctlReply { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
+    /// Of FS_IOC_FSGETXATTR, and as FS_IOC_FSSETXATTR gives it.
+    ExtendedFlags { flags: u32, extent_size: u32, extents: u32, project: u32, copy_extent_size: u32, padding: [u32; 2] }
     StatfsReply {
         blocks: u64, blocks_free: u64, blocks_available: u64, files: u64, files_free: u64,
         block_size: u32, name_length: u32, fragment_size: u32, padding: u32, spare: [u32; 6],
@@ -120,6 +124,11 @@ pub mod valid {
     pub const SIZE: u32 = 1 << 3;
     pub const ACCESSED: u32 = 1 << 4;
     pub const MODIFIED: u32 = 1 << 5;
+    pub const HANDLE: u32 = 1 << 6;
+    /// Of `ACCESSED`: now.
+    pub const ACCESSED_NOW: u32 = 1 << 7;
+    /// Of `MODIFIED`: now.
+    pub const MODIFIED_NOW: u32 = 1 << 8;
     pub const CHANGED: u32 = 1 << 10;
     /// Set-user-id and set-group-id go.
     pub const KILL_PRIVILEGES: u32 = 1 << 11;
@@ -170,5 +179,8 @@ mod tests {
         assert_eq!(size_of::<StatfsReply>(), 80);
         assert_eq!(size_of::<InitReply>(), 64);
         assert_eq!(size_of::<Dirent>(), 24);
+        assert_eq!(size_of::<IoctlArguments>(), 32);
+        assert_eq!(size_of::<IoctlReply>(), 16);
+        assert_eq!(size_of::<ExtendedFlags>(), 28);
     }
 }

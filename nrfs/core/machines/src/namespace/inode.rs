@@ -7,7 +7,7 @@ use super::acl::Acl;
 use super::directory::{Cookie, Directory};
 use super::xattr::xattr_space;
 use crate::digest::Digester;
-use crate::types::{Ino, Kind, Owner, Permissions, Time};
+use crate::types::{Ino, InodeFlags, Kind, Owner, Permissions, Time};
 
 /// What an inode is, with what only that kind has.
 pub(super) enum Node {
@@ -53,6 +53,7 @@ pub(super) struct Inode {
     pub links: u32,
     /// Whether it was made without a name and never had one.
     pub is_linkable: bool,
+    pub flags: InodeFlags,
     pub owner: Owner,
     pub accessed: Time,
     /// Of a file that has content, the content knows better.
@@ -73,6 +74,7 @@ impl Inode {
             permissions,
             links,
             is_linkable: false,
+            flags: InodeFlags::default(),
             owner,
             accessed: time,
             modified: time,
@@ -99,6 +101,7 @@ impl Inode {
             ino,
             kind: self.node.kind(),
             permissions: self.permissions,
+            flags: self.flags,
             links: self.links,
             owner: self.owner,
             device,
@@ -133,10 +136,11 @@ impl Inode {
         result
     }
 
-    /// Takes what a new inode has from the directory in which it is made: the group and set-group-id, and
+    /// Takes what a new inode has from the directory in which it is made: flags, the group and set-group-id, and
     /// the default access control list. Where there is none, the umask counts.
     pub fn inherit(&mut self, directory: &Self, umask: Permissions) {
         let is_directory = self.node.kind() == Kind::Directory;
+        self.flags = directory.flags.inherited();
         if directory.permissions.has_set_group_id() {
             self.owner.gid = directory.owner.gid;
             if is_directory {
@@ -203,7 +207,7 @@ impl Inode {
     pub fn feed(&self, ino: Ino, digester: &mut Digester) {
         digester.ino(ino);
         digester.number(u64::from(self.node.kind().mode_bits() | self.permissions.bits()));
-        for number in [self.links, self.is_linkable.into(), self.owner.uid, self.owner.gid] {
+        for number in [self.links, self.is_linkable.into(), self.flags.bits(), self.owner.uid, self.owner.gid] {
             digester.number(u64::from(number));
         }
         for time in [self.accessed, self.modified, self.changed, self.born] {
@@ -243,6 +247,7 @@ pub struct Attributes {
     pub ino: Ino,
     pub kind: Kind,
     pub permissions: Permissions,
+    pub flags: InodeFlags,
     pub links: u32,
     pub owner: Owner,
     pub device: u32,

@@ -10,7 +10,8 @@
 //! - `rename`: moving;
 //! - `xattr`: extended attributes, by which access control lists are set too.
 //!
-//! Permissions are not checked here: the kernel has done it before it asks.
+//! Permissions are not checked here: the kernel has done it before it asks. Of immutable and append-only inodes it
+//! knows nothing, so what they forbid is refused here.
 
 mod acl;
 mod directory;
@@ -34,7 +35,7 @@ use nr::Dispatch;
 
 use crate::digest::{Digest, Digester};
 use crate::table::Table;
-use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+use crate::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 use directory::Directory;
 use inode::{Inode, Node};
 
@@ -66,6 +67,7 @@ impl Dispatch for Namespace {
                 self.rename((*parent, name), (*new_parent, new_name), *mode, *owner, time)
             }
             Change::SetAttributes { ino, attributes } => self.set_attributes(*ino, attributes, time),
+            Change::SetFlags { ino, flags } => self.set_flags(*ino, *flags, time),
             Change::KillPrivileges { ino, privileges } => self.kill_privileges(*ino, *privileges, time),
             Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode, time),
             Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name, time),
@@ -87,6 +89,7 @@ impl Dispatch for Namespace {
             Change::RemoveXattr { name, .. } => name.len(),
             Change::CreateNameless { .. }
             | Change::SetAttributes { .. }
+            | Change::SetFlags { .. }
             | Change::KillPrivileges { .. }
             | Change::Drop { .. } => 0,
         }
@@ -119,6 +122,11 @@ impl Namespace {
     /// Whether an inode has any of these privileges.
     pub fn has_privileges(&self, ino: Ino, privileges: Privileges) -> bool {
         self.inode(ino).is_ok_and(|inode| inode.has_privileges(privileges))
+    }
+
+    /// The flags of an inode.
+    pub fn flags(&self, ino: Ino) -> Result<InodeFlags, Errno> {
+        Ok(self.inode(ino)?.flags)
     }
 
     /// The directory that a directory is in; the root is in itself.
@@ -200,6 +208,7 @@ impl Namespace {
         if self.directory(parent)?.get(name).is_some() {
             return Err(Errno::EEXIST);
         }
+        self.flags(parent)?.check_addition()?;
         if let NewNode::Symlink(target) = &new.node {
             match target.len() {
                 0 => return Err(Errno::ENOENT),
@@ -215,6 +224,7 @@ impl Namespace {
     fn create_nameless(&mut self, parent: Ino, new: &NewInode, time: Time) -> Response {
         // Also one that has been removed: nothing is added to it.
         self.directory(parent)?;
+        self.flags(parent)?.check_addition()?;
         if !matches!(new.node, NewNode::File) {
             return Err(Errno::EINVAL);
         }
@@ -256,6 +266,8 @@ impl Namespace {
         if self.directory(parent)?.get(name).is_some() {
             return Err(Errno::EEXIST);
         }
+        self.flags(parent)?.check_addition()?;
+        inode.flags.check_change()?;
         let inode = self.inode_mut(ino)?;
         inode.links += 1;
         inode.is_linkable = false;
@@ -266,6 +278,7 @@ impl Namespace {
 
     fn unlink(&mut self, parent: Ino, name: &Name, time: Time) -> Response {
         let attributes = self.lookup(parent, name)?;
+        self.check_removal(parent, &attributes)?;
         if attributes.kind == Kind::Directory {
             return Err(Errno::EISDIR);
         }
@@ -275,13 +288,21 @@ impl Namespace {
     }
 
     fn remove_directory(&mut self, parent: Ino, name: &Name, time: Time) -> Response {
-        let ino = self.lookup(parent, name)?.ino;
+        let attributes = self.lookup(parent, name)?;
+        let ino = attributes.ino;
+        self.check_removal(parent, &attributes)?;
         if !self.directory(ino)?.is_empty() {
             return Err(Errno::ENOTEMPTY);
         }
         self.remove_entry(parent, name, Kind::Directory, time);
         let orphan = self.take_name(ino, time);
         self.changed(ino, orphan)
+    }
+
+    /// Whether flags let an entry of a directory go, and the inode lose that name.
+    fn check_removal(&self, parent: Ino, removed: &Attributes) -> Result<(), Errno> {
+        self.flags(parent)?.check_change()?;
+        removed.flags.check_change()
     }
 
     fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
@@ -298,6 +319,13 @@ impl Namespace {
         inode.modified = new.modified.unwrap_or(inode.modified);
         inode.changed = new.changed.unwrap_or(time);
         Ok(Changed { freed, ..self.changed(ino, None)? })
+    }
+
+    fn set_flags(&mut self, ino: Ino, flags: InodeFlags, time: Time) -> Response {
+        let inode = self.inode_mut(ino)?;
+        inode.flags = flags;
+        inode.changed = time;
+        self.changed(ino, None)
     }
 
     fn kill_privileges(&mut self, ino: Ino, privileges: Privileges, time: Time) -> Response {

@@ -1,7 +1,7 @@
 //! What can be done to the tree, and what it answers.
 
 use super::Attributes;
-use crate::types::{Errno, Ino, Kind, Name, Owner, Permissions, Time};
+use crate::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 
 /// A change to the tree, and the time it happened: stamped once, before the log.
 #[derive(Debug)]
@@ -73,12 +73,20 @@ pub enum Change {
         owner: Owner,
     },
     /// Sets what is given and leaves the rest. A new owner or group, without new permissions, takes
-    /// privileges away as `KillPrivileges` does: that is chown(2).
+    /// privileges away as `KillPrivileges` does: that is chown(2). Flags are not asked: times that the kernel kept
+    /// come by this too.
     SetAttributes {
         /// The inode.
         ino: Ino,
         /// What to set.
         attributes: NewAttributes,
+    },
+    /// Sets the flags of an inode.
+    SetFlags {
+        /// The inode.
+        ino: Ino,
+        /// All of them.
+        flags: InodeFlags,
     },
     /// Takes away what lets a file run with more rights than its caller's: its content has changed.
     KillPrivileges {

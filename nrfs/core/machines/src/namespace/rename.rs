@@ -25,12 +25,16 @@ impl Namespace {
                 if target.kind == Kind::Directory && self.lies_below(from.0, target.ino)? {
                     return Err(Errno::EINVAL);
                 }
+                self.check_removal(from.0, &moved)?;
+                self.check_removal(to.0, &target)?;
                 self.exchange(from, (moved.ino, moved.kind), to, (target.ino, target.kind), time)
             }
             (RenameMode::NoReplace | RenameMode::NoReplaceWhiteout, Some(_)) => Err(Errno::EEXIST),
             // Two names of one inode: POSIX has both stay.
             (_, Some(target)) if target.ino == moved.ino => self.changed(moved.ino, None),
             (_, Some(target)) => {
+                self.check_removal(from.0, &moved)?;
+                self.check_removal(to.0, &target)?;
                 match (moved.kind == Kind::Directory, target.kind == Kind::Directory) {
                     (true, false) => return Err(Errno::ENOTDIR),
                     (false, true) => return Err(Errno::EISDIR),
@@ -43,6 +47,8 @@ impl Namespace {
                 Ok(Changed { made_inode, ..self.changed(moved.ino, orphan)? })
             }
             (_, None) => {
+                self.check_removal(from.0, &moved)?;
+                self.flags(to.0)?.check_addition()?;
                 let made_inode = self.move_entry(from, to, &moved, mode, owner, time);
                 Ok(Changed { made_inode, ..self.changed(moved.ino, None)? })
             }

@@ -77,6 +77,7 @@ impl Namespace {
     }
 
     pub(super) fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode, time: Time) -> Response {
+        self.flags(ino)?.check_change()?;
         match Attribute::named(name)? {
             Attribute::AccessList => self.set_access_list(ino, Acl::parse(value)?, time),
             Attribute::DefaultList => self.set_default_list(ino, Acl::parse(value)?, time),
@@ -86,6 +87,7 @@ impl Namespace {
 
     /// Removes an attribute, which must be there; a list need not.
     pub(super) fn remove_xattr(&mut self, ino: Ino, name: &[u8], time: Time) -> Response {
+        self.flags(ino)?.check_change()?;
         match Attribute::named(name)? {
             Attribute::AccessList => self.set_access_list(ino, None, time),
             Attribute::DefaultList => self.set_default_list(ino, None, time),

@@ -1,0 +1,310 @@
+//! What chattr(1) sets: the ioctls that show and change it, and the requests that it forbids.
+//!
+//! The kernel knows nothing of immutable and append-only files, so what it checks for tmpfs is checked here; but what goes
+//! by names, and extended attributes, the tree itself refuses. tmpfs looks when a file is opened, and lets those write who
+//! have it open. Where we are not asked to open, we are asked for the attributes of such a file, as the kernel may not
+//! keep them: what for, [`rights`] tells.
+
+use filesystem::{Attributes, Errno, Ino, InodeFlags, Kind, Token};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::native::{Answer, Native};
+use crate::protocol::opcode::Opcode;
+use crate::protocol::reply::Validity;
+use crate::protocol::request::Request;
+use crate::protocol::wire::{
+    CopyFileRangeArguments, ExtendedFlags, FallocateArguments, GetattrArguments, IoctlArguments, IoctlReply,
+    OpenArguments, SetattrArguments, getattr, valid,
+};
+use crate::rights::{self, Purpose};
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// What the structure of FS_IOC_FSGETXATTR calls the flags.
+const EXTENDED: [(InodeFlags, u32); 4] = [
+    (InodeFlags::IMMUTABLE, 1 << 3),
+    (InodeFlags::APPEND_ONLY, 1 << 4),
+    (InodeFlags::NO_ACCESS_TIME, 1 << 6),
+    (InodeFlags::NO_DUMP, 1 << 7),
+];
+
+/// FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR, for which libc has no names.
+const GET_EXTENDED: u32 = 0x801c_581f;
+const SET_EXTENDED: u32 = 0x401c_5820;
+
+const GET: u32 = libc::FS_IOC_GETFLAGS as u32;
+const SET: u32 = libc::FS_IOC_SETFLAGS as u32;
+
+impl Native<'_> {
+    /// How long the kernel may keep the attributes of an inode.
+    pub fn validity(&self, attributes: &Attributes) -> Validity {
+        let is_asked_for = attributes.kind == Kind::File && attributes.flags.check_change().is_err();
+        if self.caching && !self.scarce && !is_asked_for { Validity::FOREVER } else { Validity::NONE }
+    }
+
+    /// Whether flags of its inode forbid a request; EPERM then. A malformed one is left to who answers it.
+    pub fn check_flags(&self, request: Request, token: &Token) -> Result<()> {
+        let of = |ino| self.filesystem.flags(ino, token);
+        match request.opcode() {
+            Some(Opcode::Setattr) => self.check_setattr(request, token),
+            Some(Opcode::Open) => match request.argument() {
+                Ok(OpenArguments { flags, .. }) => check_open(of(request.ino())?, flags),
+                Err(_) => Ok(()),
+            },
+            Some(Opcode::Getattr) => match request.argument() {
+                Ok(GetattrArguments { flags, .. }) if flags & getattr::BY_FILE == 0 => self.check_named(request, token),
+                _ => Ok(()),
+            },
+            Some(Opcode::Fallocate) => match request.argument() {
+                Ok(FallocateArguments { mode, .. }) if mode & !(libc::FALLOC_FL_KEEP_SIZE as u32) != 0 => {
+                    of(request.ino())?.check_change()
+                }
+                _ => of(request.ino())?.check_addition(),
+            },
+            Some(Opcode::CopyFileRange | Opcode::CopyFileRange64) => match request.argument() {
+                Ok(CopyFileRangeArguments { node_out, .. }) => of(Ino(node_out))?.check_addition(),
+                Err(_) => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Attributes of an inode are asked for. A file is what the system call names; a directory may be on the way.
+    fn check_named(&self, request: Request, token: &Token) -> Result<()> {
+        let flags = self.filesystem.flags(request.ino(), token)?;
+        if flags.check_change().is_ok() || self.filesystem.attributes(request.ino(), token)?.kind != Kind::File {
+            return Ok(());
+        }
+        match rights::purpose(request.header().pid) {
+            Purpose::Open(how) => check_open(flags, how),
+            Purpose::Access(how) if how & libc::W_OK as u32 != 0 => flags.check_addition(),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_setattr(&self, request: Request, token: &Token) -> Result<()> {
+        let Ok(SetattrArguments { valid: bits, .. }) = request.argument() else { return Ok(()) };
+        let has = |of: u32| bits & of != 0;
+        if !has(valid::MODE | valid::UID | valid::GID | valid::SIZE | valid::ACCESSED | valid::MODIFIED) {
+            return Ok(());
+        }
+        let flags = self.filesystem.flags(request.ino(), token)?;
+        if flags.check_change().is_ok() {
+            return Ok(());
+        }
+        // Those that the kernel kept, and now writes back, nobody sets.
+        let may_be_kept = has(valid::CHANGED) && !has(valid::ACCESSED);
+        if has(valid::MODE | valid::UID | valid::GID) {
+            flags.check_change()
+        } else if has(valid::SIZE) {
+            // By an open file it is ftruncate(2): who has it open for writing was let in.
+            if has(valid::HANDLE) && !flags.has(InodeFlags::APPEND_ONLY) { Ok(()) } else { flags.check_change() }
+        } else if has(valid::ACCESSED_NOW) && has(valid::MODIFIED_NOW | valid::CHANGED) {
+            // Both are now, as far as can be seen: that is a touch.
+            flags.check_addition()
+        } else if may_be_kept && rights::purpose(request.header().pid) != Purpose::SetTimes {
+            Ok(())
+        } else {
+            flags.check_change()
+        }
+    }
+
+    /// Answers what the kernel asks by itself, after it has seen to it that the caller may: with no pointer of the
+    /// caller's. All else is ENOTTY, also the same commands from a caller, for whom nobody has looked.
+    pub fn ioctl(&self, request: Request, token: &Token) -> Result<Answer> {
+        let IoctlArguments { command, argument, in_size, .. } = request.argument()?;
+        let (fs, ino) = (self.filesystem, request.ino());
+        if argument != 0 || !matches!(command, GET | SET | GET_EXTENDED | SET_EXTENDED) {
+            return Err(Errno::ENOTTY);
+        }
+        let given = request.data(in_size)?;
+        let data: Box<[u8]> = match command {
+            GET => fs.flags(ino, token)?.bits().as_bytes().into(),
+            GET_EXTENDED => {
+                let all = fs.flags(ino, token)?;
+                let flags = EXTENDED.iter().filter(|(flag, _)| all.has(*flag)).map(|(_, bit)| bit).sum();
+                ExtendedFlags { flags, ..ExtendedFlags::default() }.as_bytes().into()
+            }
+            SET => {
+                let (bits, _) = u32::read_from_prefix(given).map_err(|_| Errno::EINVAL)?;
+                fs.set_flags(ino, InodeFlags::from_bits(bits)?, token)?;
+                Box::default()
+            }
+            _ => {
+                let (given, _) = ExtendedFlags::read_from_prefix(given).map_err(|_| Errno::EINVAL)?;
+                fs.set_flags(ino, from_extended(given)?, token)?;
+                Box::default()
+            }
+        };
+        Ok(Answer::Bytes([IoctlReply::default().as_bytes(), &data].concat().into()))
+    }
+}
+
+/// The flags that the structure of FS_IOC_FSSETXATTR asks for. EOPNOTSUPP where it asks for more.
+fn from_extended(given: ExtendedFlags) -> Result<InodeFlags> {
+    let ExtendedFlags { flags, extent_size, project, copy_extent_size, .. } = given;
+    let known: u32 = EXTENDED.iter().map(|(_, bit)| bit).sum();
+    if flags & !known != 0 || [extent_size, project, copy_extent_size] != [0; 3] {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let asked = EXTENDED.iter().filter(|(_, bit)| flags & bit != 0);
+    Ok(asked.fold(InodeFlags::default(), |all, (flag, _)| all.with(*flag)))
+}
+
+/// Whether a file may be opened so.
+fn check_open(flags: InodeFlags, how: u32) -> Result<()> {
+    let has = |bits: i32| how & bits as u32 != 0;
+    let is_for_reading = how & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 && !has(libc::O_TRUNC);
+    if is_for_reading || has(libc::O_PATH) {
+        Ok(())
+    } else if has(libc::O_APPEND) && !has(libc::O_TRUNC) {
+        flags.check_addition()
+    } else {
+        flags.check_change()
+    }
+}
+
+/// Whether a request changes flags, if it is well formed.
+pub(crate) fn sets_flags(request: Request) -> bool {
+    let is_ioctl = request.opcode() == Some(Opcode::Ioctl);
+    is_ioctl && request.argument().is_ok_and(|IoctlArguments { command, .. }| matches!(command, SET | SET_EXTENDED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::handshake::Agreement;
+    use crate::protocol::wire::RequestHeader;
+    use filesystem::{
+        Configuration, Filesystem, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Topology, XattrMode,
+    };
+
+    const OWNER: Owner = Owner { uid: 0, gid: 0 };
+
+    /// A file system with one file, and the number of that.
+    fn with_file() -> (Filesystem, Ino) {
+        let configuration = Configuration {
+            topology: Topology::emulated(1).unwrap(),
+            logs: 1,
+            size: Size::Bytes(1 << 20),
+            inodes: Some(10),
+            permissions: Permissions::from_mode(0o755),
+            owner: OWNER,
+        };
+        let filesystem = Filesystem::new(configuration).unwrap();
+        let token = filesystem.register(NodeId(0));
+        let inode = NewInode::new(NewNode::File, 0o644, 0, OWNER);
+        let ino = filesystem.create(Ino::ROOT, Name::new(b"file").unwrap(), inode, &token).unwrap().ino;
+        drop(token);
+        (filesystem, ino)
+    }
+
+    fn native(filesystem: &Filesystem) -> Native<'_> {
+        Native { filesystem, agreement: Agreement::default(), caching: true, scarce: false }
+    }
+
+    /// A request of somebody of whom the kernel says nothing.
+    fn message(opcode: Opcode, ino: Ino, argument: &[u8], data: &[u8]) -> Vec<u8> {
+        let opcode = (0..64).find(|&number| Opcode::from_number(number) == Some(opcode)).unwrap();
+        let length = (size_of::<RequestHeader>() + argument.len() + data.len()) as u32;
+        let (unique, node, nobody) = (1, ino.0, u32::MAX);
+        let header =
+            RequestHeader { length, opcode, unique, node, uid: nobody, gid: nobody, pid: 0, extensions: 0, padding: 0 };
+        [header.as_bytes(), argument, data].concat()
+    }
+
+    /// What an ioctl with these data is answered, behind the structure that all replies begin with.
+    fn ioctl(fs: &Filesystem, ino: Ino, command: u32, argument: u64, data: &[u8]) -> Result<Vec<u8>> {
+        let in_size = data.len() as u32;
+        let argument = IoctlArguments { handle: 0, flags: 0, command, argument, in_size, out_size: 28 };
+        let message = message(Opcode::Ioctl, ino, argument.as_bytes(), data);
+        match native(fs).answer(Request::from_message(&message, false).unwrap(), &fs.register(NodeId(0)))? {
+            Answer::Bytes(bytes) => Ok(bytes[size_of::<IoctlReply>()..].to_vec()),
+            _ => panic!("it is answered here"),
+        }
+    }
+
+    #[test]
+    fn the_kernels_own_ioctls_set_and_show_flags() {
+        let (fs, ino) = with_file();
+        let all = 0xf0_u32.to_ne_bytes();
+        assert_eq!(ioctl(&fs, ino, SET, 0, &all), Ok(vec![]));
+        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(all.to_vec()));
+        let extended = ioctl(&fs, ino, GET_EXTENDED, 0, b"").unwrap();
+        assert_eq!((extended.len(), &extended[..4]), (28, &0xd8_u32.to_ne_bytes()[..]));
+        let other = ExtendedFlags { flags: 1 << 7, ..ExtendedFlags::default() };
+        assert_eq!(ioctl(&fs, ino, SET_EXTENDED, 0, other.as_bytes()), Ok(vec![]));
+        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
+        for refused in [
+            ExtendedFlags { flags: 1 << 5, ..ExtendedFlags::default() },
+            ExtendedFlags { project: 5, ..ExtendedFlags::default() },
+            ExtendedFlags { extent_size: 4096, ..ExtendedFlags::default() },
+        ] {
+            assert_eq!(ioctl(&fs, ino, SET_EXTENDED, 0, refused.as_bytes()), Err(Errno::EOPNOTSUPP));
+        }
+        assert_eq!(ioctl(&fs, ino, SET, 0, b"\x10"), Err(Errno::EINVAL));
+        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
+    }
+
+    #[test]
+    fn a_callers_own_ioctl_is_unknown_as_nobody_has_looked_at_his_rights() {
+        const TCGETS: u32 = 0x5401;
+        let (fs, ino) = with_file();
+        for command in [SET, GET, SET_EXTENDED, GET_EXTENDED, TCGETS] {
+            assert_eq!(ioctl(&fs, ino, command, 0x7fff_0000, &[0x10; 28]), Err(Errno::ENOTTY));
+        }
+        assert_eq!(ioctl(&fs, ino, TCGETS, 0, b""), Err(Errno::ENOTTY));
+        assert_eq!(fs.flags(ino, &fs.register(NodeId(0))), Ok(InodeFlags::default()));
+    }
+
+    #[test]
+    fn the_kernel_keeps_no_attributes_of_a_file_that_must_be_asked_for() {
+        let (fs, ino) = with_file();
+        let token = fs.register(NodeId(0));
+        let validity = |flags, ino| {
+            fs.set_flags(ino, flags, &token).unwrap();
+            native(&fs).validity(&fs.attributes(ino, &token).unwrap())
+        };
+        for flags in [InodeFlags::default(), InodeFlags::NO_DUMP, InodeFlags::NO_ACCESS_TIME] {
+            assert_eq!(validity(flags, ino), Validity::FOREVER);
+        }
+        for flags in [InodeFlags::IMMUTABLE, InodeFlags::APPEND_ONLY] {
+            assert_eq!(validity(flags, ino), Validity::NONE);
+            assert_eq!(validity(flags, Ino::ROOT), Validity::FOREVER);
+        }
+    }
+
+    /// Whether SETATTR with these bits is let through.
+    fn may_set(fs: &Filesystem, ino: Ino, bits: u32) -> bool {
+        let words: Vec<u32> = [bits].into_iter().chain([0; 21]).collect();
+        let message = message(Opcode::Setattr, ino, words.as_bytes(), b"");
+        native(fs).check_flags(Request::from_message(&message, false).unwrap(), &fs.register(NodeId(0))).is_ok()
+    }
+
+    #[test]
+    fn times_that_the_kernel_kept_are_taken_in_whatever_the_flags() {
+        let (fs, ino) = with_file();
+        let kept = valid::MODIFIED | valid::CHANGED;
+        let touch = valid::ACCESSED | valid::ACCESSED_NOW | valid::MODIFIED | valid::MODIFIED_NOW;
+        let set = valid::ACCESSED | kept;
+        let truncate = valid::SIZE | kept;
+        for (flags, may) in [
+            (InodeFlags::default(), [true; 6]),
+            (InodeFlags::IMMUTABLE, [true, false, false, false, true, false]),
+            (InodeFlags::APPEND_ONLY, [true, true, false, false, false, false]),
+        ] {
+            fs.set_flags(ino, flags, &fs.register(NodeId(0))).unwrap();
+            let asked = [kept, touch, set, truncate, truncate | valid::HANDLE, valid::MODE];
+            assert_eq!(asked.map(|bits| may_set(&fs, ino, bits)), may);
+        }
+    }
+
+    #[test]
+    fn an_extended_attribute_is_refused_by_the_tree_itself() {
+        let (fs, ino) = with_file();
+        let token = fs.register(NodeId(0));
+        fs.set_flags(ino, InodeFlags::IMMUTABLE, &token).unwrap();
+        let set = |name: &[u8]| fs.set_xattr(ino, name.into(), b"v"[..].into(), XattrMode::Set, &token);
+        assert_eq!((set(b"user.a"), set(b"other.a")), (Err(Errno::EPERM), Err(Errno::EPERM)));
+    }
+}
