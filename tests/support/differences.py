@@ -5,7 +5,15 @@ Each ability below is tested to be exactly what is said: a difference that goes 
 Besides what a mount can do, it differs in this:
 
 - a hard link costs no inode; on tmpfs each costs one (``test_limits``);
-- under the writeback cache, a lack of space is told by fsync(2) or close(2), not by write(2) (``test_limits``);
+- under the writeback cache, a write(2) to a file system that is nearly full is taken whole or not at all; on tmpfs as
+  much as fits. One that is larger than all that is left, and comes before little is left, is taken, and fsync(2) or
+  close(2) tells that it was not stored: see ``docs/full.md`` (``test_full``, ``test_limits``);
+- ENOSPC comes early, by up to 1 MiB, for what is written through a pipe in the kernel, and for callers at whom the
+  daemon may not look;
+- after data that was collected could not be stored, syncfs(2) of somebody else is told of it once: the kernel keeps one
+  note for the whole mount;
+- fanotify(7) cannot mark the whole file system with FAN_REPORT_FID: the kernel gives FUSE no fsid;
+- times are those of the kernel's tick; on tmpfs they are finer where somebody looks in between (multigrain);
 - under the writeback cache, st_blocks of an open file tells what it was when the file was last closed;
 - without the page cache, truncate(2) to the size that a file has already stamps its times; on tmpfs not if it has no
   pages;
@@ -45,11 +53,6 @@ class Abilities:
     refusal_of_zero_ranges: bool = True
     """fallocate(2) with FALLOC_FL_ZERO_RANGE: tmpfs refuses it, the native channels do it."""
 
-    hole_seeks: bool = True
-    """Nor for lseek(2) with SEEK_DATA and SEEK_HOLE: the kernel answers that all is data, up to the end. So it does on
-    all channels under the writeback cache: it does not tell of the data that it has collected.
-    """
-
     xattr_flags_that_exclude_each_other: bool = True
     """setxattr(2) with XATTR_CREATE and XATTR_REPLACE can only fail; pyfuse3 takes it for XATTR_CREATE."""
 
@@ -86,7 +89,6 @@ def abilities_of(cache: str, channel: str) -> Abilities:
     return Abilities(
         fallocate=native,
         refusal_of_zero_ranges=not native,
-        hole_seeks=native and not writeback,
         xattr_flags_that_exclude_each_other=native,
         chown_of_nothing=False,
         removal_of_a_list_by_outsiders=False,

@@ -606,9 +606,6 @@ class Seek(OnHandle):
     offset: int
     whence: int
 
-    def needs(self) -> str | None:
-        return "hole_seeks" if self.whence in (os.SEEK_DATA, os.SEEK_HOLE) else None
-
     def call(self, descriptor: int) -> Result:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
