@@ -12,7 +12,7 @@ _PATIENCE_SECONDS = 30.0
 
 
 def end(path: str, *, lazy: bool) -> None:
-    """Ends the mount at ``path``, be its daemon alive or dead.
+    """Ends the mount at ``path``, be its daemon alive, dead or out of reach.
 
     A lazy end takes the mount out of the tree though it is in use; the daemon goes on for those who
     use it, and is not waited for.
@@ -35,14 +35,17 @@ def end(path: str, *, lazy: bool) -> None:
     finally:
         if daemon is not None:
             os.close(daemon)
-    control.clear_stale(entry.owner)
+    control.clear_stale()
 
 
 def _open_process(entry: mountinfo.MountEntry) -> int | None:
-    """A descriptor of the mount's daemon, ready for reading when it has ended; None where it is dead."""
+    """A descriptor of the mount's daemon, ready for reading when it has ended; None where it cannot be reached.
+
+    Then the mount is taken away as umount(8) does it: that asks nobody, and nobody is waited for.
+    """
     try:
-        return os.pidfd_open(control.daemon_of(entry))
-    except (control.DaemonUnreachableError, MountError, ProcessLookupError):
+        return control.descriptor_of_daemon(entry)
+    except (control.DaemonUnreachableError, MountError):
         return None
 
 
