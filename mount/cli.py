@@ -15,7 +15,9 @@ from mount.failure import MountError
 from nrfs import terminal
 
 if TYPE_CHECKING:
-    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from nrfs.arguments import OneLineParser
+
+    Subcommands = argparse._SubParsersAction[OneLineParser]
 
 
 def add_commands(subparsers: Subcommands) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
 
 from nrfs import terminal
+from nrfs.arguments import OneLineParser
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     from mount import cli as mount
     from nrfs import __version__
     from workloads import cli as workloads
 
-    top = argparse.ArgumentParser(prog="nrfs", description="A node-replicated in-memory file system.")
+    top = OneLineParser(prog="nrfs", description="A node-replicated in-memory file system.")
     top.add_argument("--version", action="version", version=f"nrfs {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     mount.add_commands(commands)
