@@ -6,8 +6,6 @@ Only what every command needs is imported up here: the time until a mount can be
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -108,8 +106,6 @@ def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Calla
         except MountError as failure:
             terminal.complain(f"nrfs {name}", str(failure))
             return failure.status
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
 
     return run
 
@@ -125,7 +121,7 @@ def run_mount(arguments: argparse.Namespace) -> int:
     try:
         launch.run_in_background(wanted)
     except launch.Interrupted as interrupted:
-        print("nrfs mount: interrupted, nothing is mounted", file=sys.stderr)
+        terminal.complain("nrfs mount", "interrupted, nothing is mounted")
         return 128 + interrupted.number
     return 0
 

@@ -222,6 +222,8 @@ class _Daemon:
             case "verify":
                 verify = self._filesystem.verify  # It may take long, and waits for nobody's Python.
                 return {"logs": await trio.to_thread.run_sync(verify, abandon_on_cancel=True)}
+            case "mounted":
+                return {"mounted": self._mount.is_there()}
         raise ValueError(f"no such command: {command}")
 
     def _status(self) -> dict[str, Any]:

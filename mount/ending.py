@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 from mount import control, mountinfo, mounting
 from mount.failure import MountError
@@ -30,7 +31,7 @@ def end(path: str, *, lazy: bool) -> None:
     daemon = _open_process(entry)
     try:
         mounting.unmount(entry, lazy=lazy)
-        if daemon is not None and not lazy and not _is_mounted(entry.device) and not _ended(daemon):
+        if daemon is not None and not lazy and not _is_over(entry, daemon):
             raise MountError(f"{path}: unmounted, but its daemon has not ended")
     finally:
         if daemon is not None:
@@ -49,12 +50,23 @@ def _open_process(entry: mountinfo.MountEntry) -> int | None:
         return None
 
 
-def _is_mounted(device: str) -> bool:
-    """Whether the file system is mounted anywhere still, say by mount --bind."""
-    return any(entry.device == device for entry in mountinfo.entries())
+def _is_over(entry: mountinfo.MountEntry, daemon: int) -> bool:
+    """Waits for the daemon's end; not where it goes on for what is mounted elsewhere, be it in another namespace."""
+    if mounting.is_mounted(entry.device):
+        return True
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while not _has_ended(daemon, seconds=1.0):
+        if time.monotonic() > end:
+            return False
+        try:
+            if control.ask(entry, "mounted").get("mounted"):
+                return True
+        except (control.DaemonUnreachableError, MountError):
+            continue
+    return True
 
 
-def _ended(daemon: int) -> bool:
+def _has_ended(daemon: int, *, seconds: float) -> bool:
     ending = select.poll()
     ending.register(daemon, select.POLLIN)
-    return bool(ending.poll(_PATIENCE_SECONDS * 1000))
+    return bool(ending.poll(seconds * 1000))

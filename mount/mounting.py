@@ -41,6 +41,10 @@ class Mount:
     """Of /dev/fuse: requests are read there. The mount works as long as anyone holds it open."""
     entry: mountinfo.MountEntry
 
+    def is_there(self) -> bool:
+        """Whether the file system is mounted anywhere still, say by mount --bind, as this process sees it."""
+        return is_mounted(self.entry.device)
+
     def detach(self) -> None:
         """Takes the mount out of the tree at once, in use or not. Does nothing where it is gone already.
 
@@ -107,6 +111,11 @@ def attach(options: MountOptions, directory: Path) -> Mount:
         _detach(entry)
         raise MountError(_taken(mountpoint))
     return Mount(descriptor, entry)
+
+
+def is_mounted(device: str) -> bool:
+    """Whether the file system of this device number is mounted anywhere."""
+    return any(entry.device == device for entry in mountinfo.entries())
 
 
 @contextmanager
