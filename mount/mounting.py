@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,9 @@ DEVICE = Path(processes.DEVICE)
 
 _FLAGS_OF_THE_FILESYSTEM = frozenset({"ro", "sync", "dirsync"})
 _USERS_NAMED = 3
+_LED_ASTRAY = frozenset({errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What comes of a path that leads elsewhere by now."""
+_ATTEMPTS = 1000
 
 
 @final
@@ -57,7 +60,7 @@ class Mount:
         """
         entry = self._present()
         if entry is not None:
-            _detach(entry)
+            _take_away(entry)
 
     def detach_if_dead(self) -> None:
         """Does the same after the kernel ended the connection: by an unmount, or else by an abort.
@@ -75,7 +78,7 @@ class Mount:
                 os.fstatvfs(descriptor)
             except OSError as error:
                 if error.errno == errno.ENOTCONN:
-                    _detach(entry)
+                    _take_away(entry)
 
     def _present(self) -> mountinfo.MountEntry | None:
         entry = mountinfo.by_id(self.entry.mount_id)
@@ -108,7 +111,7 @@ def attach(options: MountOptions, directory: Path) -> Mount:
     if below is not None and below.is_ours and below.mountpoint == entry.mountpoint:
         # Another user's came in between. The later one goes, as if it had come later still.
         os.close(descriptor)
-        _detach(entry)
+        _take_away(entry)
         raise MountError(_taken(mountpoint))
     return Mount(descriptor, entry)
 
@@ -154,7 +157,7 @@ def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
     """
     if os.geteuid() == 0:
         try:
-            _detach_as_root(entry) if lazy else _unmount_as_root(entry)
+            _unmount_as_root(entry, _detach if lazy else _unmount)
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise MountError(_busy(entry)) from None
@@ -169,7 +172,7 @@ def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
         raise MountError(_busy(entry) if "busy" in said else f"{entry.mountpoint}: {said}")
 
 
-def _detach(entry: mountinfo.MountEntry) -> None:
+def _take_away(entry: mountinfo.MountEntry) -> None:
     if _is_covered(entry):
         covered.take_away(entry)
     else:
@@ -195,12 +198,25 @@ def _opened(entry: mountinfo.MountEntry) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _detach_as_root(entry: mountinfo.MountEntry) -> None:
+def _unmount_as_root(entry: mountinfo.MountEntry, unmount: Callable[[mountinfo.MountEntry], None]) -> None:
+    """Goes after the mount where the kernel has it by now, if somebody moves directories on the way to it."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return unmount(entry)
+        except OSError as error:
+            now = mountinfo.by_id(entry.mount_id)
+            if error.errno not in _LED_ASTRAY or now is None or now.device != entry.device or _is_covered(now):
+                raise
+            entry = now
+    raise OSError(errno.EAGAIN, "the path to it does not stay the same for a moment")
+
+
+def _detach(entry: mountinfo.MountEntry) -> None:
     with _opened(entry) as descriptor:
         kernel.umount(kernel.path_of(descriptor), kernel.MNT_DETACH)
 
 
-def _unmount_as_root(entry: mountinfo.MountEntry) -> None:
+def _unmount(entry: mountinfo.MountEntry) -> None:
     """An open descriptor of the mount would keep it busy: so one of its parent, in which nobody renames a mount point.
 
     That becomes the working directory: the old one may lie within the mount.

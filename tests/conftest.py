@@ -275,6 +275,9 @@ def user(mount_nrfs: Mounts) -> Iterator[User]:
         yield User(before, home)
     finally:
         device.chmod(mode)
+        take_away(home)
+        if any(Path(f"/tmp/nrfs-{NOBODY}").glob("*.sock")):  # Of killed daemons; root leaves that to the user.
+            run_nrfs("status", before=before)
 
 
 @pytest.fixture

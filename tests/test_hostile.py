@@ -29,7 +29,7 @@ from conftest import (
 )
 
 import nrfs
-from mount import mounting, mountinfo, places, replies, wording
+from mount import mountinfo, mounting, places, replies, wording
 from mount.options import MountOptions
 from nrfs.terminal import plain
 
@@ -134,7 +134,9 @@ def test_root_mounts_where_it_looked_or_nowhere(mount_nrfs: Mounts, swapped: str
     assert "mounted" in came_about and len(came_about) > 1
 
 
-def test_what_is_unmounted_is_the_mount_that_was_meant(mount_nrfs: Mounts) -> None:
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_is_unmounted_is_the_mount_that_was_meant(mount_nrfs: Mounts, lazy: bool) -> None:
+    """Though its path leads to another by now."""
     path = mount_nrfs.directory()
     mount = mounting.attach(MountOptions(mountpoint=str(path)), places.make_runtime_directory(str(path)))
     os.close(mount.descriptor)
@@ -142,10 +144,7 @@ def test_what_is_unmounted_is_the_mount_that_was_meant(mount_nrfs: Mounts) -> No
     subprocess.run(["mount", "--move", path, moved], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path], check=True)
     try:
-        for lazy in (False, True):
-            with pytest.raises(mounting.MountError, match="not mounted"):
-                mounting.unmount(mount.entry, lazy=lazy)
-        mount.detach()  # It has the mount's present place from the kernel.
+        mounting.unmount(mount.entry, lazy=lazy)
         assert [entry.filesystem_type for entry in mountinfo.entries() if entry.mountpoint == str(path)] == ["tmpfs"]
         assert entry_at(moved) is None
     finally:
@@ -263,7 +262,7 @@ def spoilt(value: object, shape: object) -> Iterator[object]:
                 yield from ({**value, key: other} for other in spoilt(value[key], shape.shape))
         case _:
             yield from (1 << 70, -1 << 70, float("inf"), "x" * 5000)
-    yield "text" if isinstance(value, int) else 5
+    yield {} if isinstance(value, list) else []
 
 
 def test_every_part_of_a_status_is_looked_at(mountpoint: Path, mount_nrfs: Mounts) -> None:
