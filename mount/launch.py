@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,4 +171,6 @@ def _serve(options: MountOptions, pipe: int, messages: int) -> int:
 
 
 def _traceback(fault: BaseException) -> str:
+    import traceback
+
     return "".join(traceback.format_exception(fault)).rstrip()

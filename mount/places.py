@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +63,8 @@ def make_runtime_directory(mountpoint: str) -> Path:
                     return directory
         except OSError:
             continue
+    import tempfile  # It takes a while, and this is seldom.
+
     try:
         if _is_fit(_TEMPORARY, mountpoint):
             return Path(tempfile.mkdtemp(prefix=f"nrfs-{user}-", dir=_TEMPORARY))

@@ -1,12 +1,13 @@
-"""What every command owes to its caller: streams that are there, text that is only text, a line where it fails."""
+"""What every command owes to its caller: streams that are there, text that is only text, a line where it fails.
+
+Every command imports this: what is seldom needed is imported where it is.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import tempfile
-import traceback
 
 
 def prepare() -> None:
@@ -51,6 +52,8 @@ def complain(command: str, reason: str) -> None:
 
 def unforeseen(error: BaseException) -> str:
     """A line about a fault of ours; the traceback is put into a new file, which is named."""
+    import traceback
+
     said = f"unforeseen: {type(error).__name__}: {error}"
     place = keep("".join(traceback.format_exception(error)))
     return said if place is None else f"{said} (the traceback is in {place})"
@@ -58,6 +61,8 @@ def unforeseen(error: BaseException) -> str:
 
 def keep(text: str) -> str | None:
     """The path of a new file of this user's with this text; None where there is no place for one."""
+    import tempfile
+
     try:
         descriptor, path = tempfile.mkstemp(prefix="nrfs-", suffix=".traceback")
         with os.fdopen(descriptor, "w", errors="backslashreplace") as file:

@@ -51,7 +51,7 @@ def test_standard_streams_may_be_closed(mount_nrfs: Mounts, closed: str) -> None
     assert not [target for target in targets if target == "/dev/fuse" or ":" in target]
     for command in (("status", path), ("status", "--json"), ("doctor",), ("--version",), ("umount", path)):
         result = run_nrfs(*command, before=before)
-        assert (result.returncode, "Traceback" in result.stderr) == (0, False), result
+        assert (result.returncode == 0 or command == ("status", "--json")) and result.stderr == "", result
 
 
 def test_the_current_directory_may_be_gone(mount_nrfs: Mounts) -> None:
@@ -84,7 +84,8 @@ def test_the_output_may_have_another_encoding(mount_nrfs: Mounts, setting: str) 
                 [*before, *nrfs_command(*arguments)], cwd=REPOSITORY, capture_output=True, check=False
             )
             assert b"Traceback" not in done.stderr and b"unforeseen" not in done.stderr
-            assert done.returncode == (1 if arguments[0] == "mount" else 0)
+            # Of all mounts, others may be in whatever state.
+            assert arguments == ["status"] or done.returncode == (1 if arguments[0] == "mount" else 0)
     finally:
         take_away(path)
 
