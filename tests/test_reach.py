@@ -86,10 +86,13 @@ def test_a_daemon_is_found_from_every_session(mount_nrfs: Mounts, session: tuple
     assert is_alive(process) == ("--mount-proc" in session) == (entry_at(path) is not None)
 
 
-def test_a_daemon_of_one_session_is_found_from_another(mount_nrfs: Mounts, user: User, tmp_path: Path) -> None:
-    session = (*user.before, "env", f"XDG_RUNTIME_DIR={tmp_path}")
+def test_a_daemon_of_one_session_is_found_from_another(mount_nrfs: Mounts, user: User) -> None:
+    place = mount_nrfs.directory()
+    os.chown(place, NOBODY, NOBODY)
+    place.chmod(0o700)
+    session = (*user.before, "env", f"XDG_RUNTIME_DIR={place}")
     assert run_nrfs("mount", user.home, "--size", "64M", before=session).returncode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
     process = daemon_of(user.home)
     assert status_of(user.home, *user.before)["pid"] == process
     assert status_of(user.home)["pid"] == process  # By root.

@@ -137,6 +137,9 @@ def test_signals_that_the_caller_ignores_are_not_ignored(mount_nrfs: Mounts, use
     os.kill(process, signal.SIGTERM)
     assert exit_status(process) == 0
     assert entry_at(user.home) is None
+    others = mount_nrfs.directory()
+    line = one_line(run_nrfs("mount", others, before=(*before, *user.before)))
+    assert line == f"nrfs mount: {others}: user has no write access to mountpoint {others}\n"
 
 
 @pytest.mark.parametrize("foreground", [False, True])
