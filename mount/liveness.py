@@ -16,7 +16,8 @@ _PATIENCE_SECONDS = 3.0
 
 _PROBE = """
 import errno, os, sys
-path, mount, user, group = os.fsencode(sys.argv[1]), *map(int, sys.argv[2:])
+ALIVE, DEAD = map(int, sys.argv[5:])
+path, mount, user, group = os.fsencode(sys.argv[1]), *map(int, sys.argv[2:5])
 os.chdir("/")
 if os.geteuid() == 0:  # Others than the mount's owner are kept from asking, root too.
     os.setgroups([])
@@ -25,14 +26,17 @@ if os.geteuid() == 0:  # Others than the mount's owner are kept from asking, roo
 descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
 with open(f"/proc/self/fdinfo/{descriptor}") as lines:
     if f"mnt_id:\\t{mount}\\n" not in lines:
-        sys.exit(2)
+        sys.exit()
 try:
     answer = os.fstatvfs(descriptor)
 except OSError as error:
-    sys.exit(1 if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 2)
-sys.exit(0 if answer.f_bsize else 2)  # The kernel itself answers those who are kept from asking, with nothing.
+    sys.exit(DEAD if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else None)
+sys.exit(ALIVE if answer.f_bsize else None)  # The kernel itself answers those who are kept from asking, with nothing.
 """
-"""Asks for the space of a mount. Exit status: 0 there is an answer, 1 the connection has ended, else nobody knows."""
+"""Asks for the space of a mount. Whatever keeps it from that ends it with a status that says nothing."""
+
+_ALIVE, _DEAD = 71, 72
+"""No exit status of an interpreter that fails."""
 
 
 class Life(Enum):
@@ -47,13 +51,13 @@ def of(entry: mountinfo.MountEntry) -> Life:
     """Whether the mount's daemon lives. It takes some seconds where the daemon is stuck."""
     if processes.daemon_of(entry.device) is not None:
         return Life.ALIVE
-    status = _probe(entry)
-    return Life.UNKNOWN if status is None else {0: Life.ALIVE, 1: Life.DEAD}.get(status, Life.UNKNOWN)
+    return {_ALIVE: Life.ALIVE, _DEAD: Life.DEAD}.get(_probe(entry), Life.UNKNOWN)
 
 
-def _probe(entry: mountinfo.MountEntry) -> int | None:
-    """The probe's exit status, None where it waits in vain: by a process, for nothing else can be given up."""
-    arguments = [entry.mountpoint, str(entry.mount_id), str(entry.owner), str(entry.group)]
+def _probe(entry: mountinfo.MountEntry) -> int:
+    """The probe's exit status, 0 where it waits in vain: by a process, for nothing else can be given up."""
+    numbers = (entry.mount_id, entry.owner, entry.group, _ALIVE, _DEAD)
+    arguments = [entry.mountpoint, *map(str, numbers)]
     probe = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _PROBE, *arguments],
         stdin=subprocess.DEVNULL,
@@ -64,4 +68,4 @@ def _probe(entry: mountinfo.MountEntry) -> int | None:
         return probe.wait(_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         probe.kill()  # It may end much later, when the kernel lets it.
-        return None
+        return 0

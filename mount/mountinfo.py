@@ -71,9 +71,11 @@ def locate(path: str) -> str:
     """The absolute path of a mount point, symlinks resolved, without touching a mount that is there.
 
     Raises:
-        MountError: it is relative to a directory that is no more.
+        MountError: it is relative to a directory that is no more, or empty.
 
     """
+    if not path:
+        raise MountError("an empty path leads nowhere")
     try:
         absolute = os.path.abspath(path)  # noqa: PTH100 (Path.absolute() keeps "..")
     except OSError:

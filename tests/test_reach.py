@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from conftest import (
     wait_until,
 )
 
-from mount import control, places
+from mount import control, liveness, places
 from mount.mountinfo import MountEntry
 
 PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
@@ -134,6 +135,12 @@ def test_a_daemon_that_nobody_reaches_and_that_is_stuck_may_be_alive(mount_nrfs:
         said = advice(path, *outside)
     assert (status["alive"], status["problem"]) == (None, "the daemon cannot be reached, and may be alive")
     assert "dead" not in said and "umount" not in said
+
+
+def test_where_the_kernel_cannot_be_asked_nothing_is_known(mountpoint: Path) -> None:
+    entry = entry_of(mountpoint)
+    for other in (replace(entry, mountpoint="/nowhere"), replace(entry, mountpoint="/"), replace(entry, group=-5)):
+        assert liveness.of(replace(other, device="0-1048575")) is liveness.Life.UNKNOWN
 
 
 def test_a_user_who_may_not_ask_is_told_so_and_nothing_else(mount_nrfs: Mounts, user: User) -> None:

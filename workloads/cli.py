@@ -350,8 +350,12 @@ def _check(directories: Sequence[Path], report: Path | None) -> None:
 def _check_json(path: Path | None) -> None:
     if path is None:
         return
-    target = path if path.exists() else path.absolute().parent
-    if path.is_dir() or not os.access(target, os.W_OK):
+    try:
+        target = path if path.exists() else path.absolute().parent
+        can_write = not path.is_dir() and os.access(target, os.W_OK)
+    except OSError:  # The current directory may be gone, the name too long.
+        can_write = False
+    if not can_write:
         raise WorkloadError(f"{path}: cannot write the results there")
 
 
