@@ -6,16 +6,16 @@ Only what every command needs is imported up here: the time until a mount can be
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mount.failure import MountError
+from nrfs import terminal
 
 if TYPE_CHECKING:
-    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from nrfs.arguments import OneLineParser
+
+    Subcommands = argparse._SubParsersAction[OneLineParser]
 
 
 def add_commands(subparsers: Subcommands) -> None:
@@ -78,7 +78,7 @@ def _add_status(subparsers: Subcommands) -> None:
         "status",
         help="show replicas, logs, requests and space of mounts",
         description="Shows the replicas, logs, requests and space of the mount at MOUNTPOINT, or of all mounts "
-        "of this user. The exit status is 1 where a daemon is dead or replicas differ.",
+        "of this user. The exit status is 1 where a daemon is dead or cannot be asked, or replicas differ.",
     )
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -102,17 +102,10 @@ def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Calla
 
     def run(arguments: argparse.Namespace) -> int:
         try:
-            status = command(arguments)
-            sys.stdout.flush()
+            return command(arguments)
         except MountError as failure:
-            print(f"nrfs {name}: {failure}", file=sys.stderr)
+            terminal.complain(f"nrfs {name}", str(failure))
             return failure.status
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
-        except BrokenPipeError:  # Who reads along has had enough; nothing more can be said there.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
-        return status
 
     return run
 
@@ -128,7 +121,7 @@ def run_mount(arguments: argparse.Namespace) -> int:
     try:
         launch.run_in_background(wanted)
     except launch.Interrupted as interrupted:
-        print("nrfs mount: interrupted, nothing is mounted", file=sys.stderr)
+        terminal.complain("nrfs mount", "interrupted, nothing is mounted")
         return 128 + interrupted.number
     return 0
 

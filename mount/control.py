@@ -1,8 +1,9 @@
-"""The control socket of a daemon: how ``nrfs status`` and ``nrfs umount`` reach it.
+"""How ``nrfs status`` and ``nrfs umount`` reach a daemon: by the control socket that is named after its mount.
 
-It lies in the runtime directory of the user who mounted, which that user alone can enter, and is
-named after the mount's device number, as /proc/self/mountinfo has it: so it is found without touching
-the mount. A client sends one line of JSON, ``{"command": ...}``, and gets one line back.
+The mount's device number, as /proc/self/mountinfo has it, is in the names, so a daemon is found
+without touching the mount, from every session. A client sends one line of JSON, ``{"command": ...}``,
+and gets one line back. What answers may be anybody's program: who it belongs to is asked of the
+kernel before a word is said to it, and its reply is bounded in length and time (``mount.replies``).
 """
 
 from __future__ import annotations
@@ -11,256 +12,258 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mount import mountinfo
+from mount import liveness, mountinfo, places, replies
 from mount.failure import MountError
+from mount.liveness import Life
 
-if TYPE_CHECKING:
-    import trio
+NO_RIGHT = "no right to ask the daemon of another user"
 
-Answer = Callable[[str], Awaitable[dict[str, Any]]]
-"""What the daemon says to a command. A ``ValueError`` of it reaches the client as its message."""
-
-_LONGEST_SOCKET_PATH = 107
-_LONGEST_REQUEST = 4096
 _PATIENCE_SECONDS = 5.0
-_LONGEST_NAME = len("1048575-1048575.sock")
+_LONGEST_REPLY = 4 << 20
 _PEER_CREDENTIALS = Struct("3i")
+_SO_PEERPIDFD = 77
 
 
 class DaemonUnreachableError(Exception):
-    """Nobody answers at the control socket: the daemon is dead."""
+    """Nobody answers for a mount. ``life`` is what the kernel knows of its daemon nevertheless."""
 
-
-# The runtime directory
-
-
-def runtime_directories(user: int) -> list[Path]:
-    """Where the sockets of a user's daemons can be, the best place first."""
-    last_resort = Path("/tmp") / f"nrfs-{user}"
-    if user == 0:
-        return [Path("/run/nrfs"), last_resort]
-    own = os.environ.get("XDG_RUNTIME_DIR") if user == os.geteuid() else f"/run/user/{user}"
-    return [Path(own) / "nrfs", last_resort] if own and Path(own).is_absolute() else [last_resort]
-
-
-def make_runtime_directory(mountpoint: str) -> Path:
-    """Makes this user's runtime directory where it is not yet there.
-
-    It is one that a mount at ``mountpoint`` does not cover: there the daemon would have to ask itself.
-
-    Raises:
-        MountError: there is no place that only this user can write to.
-
-    """
-    for directory in runtime_directories(os.geteuid()):
-        if len(os.fsencode(directory)) + 1 + _LONGEST_NAME > _LONGEST_SOCKET_PATH:
-            continue
-        try:
-            if directory.resolve().is_relative_to(mountpoint):
-                continue
-            directory.mkdir(mode=0o700, exist_ok=True)
-            if _is_private(directory, os.geteuid()):
-                return directory
-        except OSError:
-            continue
-    places = " or ".join(map(str, runtime_directories(os.geteuid())))
-    raise MountError(f"no directory for the control socket: {places} must be this user's own, mode 0700")
-
-
-def _is_private(directory: Path, user: int) -> bool:
-    status = directory.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077
-
-
-# The daemon's side
+    def __init__(self, life: Life) -> None:
+        super().__init__(life)
+        self.life = life
 
 
 @dataclass(frozen=True)
-class ControlFiles:
-    """The files a daemon keeps while it lives."""
+class Peer:
+    """Who is at the other end of a socket, as the kernel tells it."""
 
-    socket: Path
-    log: Path
-    """Its messages, unless they were wanted elsewhere."""
-
-    @classmethod
-    def of(cls, device: str, directory: Path) -> ControlFiles:
-        """Those of the mount with this device number."""
-        return cls(directory / f"{device}.sock", directory / f"{device}.log")
-
-    def remove_empty_log(self) -> None:
-        """Leaves a log only where there is something to read in it."""
-        try:
-            if self.log.stat().st_size == 0:
-                self.log.unlink()
-        except FileNotFoundError:
-            return
+    process: int
+    """0 where it is in a PID namespace that this one does not see."""
+    user: int
 
 
-@contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """A socket that listens at ``path`` and is removed in the end.
-
-    It gets its name once it listens, so that nobody takes it for a dead daemon's. What a killed
-    daemon left under that name is replaced: the device number is ours now.
-    """
-    unfinished = path.with_suffix(".new")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
-        unfinished.unlink(missing_ok=True)
-        listener.bind(os.fspath(unfinished))
-        try:
-            listener.listen()
-            unfinished.rename(path)
-            yield listener
-        finally:
-            unfinished.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+def peer_of(connection: Any) -> Peer:  # noqa: ANN401 (Python's sockets and trio's)
+    """Who connected, or who listens."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    process, user, _ = _PEER_CREDENTIALS.unpack(packed)
+    return Peer(process, user)
 
 
-async def serve(listener: socket.socket, answer: Answer) -> None:
-    """Answers clients until cancelled."""
-    import trio
-
-    async def converse(stream: trio.SocketStream) -> None:
-        async with stream:
-            try:
-                with trio.fail_after(_PATIENCE_SECONDS):
-                    request = await _receive_line(stream)
-                if not request:
-                    return
-                reply = await _reply(request, answer)
-                with trio.fail_after(_PATIENCE_SECONDS):
-                    await stream.send_all(json.dumps(reply).encode() + b"\n")
-            except (trio.BrokenResourceError, trio.TooSlowError):
-                return  # The client went away, or sleeps.
-
-    await trio.serve_listeners(converse, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
+def abstract_name(user: int, device: str) -> str:
+    """The address that is in no directory. Anybody may have taken it: look who listens."""
+    return f"\0nrfs/{user}/{device}"
 
 
-async def _receive_line(stream: trio.SocketStream) -> bytes:
-    line = b""
-    while not line.endswith(b"\n") and len(line) <= _LONGEST_REQUEST:
-        received = await stream.receive_some(_LONGEST_REQUEST)
-        if not received:
-            break
-        line += received
-    return line
-
-
-async def _reply(request: bytes, answer: Answer) -> dict[str, Any]:
-    try:
-        return await answer(json.loads(request)["command"])
-    except Exception as error:  # Whatever a client sends, and however deeply nested, it ends no daemon.
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-# The client's side
+# Connecting
 
 
 @contextmanager
 def _connected(entry: mountinfo.MountEntry) -> Iterator[socket.socket]:
-    for directory in runtime_directories(entry.owner):
-        path = directory / f"{entry.device}.sock"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                if not _is_private(directory, entry.owner):
-                    continue
-                connection.connect(os.fspath(path))
-            except PermissionError:
-                raise MountError(f"{entry.mountpoint}: no right to ask the daemon of another user") from None
-            except OSError:
+    """A connection to the daemon of a mount, by whichever address leads there.
+
+    Raises:
+        MountError: this user may not ask it, or it takes nobody in.
+        DaemonUnreachableError: none leads there.
+
+    """
+    is_forbidden = False
+    for directory in places.runtime_directories(entry.owner):
+        with places.opened(directory, entry.owner) as descriptor:
+            if descriptor is None:
                 continue
-            yield connection
+            try:
+                connection = _connect_in(descriptor, f"{entry.device}.sock", entry)
+            except PermissionError:
+                is_forbidden = True
+                continue
+        if connection is not None:
+            with connection:
+                yield connection
             return
-    raise DaemonUnreachableError(entry.mountpoint)
+    if is_forbidden:
+        raise MountError(f"{entry.mountpoint}: {NO_RIGHT}")
+    connection = _connect(abstract_name(entry.owner, entry.device), entry)
+    if connection is None:
+        raise DaemonUnreachableError(liveness.of(entry))
+    with connection:
+        yield connection
 
 
-def ask(entry: mountinfo.MountEntry, command: str, timeout: float | None = _PATIENCE_SECONDS) -> dict[str, Any]:
+def _connect_in(directory: int, name: str, entry: mountinfo.MountEntry) -> socket.socket | None:
+    """As ``_connect``, to a name in a directory, if that is a socket itself.
+
+    Another user may have put a symlink there, to a socket that takes what root says seriously.
+    """
+    try:
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    try:
+        return _connect(f"/proc/self/fd/{place}", entry) if stat.S_ISSOCK(os.fstat(place).st_mode) else None
+    finally:
+        os.close(place)
+
+
+def _connect(address: str, entry: mountinfo.MountEntry) -> socket.socket | None:
+    """A connection to what the mount's owner listens with; None where nobody listens, or somebody else."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_PATIENCE_SECONDS)
+        connection.connect(address)
+        if peer_of(connection).user == entry.owner:
+            return connection
+    except PermissionError:
+        connection.close()
+        raise
+    except BlockingIOError:
+        connection.close()
+        raise MountError(f"{entry.mountpoint}: the daemon does not answer") from None
+    except OSError:
+        pass
+    connection.close()
+    return None
+
+
+# Asking
+
+
+def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SECONDS) -> dict[str, Any]:
     """The daemon's answer to ``command``.
 
     Raises:
-        DaemonUnreachableError: it is dead.
-        MountError: it refused, or did not answer within ``timeout`` seconds.
+        DaemonUnreachableError: nobody answers at its addresses.
+        MountError: it refused, or did not answer within ``timeout`` seconds, or what it said is no answer.
 
     """
     with _connected(entry) as connection:
-        connection.settimeout(timeout)
+        end = time.monotonic() + timeout
         try:
             connection.sendall(json.dumps({"command": command}).encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                line = stream.readline()
+            line = _receive_line(connection, end)
         except TimeoutError:
             raise MountError(f"{entry.mountpoint}: the daemon does not answer") from None
         except OSError:
-            raise DaemonUnreachableError(entry.mountpoint) from None
-    if not line.endswith(b"\n"):
-        raise DaemonUnreachableError(entry.mountpoint)
-    reply: dict[str, Any] = json.loads(line)
-    if "error" in reply:
-        raise MountError(f"{entry.mountpoint}: {reply['error']}")
-    return reply
+            line = b""
+    if not line:
+        raise DaemonUnreachableError(liveness.of(entry))
+    with understanding(entry):
+        return replies.understood(line)
+
+
+@contextmanager
+def understanding(entry: mountinfo.MountEntry) -> Iterator[None]:
+    """Makes what ``mount.replies`` has against a reply the line that the user reads."""
+    try:
+        yield
+    except replies.RefusedError as refusal:
+        raise MountError(f"{entry.mountpoint}: {refusal}") from None
+    except replies.NonsenseError as reason:
+        raise MountError(f"{entry.mountpoint}: what answers for the daemon does not speak as one: {reason}") from None
+
+
+def _receive_line(connection: socket.socket, end: float) -> bytes:
+    """All that comes until a line is complete, or too long; nothing where the other end closes before."""
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        part = connection.recv(65536)
+        if not part:
+            return b""
+        received += part
+        if len(received) > _LONGEST_REPLY:
+            break
+    return bytes(received)
 
 
 def daemon_of(entry: mountinfo.MountEntry) -> int:
-    """The process id of the daemon, as the kernel tells it.
+    """The process id of the daemon, as the kernel tells it; 0 where it has none here.
 
     Raises:
-        DaemonUnreachableError: it is dead.
+        DaemonUnreachableError, MountError: as ``ask`` does.
 
     """
     with _connected(entry) as connection:
-        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    process_id: int = _PEER_CREDENTIALS.unpack(packed)[0]
-    return process_id
+        return peer_of(connection).process
+
+
+def descriptor_of_daemon(entry: mountinfo.MountEntry) -> int | None:
+    """A pidfd of the daemon, of whatever PID namespace; None where the kernel has none for us.
+
+    Raises:
+        DaemonUnreachableError, MountError: as ``ask`` does.
+
+    """
+    with _connected(entry) as connection:
+        with suppress(OSError):  # Linux 6.5 or later.
+            return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        process = peer_of(connection).process
+    with suppress(ProcessLookupError):
+        return os.pidfd_open(process) if process else None
+    return None
+
+
+# What killed daemons leave
 
 
 def log_of(entry: mountinfo.MountEntry) -> Path | None:
     """What a dead daemon left written, if anything."""
-    for directory in runtime_directories(entry.owner):
-        path = directory / f"{entry.device}.log"
-        try:
-            if path.stat().st_size > 0:
-                return path
-        except OSError:
-            continue
+    name = f"{entry.device}.log"
+    for directory in places.runtime_directories(entry.owner):
+        with places.opened(directory, entry.owner) as descriptor:
+            if descriptor is not None and places.is_plain_file(descriptor, name):
+                return directory / name
     return None
 
 
-def stale_sockets(user: int) -> Iterator[Path]:
-    """What killed daemons of ``user`` left, where their mounts are gone too."""
+def stale_sockets() -> list[Path]:
+    """What killed daemons of this user left, where their mounts are gone too."""
+    return [directory / name for directory, _, name in _stale()]
+
+
+def clear_stale() -> None:
+    """Removes it, and the logs beside it. What others left is theirs to remove."""
+    for _, descriptor, name in _stale():
+        for left in (name, f"{name.removesuffix('.sock')}.log"):
+            with suppress(OSError):
+                os.unlink(left, dir_fd=descriptor)
+
+
+def _stale() -> Iterator[tuple[Path, int, str]]:
+    """In which directory, by a descriptor of it, which names."""
     mounted = {entry.device for entry in mountinfo.entries()}
-    for directory in runtime_directories(user):
-        try:
-            if _is_private(directory, user):
-                sockets = directory.glob("*.sock")
-                yield from (path for path in sockets if path.stem not in mounted and not _is_alive(path))
-        except OSError:
-            continue
+    user = os.geteuid()
+    for directory in places.runtime_directories(user):
+        with places.opened(directory, user) as descriptor:
+            if descriptor is None:
+                continue
+            for name in places.names(descriptor, ".sock"):
+                if name.removesuffix(".sock") not in mounted and not _listens(descriptor, name):
+                    yield directory, descriptor, name
 
 
-def clear_stale(user: int) -> None:
-    """Removes it, and the logs beside it."""
-    for path in stale_sockets(user):
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-            path.with_suffix(".log").unlink(missing_ok=True)
-
-
-def _is_alive(path: Path) -> bool:
-    """Whether anybody listens, be it in another mount namespace."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_PATIENCE_SECONDS)
-        try:
-            connection.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
+def _listens(directory: int, name: str) -> bool:
+    """Whether anybody does, be it in another mount namespace. One that was just bound gets a moment to listen."""
+    for pause in (0.05, 0.0):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PATIENCE_SECONDS)
+            try:
+                connection.connect(f"/proc/self/fd/{directory}/{name}")
+            except ConnectionRefusedError:
+                time.sleep(pause)
+            except OSError:
+                return True
+            else:
+                return True
+    return False

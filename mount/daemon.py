@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any, final
 import pyfuse3
 import trio
 
-from mount import channel, control, mounting
-from mount.failure import MountError
+from mount import channel, mounting, places, server
+from mount.failure import MountError, UsageError
 from mount.operations import Operations
 from mount.options import Cache, MountOptions
 from mount.signals import ENDING_SIGNALS
@@ -48,28 +48,29 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
             ``OSError`` of it means that nobody wants the mount any more.
 
     Raises:
-        MountError: the mount could not be made, or serving it failed. Nothing is left behind.
+        MountError: the mount could not be made, or serving it failed, which has its cause with it then.
+            Nothing is left behind.
 
     """
     _log_what_matters()
     choice = channel.choose(options.channel)
     filesystem = _filesystem(options)
-    directory = control.make_runtime_directory(options.mountpoint)
+    directory = places.make_runtime_directory(options.mountpoint)
     if signal.sigpending() & ENDING_SIGNALS:
         return
-    mount = mounting.attach(options)
-    files = control.ControlFiles.of(mount.entry.device, directory)
+    mount = mounting.attach(options, directory)
+    device = mount.entry.device
+    files = server.ControlFiles.of(device, directory)
     daemon = _Daemon(options, choice, filesystem, mount, files.log)
     try:
-        with daemon.session(on_ready), control.listening(files.socket) as listener:
+        with daemon.session(on_ready), server.listening(files.socket, device) as listeners:
             # What is alive now stays so: the collector need not look at it again during requests.
             gc.collect()
             gc.freeze()
-            trio.run(daemon.serve, listener)
+            trio.run(daemon.serve, listeners)
     except MountError:
         raise
     except Exception as fault:
-        _log.exception("serving the mount failed")
         raise MountError(f"{options.mountpoint}: serving the mount failed: {_innermost(fault)}") from fault
     finally:
         if daemon.taken_away:
@@ -100,7 +101,7 @@ def _filesystem(options: MountOptions) -> Filesystem:
             gid=os.getegid(),
         )
     except (ValueError, OverflowError) as reason:
-        raise MountError(str(reason)) from None
+        raise UsageError(str(reason)) from None
     except (MemoryError, OSError) as reason:
         raise MountError(f"no memory for the file system: {reason}") from None
 
@@ -173,13 +174,13 @@ class _Daemon:
         capacity = self._filesystem.capacity()
         return collected_at_most(self._mount.entry.device, capacity.blocks * capacity.block_size)
 
-    async def serve(self, listener: socket.socket) -> None:
+    async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Answers requests and clients until the mount's end."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_on_signal)
             nursery.start_soon(self._end_with_requests)
             nursery.start_soon(self._give_memory_back)
-            nursery.start_soon(control.serve, listener, self._answer)
+            nursery.start_soon(server.serve, listeners, self._answer)
             # One task: a handler never waits, so more of them would only take turns.
             await pyfuse3.main(min_tasks=1, max_tasks=1)
             self.taken_away = not self._told_to_end
@@ -221,6 +222,8 @@ class _Daemon:
             case "verify":
                 verify = self._filesystem.verify  # It may take long, and waits for nobody's Python.
                 return {"logs": await trio.to_thread.run_sync(verify, abandon_on_cancel=True)}
+            case "mounted":
+                return {"mounted": self._mount.is_there()}
         raise ValueError(f"no such command: {command}")
 
     def _status(self) -> dict[str, Any]:

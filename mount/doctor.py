@@ -28,14 +28,17 @@ from rich.console import Console
 from rich.text import Text
 
 import nrfs
-from mount import channel, control, machine, mountinfo, mounting, wording
+from mount import channel, control, machine, mountinfo, mounting, places, surroundings, wording
 from mount.failure import MountError
+from mount.liveness import Life
 from mount.options import MountOptions
+from nrfs.terminal import plain
 
 _CONFIGURATION = Path("/etc/fuse.conf")
 _LIMITS = Path("/etc/security/limits.conf")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 _SYS_ADMIN = 21
+_SYS_RESOURCE = 24
 _DESCRIPTORS = 19
 """What a daemon has open beside what each CPU's worker has."""
 _DESCRIPTORS_OF_A_WORKER = 4
@@ -132,9 +135,9 @@ def _print(findings: Mapping[str, Finding], plan: Plan, *, can_mount: bool) -> N
     width = max(map(len, findings))
     for name, finding in findings.items():
         line = Text(finding.state.ljust(len(State.WARNING)), style=_COLOURS[finding.state])
-        line.append(f"  {name.ljust(width)}  {finding.text}", style="default")
+        line.append(f"  {name.ljust(width)}  {plain(finding.text)}", style="default")
         if finding.command is not None:
-            line.append(f"; what helps: {finding.command}", style="default")
+            line.append(f"; what helps: {plain(finding.command)}", style="default")
         console.print(line)
     reason = f" ({plan.channel_reason})" if plan.channel_reason else ""
     nodes = ", ".join(f"CPUs {wording.ranges(cpus)}" for cpus in plan.nodes)
@@ -165,12 +168,18 @@ def _of_this_process(field: str) -> str:
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:"))
 
 
-def _is_dead(entry: mountinfo.MountEntry) -> bool:
+def _has_capability(number: int) -> bool:
+    return bool(int(_of_this_process("CapEff"), 16) >> number & 1)
+
+
+def _life(entry: mountinfo.MountEntry) -> Life:
     try:
         control.daemon_of(entry)
-    except control.DaemonUnreachableError:
-        return True
-    return False
+    except control.DaemonUnreachableError as unreachable:
+        return unreachable.life
+    except MountError:  # It takes nobody in, but it is there.
+        return Life.ALIVE
+    return Life.ALIVE
 
 
 # What it takes to mount
@@ -192,7 +201,7 @@ def _device() -> Finding:
 def _rights() -> Finding:
     if os.geteuid() != 0:
         return Finding(State.OK, "an ordinary user's, who mounts through fusermount3")
-    if int(_of_this_process("CapEff"), 16) >> _SYS_ADMIN & 1:
+    if _has_capability(_SYS_ADMIN):
         return Finding(State.OK, "root's")
     return Finding(State.MISSING, "root's, but without CAP_SYS_ADMIN (containers: --cap-add SYS_ADMIN)")
 
@@ -217,7 +226,8 @@ def _trial() -> Finding:
     """Mounts, and hears what the kernel says first."""
     with tempfile.TemporaryDirectory(prefix="nrfs-doctor-") as directory:
         try:
-            mount = mounting.attach(MountOptions(mountpoint=os.path.realpath(directory)))
+            mountpoint = os.path.realpath(directory)
+            mount = mounting.attach(MountOptions(mountpoint=mountpoint), places.make_runtime_directory(mountpoint))
         except MountError as failure:
             return Finding(State.MISSING, str(failure).removeprefix(f"{os.path.realpath(directory)}: "))
         try:
@@ -243,14 +253,17 @@ def _python() -> Finding:
 
 
 def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """A daemon raises its limit as far as it may; root's, further."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _has_capability(_SYS_RESOURCE):
+        allowed = max(allowed, surroundings.OPEN_FILES)
     needed = _DESCRIPTORS + _DESCRIPTORS_OF_A_WORKER * len(os.sched_getaffinity(0))
-    text = f"{soft:,} allowed, {needed} needed"
-    if soft >= needed or soft == resource.RLIM_INFINITY:
+    if allowed == resource.RLIM_INFINITY:
+        return Finding(State.OK, f"any number allowed, {needed} needed")
+    text = f"{allowed:,} allowed, {needed} needed"
+    if allowed >= needed:
         return Finding(State.OK, text)
-    can_raise = hard >= needed or hard == resource.RLIM_INFINITY
-    command = f"ulimit -n {needed}" if can_raise else _by_root(f"prlimit --pid $$ --nofile={needed}")
-    return Finding(State.MISSING, text, command)
+    return Finding(State.MISSING, text, _by_root(f"prlimit --pid $$ --nofile={needed}"))
 
 
 # What makes it better
@@ -258,7 +271,7 @@ def _open_files() -> Finding:
 
 def _allow_other() -> Finding:
     try:
-        lines = {line.strip() for line in _CONFIGURATION.read_text().splitlines()}
+        lines = {line.strip() for line in _CONFIGURATION.read_text(errors="replace").splitlines()}
     except FileNotFoundError:
         lines = set()
     if "user_allow_other" in lines:
@@ -352,14 +365,16 @@ def _huge_pages() -> Finding:
 
 
 def _mounts() -> Finding:
-    user = os.geteuid()
-    ours = [entry for entry in mountinfo.entries() if entry.is_ours and entry.owner == user]
-    dead = [wording.path(entry.mountpoint) for entry in ours if _is_dead(entry)]
-    sockets = list(control.stale_sockets(user))
+    ours = [entry for entry in mountinfo.entries() if entry.is_ours and entry.owner == os.geteuid()]
+    lives = {entry: _life(entry) for entry in ours}
+    dead = [entry.mountpoint for entry in ours if lives[entry] is Life.DEAD]
+    unknown = [entry.mountpoint for entry in ours if lives[entry] is Life.UNKNOWN]
+    sockets = control.stale_sockets()
     if dead:
-        places = ", ".join(dead)
-        command = "; ".join(f"nrfs umount {shlex.quote(mountpoint)}" for mountpoint in dead)
-        return Finding(State.WARNING, f"the daemon is dead of {places}", command)
+        command = "; ".join(f"nrfs umount {wording.argument(mountpoint)}" for mountpoint in dead)
+        return Finding(State.WARNING, f"the daemon is dead of {', '.join(dead)}", command)
+    if unknown:
+        return Finding(State.WARNING, f"the daemon cannot be reached, and may be alive, of {', '.join(unknown)}")
     if sockets:
         text = f"killed daemons left {', '.join(map(str, sockets))}"
         return Finding(State.WARNING, text, "nrfs status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 from mount import control, mountinfo, mounting
 from mount.failure import MountError
@@ -12,7 +13,7 @@ _PATIENCE_SECONDS = 30.0
 
 
 def end(path: str, *, lazy: bool) -> None:
-    """Ends the mount at ``path``, be its daemon alive or dead.
+    """Ends the mount at ``path``, be its daemon alive, dead or out of reach.
 
     A lazy end takes the mount out of the tree though it is in use; the daemon goes on for those who
     use it, and is not waited for.
@@ -30,28 +31,42 @@ def end(path: str, *, lazy: bool) -> None:
     daemon = _open_process(entry)
     try:
         mounting.unmount(entry, lazy=lazy)
-        if daemon is not None and not lazy and not _is_mounted(entry.device) and not _ended(daemon):
+        if daemon is not None and not lazy and not _is_over(entry, daemon):
             raise MountError(f"{path}: unmounted, but its daemon has not ended")
     finally:
         if daemon is not None:
             os.close(daemon)
-    control.clear_stale(entry.owner)
+    control.clear_stale()
 
 
 def _open_process(entry: mountinfo.MountEntry) -> int | None:
-    """A descriptor of the mount's daemon, ready for reading when it has ended; None where it is dead."""
+    """A descriptor of the mount's daemon, ready for reading when it has ended; None where it cannot be reached.
+
+    Then the mount is taken away as umount(8) does it: that asks nobody, and nobody is waited for.
+    """
     try:
-        return os.pidfd_open(control.daemon_of(entry))
-    except (control.DaemonUnreachableError, MountError, ProcessLookupError):
+        return control.descriptor_of_daemon(entry)
+    except (control.DaemonUnreachableError, MountError):
         return None
 
 
-def _is_mounted(device: str) -> bool:
-    """Whether the file system is mounted anywhere still, say by mount --bind."""
-    return any(entry.device == device for entry in mountinfo.entries())
+def _is_over(entry: mountinfo.MountEntry, daemon: int) -> bool:
+    """Waits for the daemon's end; not where it goes on for what is mounted elsewhere, be it in another namespace."""
+    if mounting.is_mounted(entry.device):
+        return True
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while not _has_ended(daemon, seconds=1.0):
+        if time.monotonic() > end:
+            return False
+        try:
+            if control.ask(entry, "mounted").get("mounted"):
+                return True
+        except (control.DaemonUnreachableError, MountError):
+            continue
+    return True
 
 
-def _ended(daemon: int) -> bool:
+def _has_ended(daemon: int, *, seconds: float) -> bool:
     ending = select.poll()
     ending.register(daemon, select.POLLIN)
-    return bool(ending.poll(_PATIENCE_SECONDS * 1000))
+    return bool(ending.poll(seconds * 1000))

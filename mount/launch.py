@@ -7,6 +7,7 @@ are imported on the child's side.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,11 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mount.failure import MountError
+from mount import logs, surroundings
+from mount.failure import MountError, UsageError
 from mount.options import MountOptions
 from mount.signals import ENDING_SIGNALS
+from nrfs import terminal
 
 _READY = b"ready"
+_UNFORESEEN = 70
+"""The status of a child that ended by what it did not expect (EX_SOFTWARE of sysexits.h)."""
+
+_log = logging.getLogger("nrfs")
 
 
 class Interrupted(BaseException):
@@ -39,11 +46,22 @@ def run_in_foreground(options: MountOptions) -> None:
 
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
-    _redirect_output(options.log)
+    surroundings.leave_the_caller()
+    if options.log is not None:
+        logs.redirect_to(options.log)
 
     from mount import daemon
 
-    daemon.run(options, lambda log: None)
+    try:
+        daemon.run(options, lambda log: None)
+    except MountError as failure:
+        if failure.__cause__ is None:
+            raise
+        # Without a log, standard error is the caller's.
+        place = options.log or terminal.keep(_traceback(failure))
+        if options.log is not None:
+            _log.error("%s", _traceback(failure))
+        raise MountError(f"{failure} (the traceback is in {place})") from None
 
 
 def run_in_background(options: MountOptions) -> None:
@@ -57,10 +75,11 @@ def run_in_background(options: MountOptions) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
+    messages = logs.hold_back()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     child = os.fork()
     if child == 0:
-        _live_as_daemon(options, writing)
+        _live_as_daemon(options, writing, messages)
     os.close(writing)
     with open(reading, "rb") as pipe:  # noqa: PTH123
         try:
@@ -72,7 +91,8 @@ def run_in_background(options: MountOptions) -> None:
             raise
     if said != _READY:
         _, status = os.waitpid(child, 0)
-        raise MountError(os.fsdecode(said) or f"the daemon ended before it was ready ({_manner(status)})")
+        _raise(os.fsdecode(said), os.waitstatus_to_exitcode(status), options.log or messages)
+    os.close(messages)
 
 
 @contextmanager
@@ -89,62 +109,68 @@ def _interruptible() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
 
 
-def _manner(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
+def _raise(said: str, code: int, messages: Path | int) -> NoReturn:
+    """What a child that did not come to a mount has said, and where the rest is if it did not foresee its end."""
+    if code == UsageError.status:
+        raise UsageError(said)
+    if code == MountError.status and said:
+        raise MountError(said)
+    said = said or f"the daemon ended before it was ready ({_manner(code)})"
+    place = messages if isinstance(messages, Path) else terminal.keep(os.fsdecode(logs.held_back(messages)))
+    raise MountError(f"{said} (more is in {place})" if place else said)
+
+
+def _manner(code: int) -> str:
     return f"status {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def _live_as_daemon(options: MountOptions, pipe: int) -> NoReturn:
+def _live_as_daemon(options: MountOptions, pipe: int, messages: int) -> NoReturn:
     """The child's life. Its end skips what the parent registered for its own."""
     status = 1
     try:
-        status = _serve(options, pipe)
+        status = _serve(options, pipe, messages)
     except BaseException:
+        # The command hears of an end without a word; the rest is in the log, as far as it came to that.
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
 
 
-def _serve(options: MountOptions, pipe: int) -> int:
-    os.setsid()
-    os.chdir("/")
-    os.umask(0o077)
-    # A daemon that keeps what its caller had open, a lock or a pipe, keeps the caller's peers waiting.
-    os.closerange(3, pipe)
-    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
-
+def _serve(options: MountOptions, pipe: int, messages: int) -> int:
     with open(pipe, "wb", buffering=0) as command:
 
         def announce(log: Path) -> None:
             with open(os.devnull, "rb") as nothing:  # noqa: PTH123
                 os.dup2(nothing.fileno(), 0)
             if options.log is None:
-                _redirect_output(log, truncate=True)
+                logs.begin_anew(log)
             os.dup2(2, 1)
             command.write(_READY)
             command.close()
 
         try:
-            _redirect_output(options.log)
+            os.setsid()
+            # Until the log's place is known, memory is the log: it is not for the caller's terminal.
+            os.dup2(messages, 2)
+            surroundings.leave_the_caller(pipe)
+            if options.log is not None:
+                logs.redirect_to(options.log)
 
             from mount import daemon
 
             daemon.run(options, announce)
-        except MountError as failure:
+        except Exception as fault:
+            is_foreseen = isinstance(fault, MountError) and fault.__cause__ is None
+            if not is_foreseen:
+                _log.error("%s", _traceback(fault))
             if not command.closed:  # Else it came later, and is in the log.
-                command.write(os.fsencode(str(failure)))
-            return failure.status
+                said = str(fault) if isinstance(fault, MountError) else f"unforeseen: {type(fault).__name__}: {fault}"
+                command.write(os.fsencode(said))
+            return fault.status if isinstance(fault, MountError) and is_foreseen else _UNFORESEEN
     return 0
 
 
-def _redirect_output(log: Path | None, *, truncate: bool = False) -> None:
-    """Sends what is written to standard error into a file; None leaves it."""
-    if log is None:
-        return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if truncate else 0)
-    try:
-        descriptor = os.open(log, flags, 0o600)
-    except OSError as error:
-        raise MountError(f"{log}: {(error.strerror or str(error)).lower()}") from None
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+def _traceback(fault: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(fault)).rstrip()

@@ -1,35 +1,38 @@
 """The owner of a mount: makes it, holds its descriptor, takes it away.
 
-Who serves the requests that arrive at the descriptor is no matter here. Root mounts by mount(2);
+Who serves the requests that arrive at the descriptor is no matter here. Root mounts by system calls;
 anyone else through fusermount3, libfuse's set-user-id helper, which hands back the descriptor over a
 socket (``_FUSE_COMMFD``).
+
+A path may lead elsewhere a moment later: whoever owns a directory on the way can rename and link there
+as he likes. So root mounts on a directory that is open, and takes away a mount whose number was looked at.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from mount import mountinfo
+from mount import covered, kernel, mountinfo, places, processes
 from mount.failure import MountError
 from mount.options import MountOptions
 
-DEVICE = Path("/dev/fuse")
+DEVICE = Path(processes.DEVICE)
 
-_MS_FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "sync": 16, "dirsync": 128, "noatime": 1024}
-_MNT_DETACH = 2
-_UMOUNT_NOFOLLOW = 8
+_FLAGS_OF_THE_FILESYSTEM = frozenset({"ro", "sync", "dirsync"})
+_USERS_NAMED = 3
+_LED_ASTRAY = frozenset({errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What comes of a path that leads elsewhere by now."""
+_ATTEMPTS = 1000
 
 
 @final
@@ -41,48 +44,108 @@ class Mount:
     """Of /dev/fuse: requests are read there. The mount works as long as anyone holds it open."""
     entry: mountinfo.MountEntry
 
+    def is_there(self) -> bool:
+        """Whether the file system is mounted anywhere still, say by mount --bind, as this process sees it."""
+        return is_mounted(self.entry.device)
+
     def detach(self) -> None:
         """Takes the mount out of the tree at once, in use or not. Does nothing where it is gone already.
 
-        The descriptor should be closed before: else the kernel may first send what it has to write.
+        What somebody has mounted on top of it stays. The descriptor should be closed before: else the
+        kernel may first send what it has to write.
+
+        Raises:
+            MountError: why it is still there.
+
         """
-        for entry in self._entries():
-            unmount(entry, lazy=True)
+        entry = self._present()
+        if entry is not None:
+            _take_away(entry)
 
     def detach_if_dead(self) -> None:
         """Does the same after the kernel ended the connection: by an unmount, or else by an abort.
 
         After an unmount another mount may have got all the numbers of this one, and must stay.
         """
-        for entry in self._entries():
+        entry = self._present()
+        if entry is None:
+            return
+        if _is_covered(entry):
+            covered.take_away(entry)
+            return
+        with suppress(OSError), _opened(entry) as descriptor:
             try:
-                os.statvfs(entry.mountpoint)
+                os.fstatvfs(descriptor)
             except OSError as error:
                 if error.errno == errno.ENOTCONN:
-                    unmount(entry, lazy=True)
+                    _take_away(entry)
 
-    def _entries(self) -> list[mountinfo.MountEntry]:
-        numbers = (self.entry.mount_id, self.entry.device)
-        return [entry for entry in mountinfo.entries() if (entry.mount_id, entry.device) == numbers]
+    def _present(self) -> mountinfo.MountEntry | None:
+        entry = mountinfo.by_id(self.entry.mount_id)
+        return entry if entry is not None and entry.device == self.entry.device else None
 
 
-def attach(options: MountOptions) -> Mount:
+def attach(options: MountOptions, directory: Path) -> Mount:
     """Mounts at ``options.mountpoint``; the kernel's first request waits at the descriptor then.
+
+    Args:
+        options: what to mount.
+        directory: this user's runtime directory, where mounts take turns.
 
     Raises:
         MountError: why it cannot be; nothing is left behind.
 
     """
     mountpoint = options.mountpoint
-    _check_free(mountpoint)
-    with _claimed(mountpoint):
-        _check_free(mountpoint)
-        descriptor = _mount_as_root(options) if os.geteuid() == 0 else _mount_by_fusermount(options)
-        entry = mountinfo.topmost_at(mountpoint)
-    if entry is None or not entry.is_ours:
+    with places.one_at_a_time(directory), _checked_directory(mountpoint) as target:
+        if os.geteuid() == 0:
+            descriptor, mount_id = _mount_as_root(options, target)
+            entry = mountinfo.by_id(mount_id)
+        else:
+            descriptor = _mount_by_fusermount(options)
+            entry = mountinfo.topmost_at(mountpoint)
+    if entry is None or not entry.is_ours or entry.owner != os.geteuid():
         os.close(descriptor)
         raise MountError(f"{mountpoint}: the mount was taken away at once")
+    below = mountinfo.by_id(entry.parent_id)
+    if below is not None and below.is_ours and below.mountpoint == entry.mountpoint:
+        # Another user's came in between. The later one goes, as if it had come later still.
+        os.close(descriptor)
+        _take_away(entry)
+        raise MountError(_taken(mountpoint))
     return Mount(descriptor, entry)
+
+
+def is_mounted(device: str) -> bool:
+    """Whether the file system of this device number is mounted anywhere."""
+    return any(entry.device == device for entry in mountinfo.entries())
+
+
+@contextmanager
+def _checked_directory(mountpoint: str) -> Iterator[int]:
+    """A descriptor of the directory to mount at: one that is there, where nrfs is not mounted yet."""
+    try:
+        target = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MountError(f"{mountpoint}: no such directory") from None
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise MountError(f"{mountpoint}: the daemon of the mount that is here is dead") from None
+        raise MountError(f"{mountpoint}: {_reason(error)}") from None
+    try:
+        # The path has been resolved: where it leads elsewhere now, somebody is moving what lies on the way.
+        if str(Path(f"/proc/self/fd/{target}").readlink()) != mountpoint:
+            raise MountError(f"{mountpoint}: the path leads elsewhere by now")
+        here = mountinfo.by_id(mountinfo.id_of(target))
+        if here is not None and here.is_ours and here.mountpoint == mountpoint:
+            raise MountError(_taken(mountpoint))
+        yield target
+    finally:
+        os.close(target)
+
+
+def _taken(mountpoint: str) -> str:
+    return f"{mountpoint}: nrfs is mounted here already (nrfs umount ends it)"
 
 
 def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
@@ -93,9 +156,12 @@ def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
 
     """
     if os.geteuid() == 0:
-        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-        if _libc().umount2(os.fsencode(entry.mountpoint), flags) != 0:
-            raise MountError(f"{entry.mountpoint}: {_unmount_failure(ctypes.get_errno())}")
+        try:
+            _unmount_as_root(entry, _detach if lazy else _unmount)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise MountError(_busy(entry)) from None
+            raise MountError(f"{entry.mountpoint}: {_unmount_failure(error)}") from None
         return
     if entry.owner != os.geteuid():
         raise MountError(f"{entry.mountpoint}: no right to unmount what another user (id {entry.owner}) mounted")
@@ -103,55 +169,116 @@ def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
     helper = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if helper.returncode != 0:
         said = _last_words(helper.stderr)
-        raise MountError(f"{entry.mountpoint}: {'target is busy' if 'busy' in said else said}")
+        raise MountError(_busy(entry) if "busy" in said else f"{entry.mountpoint}: {said}")
 
 
-def _check_free(mountpoint: str) -> None:
-    taken = mountinfo.topmost_at(mountpoint)
-    if taken is not None and taken.is_ours:
-        raise MountError(f"{mountpoint}: nrfs is mounted here already (nrfs umount ends it)")
+def _take_away(entry: mountinfo.MountEntry) -> None:
+    if _is_covered(entry):
+        covered.take_away(entry)
+    else:
+        unmount(entry, lazy=True)
+
+
+def _is_covered(entry: mountinfo.MountEntry) -> bool:
+    """Whether something is mounted on top of a mount. Its own path leads there, then."""
+    return any(
+        other.parent_id == entry.mount_id and other.mountpoint == entry.mountpoint for other in mountinfo.entries()
+    )
 
 
 @contextmanager
-def _claimed(mountpoint: str) -> Iterator[None]:
-    """Lets one nrfs at a time mount at a directory, which is checked to be one.
-
-    The lock is on the directory itself and so leaves nothing behind.
-    """
-    descriptor = _open_directory(mountpoint)
+def _opened(entry: mountinfo.MountEntry) -> Iterator[int]:
+    """A descriptor of the mount that is meant, while its path leads to it."""
+    descriptor = os.open(entry.mountpoint, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MountError(f"{mountpoint}: another nrfs is just being mounted here") from None
-        yield
+        if mountinfo.id_of(descriptor) != entry.mount_id:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _open_directory(mountpoint: str) -> int:
+def _unmount_as_root(entry: mountinfo.MountEntry, unmount: Callable[[mountinfo.MountEntry], None]) -> None:
+    """Goes after the mount where the kernel has it by now, if somebody moves directories on the way to it."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return unmount(entry)
+        except OSError as error:
+            now = mountinfo.by_id(entry.mount_id)
+            if error.errno not in _LED_ASTRAY or now is None or now.device != entry.device or _is_covered(now):
+                raise
+            entry = now
+    raise OSError(errno.EAGAIN, "the path to it does not stay the same for a moment")
+
+
+def _detach(entry: mountinfo.MountEntry) -> None:
+    with _opened(entry) as descriptor:
+        kernel.umount(kernel.path_of(descriptor), kernel.MNT_DETACH)
+
+
+def _unmount(entry: mountinfo.MountEntry) -> None:
+    """An open descriptor of the mount would keep it busy: so one of its parent, in which nobody renames a mount point.
+
+    That becomes the working directory: the old one may lie within the mount.
+    """
+    parent, name = os.path.split(entry.mountpoint)
+    if not name:
+        kernel.umount(b"/", kernel.UMOUNT_NOFOLLOW)
+        return
+    above = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise MountError(f"{mountpoint}: no such directory") from None
-    except OSError as error:
-        if error.errno == errno.ENOTCONN:
-            raise MountError(f"{mountpoint}: the daemon of the mount that is here is dead") from None
-        raise MountError(f"{mountpoint}: {_reason(error)}") from None
+        os.fchdir(above)
+        with _opened(replace(entry, mountpoint=name)):
+            pass
+        kernel.umount(os.fsencode(name), kernel.UMOUNT_NOFOLLOW)
+    finally:
+        os.close(above)
 
 
-def _mount_as_root(options: MountOptions) -> int:
+def _busy(entry: mountinfo.MountEntry) -> str:
+    """That a mount is in use, and by whom as far as this user may know."""
+    said = f"{entry.mountpoint}: target is busy"
+    within = [other.mountpoint for other in mountinfo.entries() if other.parent_id == entry.mount_id]
+    users = [f"process {user.process} ({user.name}) has {user.path}" for user in processes.users_of(entry)]
+    reasons = [*(f"something is mounted at {mountpoint}" for mountpoint in within), *users]
+    if len(reasons) > _USERS_NAMED:
+        reasons = [*reasons[:_USERS_NAMED], f"{len(reasons) - _USERS_NAMED} more"]
+    return f"{said}: {', '.join(reasons)}" if reasons else said
+
+
+def _mount_as_root(options: MountOptions, target: int) -> tuple[int, int]:
+    """The descriptor for requests, and the new mount's number."""
     descriptor = open_device()
-    settings = f"fd={descriptor},rootmode={stat.S_IFDIR:o},user_id={os.geteuid()},group_id={os.getegid()}"
-    settings += ",default_permissions" + (",allow_other" if options.allow_other else "")
-    flags = sum(_MS_FLAGS[flag] for flag in options.flags)
-    target = os.fsencode(options.mountpoint)
-    filesystem_type = mountinfo.FILESYSTEM_TYPE.encode()
-    if _libc().mount(b"nrfs", target, filesystem_type, ctypes.c_ulong(flags), settings.encode()) != 0:
-        number = ctypes.get_errno()
+    try:
+        return descriptor, _mount_at(target, descriptor, options)
+    except OSError as error:
         os.close(descriptor)
-        raise MountError(f"{options.mountpoint}: {_mount_failure(number)}")
-    return descriptor
+        raise MountError(f"{options.mountpoint}: {_mount_failure(error)}") from None
+
+
+def _mount_at(target: int, descriptor: int, options: MountOptions) -> int:
+    settings = {"source": "nrfs", "subtype": "nrfs", "fd": str(descriptor), "rootmode": f"{stat.S_IFDIR:o}"}
+    settings |= {"user_id": str(os.geteuid()), "group_id": str(os.getegid())}
+    flags = {"default_permissions", *(options.flags & _FLAGS_OF_THE_FILESYSTEM)}
+    flags |= {"allow_other"} if options.allow_other else set()
+    with _closing(kernel.new_filesystem(mountinfo.FILESYSTEM_TYPE)) as filesystem:
+        for name, value in settings.items():
+            kernel.configure(filesystem, name, value)
+        for name in sorted(flags):
+            kernel.configure(filesystem, name)
+        kernel.create(filesystem)
+        attributes = sum(kernel.MOUNT_ATTRIBUTES.get(flag, 0) for flag in options.flags)
+        with _closing(kernel.mount_of(filesystem, attributes)) as mount:
+            kernel.put_mount(mount, target)
+            return mountinfo.id_of(mount)
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def open_device() -> int:
@@ -215,10 +342,6 @@ def fusermount() -> str:
     return path
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _last_words(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].split("fusermount3: ", 1)[-1].strip() if lines else "fusermount3 failed without a word"
@@ -228,20 +351,21 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _mount_failure(number: int) -> str:
-    if number in (errno.EPERM, errno.EACCES):
-        return "no right to mount (CAP_SYS_ADMIN is missing)"
-    if number == errno.ENODEV:
-        return "the kernel has no FUSE (modprobe fuse)"
-    return os.strerror(number).lower()
+def _mount_failure(error: OSError) -> str:
+    match error.errno:
+        case errno.EPERM | errno.EACCES:
+            return "no right to mount (CAP_SYS_ADMIN is missing)"
+        case errno.ENODEV:
+            return "the kernel has no FUSE (modprobe fuse)"
+        case errno.ENOSYS:
+            return "the kernel is too old (Linux 5.4 or later is wanted)"
+    return _reason(error)
 
 
-def _unmount_failure(number: int) -> str:
-    match number:
-        case errno.EBUSY:
-            return "target is busy"
+def _unmount_failure(error: OSError) -> str:
+    match error.errno:
         case errno.EPERM | errno.EACCES:
             return "no right to unmount (CAP_SYS_ADMIN is missing)"
-        case errno.EINVAL | errno.ENOENT:
+        case errno.EINVAL | errno.ENOENT | errno.ENOTDIR | errno.ELOOP:
             return "not mounted"
-    return os.strerror(number).lower()
+    return _reason(error)

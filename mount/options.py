@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mount.channel import Channel
-from mount.failure import UsageError
+from mount.failure import MountError, UsageError
 
 
 class Cache(StrEnum):
@@ -111,6 +111,7 @@ def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptio
 
     Raises:
         UsageError: an unknown option or a value that cannot be.
+        MountError: a relative path in a directory that is gone.
 
     """
     settings: dict[str, Any] = {}
@@ -149,3 +150,5 @@ def _convert(name: str, text: str, shown: str) -> object:
         return _SETTINGS[name](text)
     except ValueError as reason:
         raise UsageError(f"{shown}: {reason}") from None
+    except OSError:
+        raise MountError(f"{shown}: the current directory, to which it is relative, is gone") from None

@@ -6,14 +6,19 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, final
 
 import nrfs
-from mount import control, mountinfo, wording
+from mount import control, mountinfo, replies, wording
 from mount.failure import MountError
+from mount.liveness import Life
+from nrfs.terminal import plain
 
 _WIDTH = 100
+_ASKED_AT_ONCE = 32
+_PATIENCE_WITH_DIGESTS = 600.0
 
 
 @final
@@ -23,22 +28,24 @@ class MountStatus:
 
     mountpoint: str
     daemon: dict[str, Any] | None
-    """What the daemon said; None where it is dead."""
+    """What the daemon said."""
     verification: list[dict[str, Any]] | None
     """Each log's digests, where they were asked for."""
     problem: str | None = None
     """Why there is nothing to show."""
+    is_alive: bool | None = True
+    """Whether the daemon lives; None where that is not known."""
 
     @property
     def is_healthy(self) -> bool:
         return self.problem is None and all(_agree(log) for log in self.verification or ())
 
     def as_dictionary(self) -> dict[str, Any]:
-        """The shape of ``--json``: what the daemon said, with the mount's own fields added."""
-        shape: dict[str, Any] = {"mountpoint": self.mountpoint, "alive": self.daemon is not None}
+        """The shape of ``--json``: the mount's own fields, and what the daemon said beside them."""
+        shape: dict[str, Any] = {"mountpoint": self.mountpoint, "alive": self.is_alive}
         if self.problem is not None:
             shape["problem"] = self.problem
-        shape.update(self.daemon or {})
+        shape = {**shape, **(self.daemon or {}), **shape}
         if self.verification is not None:
             shape["verification"] = [{**log, "agree": _agree(log)} for log in self.verification]
         return shape
@@ -54,15 +61,15 @@ def show(path: str | None, *, as_json: bool, verify: bool) -> int:
         MountError: there is no such mount, or no right to ask.
 
     """
-    control.clear_stale(os.geteuid())
-    statuses = [_ask(entry, verify=verify) for entry in _entries(path)]
+    control.clear_stale()
+    statuses = _ask_all(_all_entries(), verify=verify) if path is None else [_ask(_entry(path), verify=verify)]
     if as_json:
         shapes = [status.as_dictionary() for status in statuses]
         print(json.dumps(shapes if path is None else shapes[0], indent=2))
     elif not statuses:
         print("nothing is mounted")
     else:
-        print("\n\n".join("\n".join(_lines(status)) for status in statuses))
+        print("\n\n".join("\n".join(map(plain, _lines(status))) for status in statuses))
     return 0 if all(status.is_healthy for status in statuses) else 1
 
 
@@ -70,17 +77,35 @@ def _agree(log: dict[str, Any]) -> bool:
     return len(set(log["digests"])) == 1
 
 
-def _entries(path: str | None) -> Sequence[mountinfo.MountEntry]:
-    if path is not None:
-        entry = mountinfo.topmost_at(mountinfo.locate(path))
-        if entry is None or not entry.is_ours:
-            raise MountError(f"{path}: no nrfs is mounted here")
-        return [entry]
+def _entry(path: str) -> mountinfo.MountEntry:
+    entry = mountinfo.topmost_at(mountinfo.locate(path))
+    if entry is None or not entry.is_ours:
+        raise MountError(f"{path}: no nrfs is mounted here")
+    return entry
+
+
+def _all_entries() -> Sequence[mountinfo.MountEntry]:
     user = os.geteuid()
     by_device = {
         entry.device: entry for entry in reversed(mountinfo.entries()) if entry.is_ours and (user in (0, entry.owner))
     }
     return sorted(by_device.values(), key=lambda entry: entry.mountpoint)
+
+
+def _ask_all(entries: Sequence[mountinfo.MountEntry], *, verify: bool) -> Sequence[MountStatus]:
+    """Asks about all at once, one's own first: a daemon that is slow, or says nonsense, hides no other."""
+
+    def ask(entry: mountinfo.MountEntry) -> MountStatus:
+        try:
+            return _ask(entry, verify=verify)
+        except MountError as failure:
+            reason = str(failure).removeprefix(f"{entry.mountpoint}: ")
+            return MountStatus(entry.mountpoint, None, None, reason, is_alive=None)
+
+    own_first = sorted(entries, key=lambda entry: entry.owner != os.geteuid())
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
+        answers = dict(zip(own_first, threads.map(ask, own_first), strict=True))
+    return [answers[entry] for entry in entries]
 
 
 def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
@@ -89,14 +114,35 @@ def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
         problem = _difference(daemon)
         if problem is not None:
             return MountStatus(entry.mountpoint, daemon, None, problem)
-        # Digests of everything that is stored take their time.
-        verification = control.ask(entry, "verify", timeout=None)["logs"] if verify else None
-    except control.DaemonUnreachableError:
-        log = control.log_of(entry)
-        last_words = f"; its last words are in {log}" if log is not None else ""
-        problem = f"the daemon is dead (nrfs umount {entry.mountpoint} takes the mount away{last_words})"
-        return MountStatus(entry.mountpoint, None, None, problem)
+        with control.understanding(entry):
+            replies.check_status(daemon)
+        verification = _verify(entry) if verify else None
+    except control.DaemonUnreachableError as unreachable:
+        problem, is_alive = _out_of_reach(entry, unreachable.life)
+        return MountStatus(entry.mountpoint, None, None, problem, is_alive)
     return MountStatus(entry.mountpoint, daemon, verification)
+
+
+def _verify(entry: mountinfo.MountEntry) -> list[dict[str, Any]]:
+    # Digests of everything that is stored take their time.
+    reply = control.ask(entry, "verify", timeout=_PATIENCE_WITH_DIGESTS)
+    with control.understanding(entry):
+        replies.check_verification(reply)
+    logs: list[dict[str, Any]] = reply["logs"]
+    return logs
+
+
+def _out_of_reach(entry: mountinfo.MountEntry, life: Life) -> tuple[str, bool | None]:
+    """What to say of a daemon that nobody reaches, and whether it lives."""
+    match life:
+        case Life.ALIVE:
+            return "the daemon is alive, and cannot be reached from here", True
+        case Life.UNKNOWN:
+            return "the daemon cannot be reached, and may be alive", None
+    log = control.log_of(entry)
+    last_words = f"; its last words are in {log}" if log is not None else ""
+    command = f"nrfs umount {wording.argument(entry.mountpoint)}"
+    return f"the daemon is dead ({command} takes the mount away{last_words})", False
 
 
 def _difference(daemon: dict[str, Any]) -> str | None:
@@ -112,7 +158,7 @@ def _difference(daemon: dict[str, Any]) -> str | None:
 
 
 def _lines(status: MountStatus) -> Iterable[str]:
-    yield wording.path(status.mountpoint)
+    yield status.mountpoint
     if status.problem is not None or status.daemon is None:
         yield f"  {status.problem}"
         return

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
+import string
 from collections.abc import Iterable
 
+from nrfs.terminal import plain
+
 _KIBI = 1024.0
+_HARMLESS = frozenset(f"{string.ascii_letters}{string.digits}/._-".encode())
 
 
-def path(name: str) -> str:
-    """A path, of which some bytes may be no text."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+def argument(name: str) -> str:
+    """A path as a word of a command line that can be copied, whatever bytes it has."""
+    if plain(name) == name:
+        return shlex.quote(name)
+    letters = (chr(byte) if byte in _HARMLESS else f"\\x{byte:02x}" for byte in os.fsencode(name))
+    return f"$'{''.join(letters)}'"
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from mount import control, mountinfo
+from mount import control, mountinfo, places
 
 REPOSITORY = Path(__file__).parent.parent
 PREFIX = "nrfs-test-"
@@ -148,7 +148,7 @@ def stopped(process: int) -> Iterator[None]:
 
 def ownerless_control_files() -> set[str]:
     """What lies in this user's runtime directories and belongs to no mount."""
-    files = [file for directory in control.runtime_directories(os.geteuid()) for file in directory.glob("*")]
+    files = [file for directory in places.runtime_directories(os.geteuid()) for file in directory.glob("*")]
     mounted = {entry.device for entry in mountinfo.entries() if entry.is_ours}
     return {str(file) for file in files if file.stem not in mounted}
 
@@ -275,6 +275,9 @@ def user(mount_nrfs: Mounts) -> Iterator[User]:
         yield User(before, home)
     finally:
         device.chmod(mode)
+        take_away(home)
+        if any(Path(f"/tmp/nrfs-{NOBODY}").glob("*.sock")):  # Of killed daemons; root leaves that to the user.
+            run_nrfs("status", before=before)
 
 
 @pytest.fixture

@@ -25,9 +25,11 @@ def test_memory_is_reported_per_replica(tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
     for arguments, status in [
-        (("--data", "10", "--file-size", "20"), 1),
+        (("--data", "10", "--file-size", "20"), 2),
         (("--json", str(tmp_path)), 1),
         (("--nodes", "0"), 2),
+        (("--nodes", "1000000000000"), 2),
+        (("--files", "9" * 30), 2),
     ]:
         done = bench(*arguments)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, "", 1)

@@ -223,7 +223,8 @@ def test_a_process_that_is_kept_from_cpus_is_told_so(mount_nrfs: Mounts) -> None
 
 
 def test_too_few_open_files_are_too_few_to_mount(mount_nrfs: Mounts) -> None:
-    few = ("sh", "-c", 'ulimit -n 16; exec "$@"', "sh")
+    powerless = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    few = ("sh", "-c", 'ulimit -n 16; exec "$@"', "sh", *powerless)
     status, _, findings = examine(*few)
     assert (status, findings["open files"]["state"]) == (1, "missing")
     assert run_nrfs("mount", mount_nrfs.directory(), before=few).returncode == 1

@@ -243,7 +243,9 @@ def test_a_mount_in_use_is_busy_and_a_lazy_end_lets_its_users_go_on(mount_nrfs: 
     path = mount_nrfs()
     process = daemon_of(path)
     with (path / "file").open("w+") as file:
-        assert only_line(run_nrfs("umount", path)) == f"nrfs umount: {path}: target is busy"
+        said = only_line(run_nrfs("umount", path))
+        assert said.startswith(f"nrfs umount: {path}: target is busy: process {os.getpid()} (")
+        assert said.endswith(f") has {path}/file")
         assert is_alive(process)
         succeeded(run_nrfs("umount", "-l", path))
         assert entry_at(path) is None
@@ -366,18 +368,18 @@ def test_unmounting_what_is_not_mounted_says_so(mount_nrfs: Mounts, tmpfs: Path)
 @pytest.mark.parametrize(
     ("arguments", "status", "reason"),
     [
-        (["--size", "lots"], 1, "bad size 'lots'"),
-        (["--size", "-1"], 1, "bad size '-1'"),
-        (["--size", "8Q"], 1, "bad size '8Q'"),
-        (["--size", "0"], 1, "at least 4096 bytes"),
-        (["--size", "0%"], 1, "size"),
+        (["--size", "lots"], 2, "bad size 'lots'"),
+        (["--size", "-1"], 2, "bad size '-1'"),
+        (["--size", "8Q"], 2, "bad size '8Q'"),
+        (["--size", "0"], 2, "at least 4096 bytes"),
+        (["--size", "0%"], 2, "size"),
         (["--size="], 2, "--size : a size like 8G or 50% is wanted"),
         (["--nodes", "0"], 2, "--nodes 0: a positive whole number is wanted"),
         (["--nodes", "two"], 2, "--nodes two: a positive whole number is wanted"),
         (["--logs", "-3"], 2, "--logs -3: a positive whole number is wanted"),
         (["--inodes", "1.5"], 2, "--inodes 1.5: a positive whole number is wanted"),
         (["--cache", "some"], 2, "--cache some: it is one of writeback, none"),
-        (["-o", "size=lots"], 1, "bad size 'lots'"),
+        (["-o", "size=lots"], 2, "bad size 'lots'"),
         (["-o", "nodes=x"], 2, "-o nodes=x: a positive whole number is wanted"),
         (["-o", "ro,frobnicate"], 2, "-o frobnicate: unknown option"),
         (["-o", "frobnicate=1"], 2, "-o frobnicate=1: unknown option"),
@@ -458,7 +460,7 @@ def test_a_signal_while_mounting_leaves_nothing_or_a_mount(
         elif number == signal.SIGKILL:
             wait_until(partial(is_settled, path), "the daemon's decision")
         elif process.returncode == 128 + number:
-            assert said == "nrfs mount: interrupted, nothing is mounted\n" or "KeyboardInterrupt" in said
+            assert "interrupted" in said or "KeyboardInterrupt" in said
             assert entry_at(path) is None
         else:  # It came before the command knew about signals.
             assert process.returncode in (-number, 1)

@@ -16,7 +16,7 @@ import pytest
 from conftest import REPOSITORY, Mounts, daemon_of, entry_at, is_alive, run_nrfs, stopped, take_away, wait_until
 
 import nrfs
-from mount import control
+from mount import places
 from mount.mountinfo import MountEntry
 from mount.status import MountStatus
 
@@ -201,8 +201,8 @@ def test_only_the_owner_can_reach_the_control_socket(mountpoint: Path) -> None:
 
 
 def socket_of(entry: MountEntry) -> Path:
-    places = control.runtime_directories(entry.owner)
-    return next(path for place in places if (path := place / f"{entry.device}.sock").exists())
+    directories = places.runtime_directories(entry.owner)
+    return next(path for place in directories if (path := place / f"{entry.device}.sock").exists())
 
 
 @pytest.mark.parametrize(

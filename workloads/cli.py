@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from workloads.failure import WorkloadError
+from nrfs import terminal
+from nrfs.arguments import OneLineParser
+from workloads.failure import UsageError, WorkloadError
 from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Configuration
 
 if TYPE_CHECKING:
-    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Subcommands = argparse._SubParsersAction[OneLineParser]
 
 AGAINST_ALL = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
 """What shares a hash map otherwise than ``nr`` does."""
@@ -27,29 +30,16 @@ AGAINST = tuple(name for name in AGAINST_ALL if name != "sharded")
 VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
 """What has address spaces otherwise than ours."""
 
+_LARGEST = (1 << 63) - 1
+
 ROUNDS_COMPARED = 5
 """Enough for a median that two disturbed rounds cannot move."""
-
-
-@final
-class _OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line; ``--help`` has the rest."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 (argparse's own)
-        # As a subcommand's parser it would hand unknown arguments up, to be refused without its name.
-        known, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return known, unknown
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help tells more)\n")
 
 
 def add_commands(subparsers: Subcommands) -> None:
     """Adds ``bench`` and the workloads below it."""
     bench = subparsers.add_parser("bench", help="run a workload and report its figures")
-    workloads = bench.add_subparsers(dest="workload", metavar="WORKLOAD", required=True, parser_class=_OneLineParser)
+    workloads = bench.add_subparsers(dest="workload", metavar="WORKLOAD", required=True)
     _add_leveldb(workloads)
     _add_memory(workloads)
     _add_files(workloads)
@@ -58,7 +48,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_vm(workloads)
 
 
-def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+def _add_leveldb(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = workloads.add_parser(
         "leveldb",
         help="LevelDB's db_bench benchmarks on a directory, or on two compared",
@@ -82,7 +72,7 @@ def _add_leveldb(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.set_defaults(run=run_leveldb)
 
 
-def _add_memory(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+def _add_memory(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = workloads.add_parser(
         "memory",
         help="how much memory files take",
@@ -96,7 +86,7 @@ def _add_memory(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.set_defaults(run=run_memory)
 
 
-def _add_files(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+def _add_files(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = workloads.add_parser(
         "files",
         help="many files in one directory",
@@ -110,7 +100,7 @@ def _add_files(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
     parser.set_defaults(run=run_files)
 
 
-def _add_tree(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+def _add_tree(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = workloads.add_parser(
         "tree",
         help="a source tree: tar x, find, grep -r, cp -r, diff -r, git, rm -rf",
@@ -140,7 +130,7 @@ def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
     _add_json(parser)
 
 
-def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+def _add_structures(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     """``nr`` and ``sched``: the same measurement, of other structures."""
     nr = workloads.add_parser(
         "nr",
@@ -165,7 +155,7 @@ def _add_structures(workloads: argparse._SubParsersAction[_OneLineParser]) -> No
         parser.set_defaults(run=run_structures)
 
 
-def _add_vm(workloads: argparse._SubParsersAction[_OneLineParser]) -> None:
+def _add_vm(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = workloads.add_parser(
         "vm",
         help="the replicated address space against Linux, locks and a multikernel",
@@ -235,7 +225,7 @@ def run_memory(options: argparse.Namespace) -> int:
         from workloads import memory
 
         if options.data < options.file_size:
-            raise WorkloadError("--data is less than one file of --file-size")
+            raise UsageError("--data is less than one file of --file-size")
         configuration = memory.Configuration(
             options.nodes, options.files, options.data, options.file_size, options.json
         )
@@ -335,8 +325,8 @@ def _run(workload: str, work: Callable[[], None]) -> int:
     try:
         work()
     except WorkloadError as failure:
-        print(f"nrfs bench {workload}: {failure}", file=sys.stderr)
-        return 1
+        terminal.complain(f"nrfs bench {workload}", str(failure))
+        return failure.status
     except KeyboardInterrupt:
         print(f"nrfs bench {workload}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -346,9 +336,13 @@ def _run(workload: str, work: Callable[[], None]) -> int:
 def _check(directories: Sequence[Path], report: Path | None) -> None:
     """Finds, before hours of work, what would make it vain."""
     for directory in directories:
-        if not directory.exists():
-            raise WorkloadError(f"{directory}: no such directory")
-        if not directory.is_dir():
+        try:
+            status = directory.stat()
+        except OSError as failure:
+            missing = isinstance(failure, FileNotFoundError)
+            reason = "no such directory" if missing else str(failure.strerror).lower()
+            raise WorkloadError(f"{directory}: {reason}") from None
+        if not stat.S_ISDIR(status.st_mode):
             raise WorkloadError(f"{directory}: not a directory")
     _check_json(report)
 
@@ -356,8 +350,12 @@ def _check(directories: Sequence[Path], report: Path | None) -> None:
 def _check_json(path: Path | None) -> None:
     if path is None:
         return
-    target = path if path.exists() else path.absolute().parent
-    if path.is_dir() or not os.access(target, os.W_OK):
+    try:
+        target = path if path.exists() else path.absolute().parent
+        can_write = not path.is_dir() and os.access(target, os.W_OK)
+    except OSError:  # The current directory may be gone, the name too long.
+        can_write = False
+    if not can_write:
         raise WorkloadError(f"{path}: cannot write the results there")
 
 
@@ -373,6 +371,8 @@ def _whole(text: str) -> int:
         number = -1
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    if number > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large")
     return number
 
 

@@ -7,9 +7,18 @@ from contextlib import contextmanager
 from typing import final
 
 
-@final
 class WorkloadError(Exception):
     """The workload cannot go on, or found wrong data: the text is the one line that the user reads."""
+
+    status = 1
+    """Of the command."""
+
+
+@final
+class UsageError(WorkloadError):
+    """What was asked for cannot be."""
+
+    status = 2
 
 
 @final

@@ -106,8 +106,9 @@ def show(configuration: Configuration, measurements: Sequence[Measurement]) -> N
     for count, times in every:
         for side, directory in enumerate(configuration.directories):
             cells = [f"{each.medians[side]:,.2f}" for each in times.values()]
-            growth = times["total"].medians[side] / first["total"].medians[side]
-            table.add_row(str(directory), f"{count:,}", *cells, f"{growth:.2f}")
+            before = first["total"].medians[side]
+            growth = f"{times['total'].medians[side] / before:.2f}" if before else "-"
+            table.add_row(str(directory), f"{count:,}", *cells, growth)
         ratios = [f"{each.ratio.median:.2f}" for each in times.values() if each.ratio is not None]
         if ratios:
             table.add_row("ratio", "", *ratios)

@@ -139,12 +139,12 @@ def _figures(laps: Sequence[Lap], wall_seconds: float) -> Figures:
     operations = sum(lap.operations for lap in laps)
     if not every or not operations:
         return Figures(0, 0.0, 0.0, None, 0.0, 0.0, wall_seconds, _found(laps))
-    # A thread whose every call took less than the clock can tell is given one nanosecond.
+    # What took less than the clock can tell is given one nanosecond.
     busy = [max(1, int(latencies.sum())) for latencies in every]
     done = [lap.operations for lap in laps if lap.latencies]
     rate = sum(count * 1e9 / spent for count, spent in zip(done, busy, strict=True))
     payload = sum(lap.payload for lap in laps)
-    p50, p99 = np.percentile(np.concatenate(every), [50, 99]) / 1e3
+    p50, p99 = np.percentile(np.maximum(np.concatenate(every), 1), [50, 99]) / 1e3
     return Figures(
         operations=operations,
         operations_per_second=rate,

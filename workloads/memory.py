@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import final
 
 import nrfs
-from workloads.failure import WorkloadError, said_plainly
+from workloads.failure import UsageError, WorkloadError, said_plainly
 from workloads.progress import ProgressBar
 from workloads.report import write_json
+
+_PAGE = 4096
 
 
 @final
@@ -47,8 +49,8 @@ def run(configuration: Configuration) -> Figures:
         WorkloadError: the replicas differ, or there is no room.
 
     """
-    filesystem = nrfs.Filesystem(nodes=configuration.nodes, size=configuration.data, inodes=configuration.files + 10)
     full = configuration.data // configuration.file_size
+    filesystem = _filesystem(configuration, full)
     content = b"\xa5" * configuration.file_size
     with ProgressBar(2 * (configuration.files + full)) as bar, said_plainly():
         start = _resident(filesystem)
@@ -69,6 +71,18 @@ def run(configuration: Configuration) -> Figures:
         bytes_per_byte=written / (full * configuration.file_size) / configuration.nodes,
         bytes_left=left,
     )
+
+
+def _filesystem(configuration: Configuration, full: int) -> nrfs.Filesystem:
+    """One with room for ``full`` files with content, and for all the empty ones."""
+    size = full * (-(-configuration.file_size // _PAGE) * _PAGE)
+    inodes = max(full, configuration.files) + 10
+    try:
+        return nrfs.Filesystem(nodes=configuration.nodes, size=size, inodes=inodes)
+    except (ValueError, OverflowError, TypeError) as reason:
+        raise UsageError(str(reason).partition("\n")[0]) from None
+    except (MemoryError, OSError) as reason:
+        raise WorkloadError(f"no memory for the file system: {reason}") from None
 
 
 def show(configuration: Configuration, figures: Figures) -> None:

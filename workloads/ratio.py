@@ -45,8 +45,8 @@ class Times:
 
     @classmethod
     def over(cls, rounds: Sequence[Sequence[float]]) -> Self:
-        """Of the times of each round, which are one for each directory."""
-        ratios = [pair[0] / pair[1] for pair in rounds if len(pair) == 2]
+        """Of the times of each round, which are one for each directory; no ratio to what took no time at all."""
+        ratios = [pair[0] / pair[1] for pair in rounds if len(pair) == 2 and pair[1]]
         return cls(tuple(map(median, zip(*rounds, strict=True))), Ratio.over(ratios))
 
 

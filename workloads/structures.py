@@ -16,7 +16,7 @@ from rich.table import Table
 
 from workloads import native
 from workloads.cores import Cores
-from workloads.failure import WorkloadError
+from workloads.failure import UsageError, WorkloadError
 from workloads.progress import ProgressBar
 from workloads.report import print_table, write_json
 
@@ -72,7 +72,7 @@ def run(configuration: Configuration) -> list[Summary]:
 
     """
     if "sharded" in configuration.against and configuration.structure != "hashmap":
-        raise WorkloadError("--against sharded: there is a sharded hash map, and no other sharded structure")
+        raise UsageError("--against sharded: there is a sharded hash map, and no other sharded structure")
     rounds: dict[tuple[int, int, str], list[float]] = {}
     steps = len(configuration.threads) * len(configuration.write_ratios) * len(configuration.contenders)
     with ProgressBar(steps * configuration.rounds) as progress, Cores(max(configuration.threads)) as cores:
@@ -96,6 +96,8 @@ def _summary(
     contender: str,
 ) -> Summary:
     rates = rounds[threads, writes, contender]
+    if not all(rates):
+        raise WorkloadError(f"{contender} did nothing in {configuration.milliseconds} ms: give --milliseconds more")
     ours = {nodes: rounds[threads, writes, f"nr {nodes}"] for nodes in configuration.nodes}
     _, _, nodes = contender.partition(" ")
     nearest = ours[int(nodes)] if nodes else max(ours.values(), key=median)

@@ -1,0 +1,121 @@
+"""What a daemon's reply must look like. It may be another user's program that speaks, and says what it likes.
+
+A shape is a type, a tuple of types any of which will do, a dictionary of the keys that must be there
+(others may be, too), a list with the shape of its members, or a ``Mapping`` of names to one shape.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+_LARGEST = 1 << 64
+_LONGEST = 4096
+
+_LOG_OF_REPLICA = {"local_tail": int, "operations": int, "batches": int, "helped": int, "full": int}
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A dictionary with whatever keys."""
+
+    shape: object
+
+
+STATUS = {
+    "version": str,
+    "pid": int,
+    "cache": str,
+    "channel": str,
+    "channel_reason": (str, type(None)),
+    "started": (int, float),
+    "requests": Mapping(int),
+    "workers": [{"cpu": (int, type(None)), "requests": Mapping(int)}],
+    "capacity": {"bytes": int, "bytes_used": int, "inodes": int, "inodes_used": int},
+    "logs": [{"name": str, "tail": int}],
+    "replicas": [{"node": int, "cpus": [int], "logs": [_LOG_OF_REPLICA]}],
+}
+VERIFICATION = {"logs": [{"log": str, "position": int, "digests": [str]}]}
+
+
+class NonsenseError(Exception):
+    """What was said is no reply, and why."""
+
+
+class RefusedError(Exception):
+    """The daemon says why it does not do what it was asked for."""
+
+
+def understood(line: bytes) -> dict[str, Any]:
+    """The reply on a line.
+
+    Raises:
+        RefusedError: it is a refusal.
+        NonsenseError: it is no reply, and why.
+
+    """
+    try:
+        reply = json.loads(line)
+    except RecursionError:
+        raise NonsenseError("too deep") from None
+    except ValueError:
+        raise NonsenseError("no JSON") from None
+    if not isinstance(reply, dict):
+        raise NonsenseError("no object")
+    if "error" in reply:
+        raise RefusedError(str(reply["error"])[:_LONGEST])
+    return reply
+
+
+def check_status(reply: dict[str, Any]) -> None:
+    """Sees that a status has everything that is shown of it.
+
+    Raises:
+        NonsenseError: what it has not.
+
+    """
+    _check(reply, STATUS, "status")
+    if not reply["replicas"] or not reply["logs"] or not reply["workers"]:
+        raise NonsenseError("nothing in it")
+    if any(len(replica["logs"]) != len(reply["logs"]) for replica in reply["replicas"]):
+        raise NonsenseError("replicas and logs do not match")
+
+
+def check_verification(reply: dict[str, Any]) -> None:
+    """The same of the digests.
+
+    Raises:
+        NonsenseError: what it has not.
+
+    """
+    _check(reply, VERIFICATION, "verification")
+
+
+def _check(value: object, shape: object, name: str) -> None:
+    match shape:
+        case dict():
+            if not isinstance(value, dict):
+                raise NonsenseError(f"{name} is no object")
+            for key, wanted in shape.items():
+                if key not in value:
+                    raise NonsenseError(f"{name} without {key}")
+                _check(value[key], wanted, key)
+        case list():
+            if not isinstance(value, list):
+                raise NonsenseError(f"{name} is no list")
+            for member in value:
+                _check(member, shape[0], name)
+        case Mapping():
+            if not isinstance(value, dict):
+                raise NonsenseError(f"{name} is no object")
+            for member in value.values():
+                _check(member, shape.shape, name)
+        case _:
+            if isinstance(value, bool) or not isinstance(value, shape):  # type: ignore[arg-type]
+                raise NonsenseError(f"{name} of another kind")
+            if isinstance(value, str) and len(value) > _LONGEST:
+                raise NonsenseError(f"{name} too long")
+            if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < _LARGEST):
+                raise NonsenseError(f"{name} out of range")
