@@ -4,7 +4,8 @@ Each ability below is tested to be exactly what is said: a difference that goes 
 
 Besides what a mount can do, it differs in this:
 
-- a hard link costs no inode; on tmpfs each costs one (``test_limits``);
+- targets of more than 128 bytes and access control lists of more than twelve entries take space of inodes, as many
+  bytes as they have; on tmpfs such a target has a page, and lists are not counted (``test_limits``);
 - under the writeback cache, a lack of space is told by fsync(2) or close(2), not by write(2) (``test_limits``);
 - under the writeback cache, st_blocks of an open file tells what it was when the file was last closed;
 - without the page cache, truncate(2) to the size that a file has already stamps its times; on tmpfs not if it has no

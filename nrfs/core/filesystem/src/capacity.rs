@@ -1,5 +1,4 @@
-//! How much is left: pages of file content, and inodes. Extended attributes take from the space of
-//! inodes, as on tmpfs.
+//! How much is left: pages of file content, and the space of inodes, of which all takes that is in the tree.
 //!
 //! Space is granted before an operation enters the log and the operation carries its grant, so that
 //! running out is decided once and every replica agrees. A grant is the most that an operation could
@@ -8,11 +7,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use machines::namespace::INODE_SPACE;
 use machines::types::Errno;
 use memory::PAGE_SIZE;
-
-/// Bytes that an inode takes of the space of inodes; extended attributes take theirs.
-pub(crate) const INODE_SPACE: u64 = 1024;
 
 /// The most that there may be.
 #[derive(Clone, Copy, Debug)]
@@ -98,27 +95,35 @@ impl Ledger {
         self.pages.fetch_sub(pages, Ordering::SeqCst);
     }
 
-    /// Takes space for an inode, or for an extended attribute.
+    /// Takes space of inodes.
     pub fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let all = self.limits.inodes.saturating_mul(INODE_SPACE);
-        let take = |used| (bytes <= all - used).then_some(used + bytes);
+        let take = |used: u64| (bytes <= all.saturating_sub(used)).then_some(used + bytes);
         let taken = self.inode_space.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         taken.map(drop).map_err(|_| Errno::ENOSPC)
     }
 
-    /// Takes back space of what is gone, or was not made after all.
-    pub fn return_inode_space(&self, bytes: u64) {
-        self.inode_space.fetch_sub(bytes, Ordering::SeqCst);
+    /// Ends what space was taken for: `returned` of it is free again, or was not needed; and `taken` is used by now.
+    pub fn settle_inode_space(&self, returned: u64, taken: u64) {
+        if returned > taken {
+            self.inode_space.fetch_sub(returned - taken, Ordering::SeqCst);
+        } else if taken > returned {
+            self.inode_space.fetch_add(taken - returned, Ordering::SeqCst);
+        }
     }
 
     /// What is left now.
     pub fn capacity(&self) -> Capacity {
+        let inodes = self.inode_space.load(Ordering::SeqCst).div_ceil(INODE_SPACE);
         Capacity {
             block_size: PAGE_SIZE as u64,
             blocks: self.limits.pages,
             blocks_free: self.limits.pages - self.pages.load(Ordering::SeqCst),
             inodes: self.limits.inodes,
-            inodes_free: self.limits.inodes - self.inode_space.load(Ordering::SeqCst).div_ceil(INODE_SPACE),
+            inodes_free: self.limits.inodes.saturating_sub(inodes),
         }
     }
 }
@@ -187,7 +192,7 @@ mod tests {
         let ledger = Ledger::new(LIMITS);
         assert_eq!(ledger.take_inode_space(INODE_SPACE), Ok(()));
         assert_eq!(ledger.take_inode_space(1), Err(Errno::ENOSPC));
-        ledger.return_inode_space(INODE_SPACE);
+        ledger.settle_inode_space(INODE_SPACE, 0);
         assert_eq!(ledger.capacity().inodes_free, 1);
     }
 

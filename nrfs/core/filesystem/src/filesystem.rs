@@ -13,7 +13,7 @@ use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
 use crate::by_inode::ByInode;
-use crate::capacity::{Capacity, INODE_SPACE, Ledger, Limits};
+use crate::capacity::{Capacity, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
 use crate::promises::Promises;
@@ -245,19 +245,51 @@ impl Filesystem {
         self.content.execute_mut(operation, &token.content)
     }
 
-    /// Changes the tree; an inode that lost its last name goes once nobody holds it.
+    /// Changes the tree, if there is space for it; an inode that lost its last name goes once nobody holds it.
+    ///
+    /// The space is taken before the log, for what the change would take now. If the directory is given a larger
+    /// default access control list meanwhile, it takes more: so much can be used beyond the limit, once.
     pub(crate) fn change_tree(&self, change: namespace::Change, token: &Token) -> namespace::Response {
-        let operation = namespace::WriteOperation { time: clock::now(), change };
-        let changed = self.namespace.execute_mut(operation, &token.namespace)?;
-        if changed.freed > 0 {
-            self.ledger.return_inode_space(changed.freed);
+        let granted = match change.wants_space() {
+            true => self.namespace.execute(|tree| tree.space_wanted(&change), &token.namespace),
+            false => 0,
+        };
+        if self.take_inode_space(granted).is_err() {
+            return Err(self.refusal(&change, token));
         }
-        if let Some(orphan) = changed.orphan {
+        let operation = namespace::WriteOperation { time: clock::now(), change };
+        let changed = self.namespace.execute_mut(operation, &token.namespace);
+        let (taken, freed) = changed.map_or((0, 0), |changed| (changed.taken, changed.freed));
+        self.ledger.settle_inode_space(granted + freed, taken);
+        if let Some(orphan) = changed?.orphan {
             if self.holds.orphan(orphan) {
                 self.drop_inode(orphan, token);
             }
         }
-        Ok(changed)
+        changed
+    }
+
+    /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
+    fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        let take = || self.ledger.take_inode_space(bytes);
+        take().or_else(|errno| if self.settle() { take() } else { Err(errno) })
+    }
+
+    /// Why there is no space for a change: what is wrong with a new name comes first.
+    fn refusal(&self, change: &namespace::Change, token: &Token) -> Errno {
+        let (namespace::Change::Create { parent, name, .. } | namespace::Change::Link { parent, name, .. }) = change
+        else {
+            return Errno::ENOSPC;
+        };
+        let refusal = |tree: &Namespace| {
+            tree.attributes(*parent)?;
+            match tree.lookup(*parent, name) {
+                Ok(_) => Err(Errno::EEXIST),
+                Err(Errno::ENOENT) => tree.flags(*parent)?.check_addition().map(|()| Errno::ENOSPC),
+                Err(errno) => Err(errno),
+            }
+        };
+        self.namespace.execute(refusal, &token.namespace).unwrap_or_else(|errno| errno)
     }
 
     /// Lets pages be taken again that an operation freed. If those are many, all replicas apply it first: else one
@@ -281,7 +313,6 @@ impl Filesystem {
                     self.free_pages(changed.freed);
                 }
             }
-            self.ledger.return_inode_space(INODE_SPACE);
         }
         self.holds.bury(ino);
     }

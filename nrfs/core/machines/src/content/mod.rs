@@ -24,6 +24,9 @@ use file::File;
 /// The largest size of a file, as for the kernel.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
 
+/// Bytes of the heap that a page of a file may take beside itself, also if it is only reserved.
+pub const HEAP_PER_PAGE: u64 = 48;
+
 /// The content of many files.
 pub struct Content {
     files: Table<File>,
