@@ -7,9 +7,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use machines::namespace::INODE_SPACE;
+use machines::namespace::{HEAP_PER_SPACE, INODE_SPACE};
 use machines::types::Errno;
-use memory::PAGE_SIZE;
+use memory::{PAGE_SIZE, shortage};
+
+/// The memory of the space of inodes is noted as taken by so many bytes of it.
+const NOTED: u64 = 1 << 20;
 
 /// The most that there may be.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,8 @@ pub(crate) struct Ledger {
     returns: AtomicU64,
     /// Bytes of the space of inodes.
     inode_space: AtomicU64,
+    /// Each has its own memory.
+    replicas: u64,
 }
 
 /// What statvfs(3) tells.
@@ -56,13 +61,14 @@ pub(crate) struct Grant<'a> {
 
 impl Ledger {
     /// Nothing used but the root's inode.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, replicas: u64) -> Self {
         Self {
             limits,
             pages: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             returns: AtomicU64::new(0),
             inode_space: AtomicU64::new(INODE_SPACE),
+            replicas,
         }
     }
 
@@ -103,7 +109,11 @@ impl Ledger {
         let all = self.limits.inodes.saturating_mul(INODE_SPACE);
         let take = |used: u64| (bytes <= all.saturating_sub(used)).then_some(used + bytes);
         let taken = self.inode_space.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.map(drop).map_err(|_| Errno::ENOSPC)
+        let before = taken.map_err(|_| Errno::ENOSPC)?;
+        if before / NOTED != (before + bytes) / NOTED {
+            shortage::taken(NOTED * HEAP_PER_SPACE * self.replicas);
+        }
+        Ok(())
     }
 
     /// Ends what space was taken for: `returned` of it is free again, or was not needed; and `taken` is used by now.
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_grant_never_exceeds_what_is_left_and_what_is_not_taken_comes_back() {
-        let ledger = Ledger::new(LIMITS);
+        let ledger = Ledger::new(LIMITS, 1);
         let first = ledger.grant(8);
         let second = ledger.grant(8);
         assert_eq!((first.pages(), second.pages()), (8, 2));
@@ -189,7 +199,7 @@ mod tests {
 
     #[test]
     fn inodes_run_out_and_come_back() {
-        let ledger = Ledger::new(LIMITS);
+        let ledger = Ledger::new(LIMITS, 1);
         assert_eq!(ledger.take_inode_space(INODE_SPACE), Ok(()));
         assert_eq!(ledger.take_inode_space(1), Err(Errno::ENOSPC));
         ledger.settle_inode_space(INODE_SPACE, 0);
@@ -198,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_inode_that_is_in_use_in_part_is_not_free() {
-        let ledger = Ledger::new(LIMITS);
+        let ledger = Ledger::new(LIMITS, 1);
         assert_eq!(ledger.take_inode_space(1), Ok(()));
         assert_eq!(ledger.capacity().inodes_free, 0);
         assert_eq!(ledger.take_inode_space(INODE_SPACE), Err(Errno::ENOSPC));

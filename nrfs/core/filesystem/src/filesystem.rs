@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use machines::content::{self, Content};
-use machines::namespace::{self, Namespace};
+use machines::namespace::{self, INODE_SPACE, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
-use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology};
+use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, shortage};
 use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
@@ -40,11 +40,23 @@ pub struct Configuration {
 /// Logs beyond this would only cost memory: more than there are threads to fill them.
 pub const LOGS_MAX: usize = 1024;
 
+/// Each replica has a part for each log, which takes some KiB though nothing is in it: more would take seconds, and GiB.
+pub const PARTITIONS_MAX: usize = 1 << 16;
+
+/// The space of more inodes would be more bytes than can be counted.
+pub const INODES_MAX: u64 = u64::MAX / INODE_SPACE;
+
 /// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
 const LOG_ENTRIES: usize = 1024;
 
 /// Content under way to replicas: no more than the caches of a CPU hold, so that it is read where it was written.
 const LOG_PAYLOAD: usize = 8 << 20;
+
+/// Bytes that operations under way are to find memory for at the most, as many as they may be.
+const UNDER_WAY_MAX: usize = 1 << 30;
+
+/// Bytes for what operations of all threads take that are under way, and the allocator of small things.
+const UNDER_WAY: usize = 64 << 20;
 
 /// Pages that are freed, and that replicas without threads may still have. As much may be under way to them in each log.
 const FREED_MAX: u64 = content::pages_in(LOG_PAYLOAD as u64);
@@ -56,8 +68,12 @@ pub enum ConfigurationError {
     Logs,
     /// Room for at least one page is needed.
     Size,
-    /// At least the root's inode is needed.
+    /// At least the root's inode is needed, and no more than whose space has a number.
     Inodes,
+    /// Too many nodes, for so many logs.
+    Partitions,
+    /// The system has no memory even for what operations under way may take.
+    Memory,
 }
 
 impl fmt::Display for ConfigurationError {
@@ -65,7 +81,9 @@ impl fmt::Display for ConfigurationError {
         formatter.write_str(match self {
             Self::Logs => return write!(formatter, "a number of logs from 1 to {LOGS_MAX} is needed"),
             Self::Size => "a size of at least 4096 bytes is needed",
-            Self::Inodes => "at least one inode is needed",
+            Self::Inodes => return write!(formatter, "a number of inodes from 1 to {INODES_MAX} is needed"),
+            Self::Partitions => return write!(formatter, "nodes times logs must be no more than {PARTITIONS_MAX}"),
+            Self::Memory => "there is no memory for a file system",
         })
     }
 }
@@ -127,10 +145,18 @@ impl Filesystem {
         if limits.pages == 0 {
             return Err(ConfigurationError::Size);
         }
-        if limits.inodes == 0 {
+        if !(1..=INODES_MAX).contains(&limits.inodes) {
             return Err(ConfigurationError::Inodes);
         }
         let nodes = topology.nodes().len();
+        if nodes * logs > PARTITIONS_MAX {
+            return Err(ConfigurationError::Partitions);
+        }
+        // In the logs, for replicas that are behind: and each takes memory chunk by chunk.
+        let logged = if nodes > 1 { nodes * logs * (LOG_PAYLOAD + Pool::CHUNK) } else { 0 };
+        if !shortage::prepare((UNDER_WAY + logged).min(UNDER_WAY_MAX)) {
+            return Err(ConfigurationError::Memory);
+        }
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
         let one_log = nr::Configuration { nodes, logs: 1, log_entries: LOG_ENTRIES, log_payload_bytes: LOG_PAYLOAD };
         let many_logs = nr::Configuration { logs, ..one_log };
@@ -139,7 +165,7 @@ impl Filesystem {
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
             Content::new(Arena::new(Arc::clone(&pools[node.0])))
         });
-        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Nearby::new(&topology));
+        let (ledger, holds, tokens) = (Ledger::new(limits, nodes as u64), Holds::new(), Nearby::new(&topology));
         Ok(Self {
             topology,
             namespace,
@@ -269,8 +295,21 @@ impl Filesystem {
         changed
     }
 
+    /// Whether there is memory for so many bytes more on all replicas together, or for a few.
+    pub(crate) fn has_memory(&self, bytes: u64) -> bool {
+        shortage::is_there(bytes, || self.pools.iter().for_each(|pool| pool.give_back()))
+    }
+
+    /// How many replicas there are.
+    pub(crate) fn nodes(&self) -> u64 {
+        self.pools.len() as u64
+    }
+
     /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
     fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes > 0 && !self.has_memory(0) {
+            return Err(Errno::ENOSPC);
+        }
         let take = || self.ledger.take_inode_space(bytes);
         take().or_else(|errno| if self.settle() { take() } else { Err(errno) })
     }

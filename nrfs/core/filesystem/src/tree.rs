@@ -114,6 +114,11 @@ impl Filesystem {
         }
         let is_file = kind == Kind::File;
         let about_content = is_file && (size.is_some() || modified.is_some());
+        // Of a file that never had content nothing is known there yet.
+        let is_known = || self.read_content(ino, |content| content.attributes(ino), token).is_some();
+        if about_content && !self.has_memory(0) && !is_known() {
+            return Err(Errno::ENOSPC);
+        }
         let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();
         if about_tree || !about_content {
             let modified = modified.filter(|_| !is_file);

@@ -193,8 +193,8 @@ fn what_would_take_more_space_than_there_is_changes_nothing() {
             links += 1;
         }
         assert_eq!(fs.link(file, directory, name("link 0"), token), Err(Errno::EEXIST));
-        assert_eq!((links, fs.capacity().inodes_free), (5, 0));
-        assert_eq!(fs.attributes(file, token).unwrap().links, 6);
+        assert_eq!((links, fs.capacity().inodes_free), (3, 0));
+        assert_eq!(fs.attributes(file, token).unwrap().links, 4);
     });
     check_replicas(&fs);
 }

@@ -129,30 +129,46 @@ const MANY: usize = 1500;
 fn whatever_fills_a_tree_takes_no_more_than_it_says() {
     type Filling = fn(&mut Tree, usize);
     let fillings: &[(&str, Filling)] = &[
-        ("files", |tree, number| drop(tree.make(Ino::ROOT, &name(number, 255), NewNode::File).unwrap())),
-        ("short names", |tree, number| drop(tree.make(Ino::ROOT, &name(number, 1), NewNode::File).unwrap())),
+        ("files", |tree, number| {
+            tree.make(Ino::ROOT, &name(number, 255), NewNode::File).unwrap();
+        }),
+        ("short names", |tree, number| {
+            tree.make(Ino::ROOT, &name(number, 1), NewNode::File).unwrap();
+        }),
         ("links", |tree, number| match number {
-            0 => drop(tree.make(Ino::ROOT, &name(0, 255), NewNode::File).unwrap()),
+            0 => {
+                tree.make(Ino::ROOT, &name(0, 255), NewNode::File).unwrap();
+            }
             _ => {
                 let (ino, parent) = (Ino(2), Ino::ROOT);
                 tree.change(Change::Link { ino, parent, name: name(number, 255) }).unwrap();
             }
         }),
-        ("directories", |tree, number| drop(tree.make(Ino::ROOT, &name(number, 255), NewNode::Directory).unwrap())),
-        ("a chain", |tree, number| drop(tree.make(Ino(1 + number as u64), &name(0, 255), NewNode::Directory).unwrap())),
+        ("directories", |tree, number| {
+            tree.make(Ino::ROOT, &name(number, 255), NewNode::Directory).unwrap();
+        }),
+        ("a chain", |tree, number| {
+            tree.make(Ino(1 + number as u64), &name(0, 255), NewNode::Directory).unwrap();
+        }),
         ("emptied directories", |tree, number| {
             let parent = tree.make(Ino::ROOT, &name(number, 255), NewNode::Directory).unwrap();
-            (0..20).for_each(|inner| drop(tree.make(parent, &name(inner, 255), NewNode::File).unwrap()));
+            (0..20).for_each(|inner| {
+                tree.make(parent, &name(inner, 255), NewNode::File).unwrap();
+            });
             (0..20).for_each(|inner| tree.unlink(parent, &name(inner, 255)));
         }),
         ("directories of which the last entry stays", |tree, number| {
             let parent = tree.make(Ino::ROOT, &name(number, 255), NewNode::Directory).unwrap();
-            (0..50).for_each(|inner| drop(tree.make(parent, &name(inner, 255), NewNode::File).unwrap()));
+            (0..50).for_each(|inner| {
+                tree.make(parent, &name(inner, 255), NewNode::File).unwrap();
+            });
             (0..49).for_each(|inner| tree.unlink(parent, &name(inner, 255)));
         }),
         ("directories of which the first entry stays", |tree, number| {
             let parent = tree.make(Ino::ROOT, &name(number, 255), NewNode::Directory).unwrap();
-            (0..50).for_each(|inner| drop(tree.make(parent, &name(inner, 255), NewNode::File).unwrap()));
+            (0..50).for_each(|inner| {
+                tree.make(parent, &name(inner, 255), NewNode::File).unwrap();
+            });
             (1..50).for_each(|inner| tree.unlink(parent, &name(inner, 255)));
         }),
         ("short targets", |tree, number| {
@@ -216,7 +232,9 @@ fn whatever_fills_a_tree_takes_no_more_than_it_says() {
 fn of_many_names_all_but_a_few_removed_leave_little_behind() {
     for kept in [1, 2, 17, 1000] {
         let mut tree = Tree::new();
-        (0..5 * MANY).for_each(|number| drop(tree.make(Ino::ROOT, &name(number, 255), NewNode::File).unwrap()));
+        (0..5 * MANY).for_each(|number| {
+            tree.make(Ino::ROOT, &name(number, 255), NewNode::File).unwrap();
+        });
         let gone = (0..5 * MANY).filter(|number| number % kept != kept - 1 || kept == 1);
         gone.for_each(|number| tree.unlink(Ino::ROOT, &name(number, 255)));
         println!("one in {kept}: at the most {:.2} bytes for each", tree.ratio);
@@ -295,7 +313,9 @@ fn empty(tree: &mut Tree) {
             };
         }
     }
-    (2..100).for_each(|ino| drop(tree.change(Change::Drop { ino: Ino(ino) })));
+    (2..100).for_each(|ino| {
+        let _ = tree.change(Change::Drop { ino: Ino(ino) });
+    });
     for name in [&b"user.a"[..], b"user.b", b"security.capability", ACCESS_LIST, DEFAULT_LIST] {
         let _ = tree.change(Change::RemoveXattr { ino: Ino::ROOT, name: name.into() });
     }
@@ -309,7 +329,7 @@ proptest! {
         changes in prop::collection::vec(any_change(), 1..80)
     ) {
         let mut tree = Tree::new();
-        changes.into_iter().for_each(|change| drop(tree.change(change)));
+        changes.into_iter().for_each(|change| { let _ = tree.change(change); });
         empty(&mut tree);
         prop_assert_eq!(tree.space, INODE_SPACE);
         prop_assert!(tree.heap() < Tree::BESIDE, "{} bytes are left", tree.heap());

@@ -1,0 +1,242 @@
+//! Whether there is memory for more: to be asked before more is promised to anybody.
+//!
+//! Whoever applies an operation cannot refuse it any more: where the system has no page for it, it kills the process (a
+//! cgroup's limit, the machine's memory), and where it makes no mapping (a limit on addresses, or on what may be
+//! committed), the process ends itself. So it is refused before, and what is under way by then must still find memory:
+//!
+//! - the *spare*: what this machine, and the cgroups of this process, are to have left. They are asked each time that
+//!   some of it has been [taken](taken), sooner if there is little;
+//! - the *reserve*: addresses that nobody uses, given up when a mapping is refused. Until it can be had again there is
+//!   no memory for more.
+//!
+//! Both are the process's, and so is all in here. As long as there is enough, to ask is to read one flag that nobody
+//! writes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::Buffer;
+
+/// Of a machine, or of a cgroup, what is to be left is no more than this part of all it has.
+const SPARE_PART: u64 = 8;
+
+/// Bytes that are taken at the most, and at the least, before the next look.
+const STEP_MAX: u64 = 64 << 20;
+const STEP_MIN: u64 = 2 << 20;
+
+/// While there is too little, it is looked no more often than this.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// Whether it is time for a look.
+static IS_DUE: AtomicBool = AtomicBool::new(true);
+
+/// Bytes that can be taken before it is.
+static STEP: AtomicI64 = AtomicI64::new(0);
+
+/// Bytes that operations under way may take: the reserve has as many.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// `None` when it has been given up.
+static RESERVE: Mutex<Option<Buffer>> = Mutex::new(None);
+
+/// When the last look was that found too little.
+static LOOKED: Mutex<Option<Instant>> = Mutex::new(None);
+
+static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(Group::of_this_process);
+
+/// Has the reserve be enough for operations under way that may take so many bytes. False if it cannot be had.
+pub fn prepare(under_way: usize) -> bool {
+    if UNDER_WAY.fetch_max(under_way, Ordering::SeqCst) < under_way {
+        *lock(&RESERVE) = None;
+    }
+    has_reserve()
+}
+
+/// Whether there is memory for so many bytes more; of a few it need not be told how many. If there is not, it looks
+/// again after `give_back`, which gives back what nobody needs now.
+pub fn is_there(bytes: u64, give_back: impl FnOnce()) -> bool {
+    let is_due = IS_DUE.load(Ordering::Relaxed);
+    (!is_due && bytes < STEP_MIN) || look(bytes, give_back)
+}
+
+/// Notes that memory of so many bytes was mapped, or may have been.
+pub fn taken(bytes: u64) {
+    let bytes = bytes as i64;
+    if STEP.fetch_sub(bytes, Ordering::Relaxed) <= bytes {
+        IS_DUE.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Gives up the reserve, for whoever the system has refused memory: worth one more try.
+#[cold]
+pub fn give_up_reserve() {
+    IS_DUE.store(true, Ordering::Relaxed);
+    drop(lock(&RESERVE).take());
+}
+
+#[cold]
+fn look(bytes: u64, give_back: impl FnOnce()) -> bool {
+    let mut looked = lock(&LOOKED);
+    if looked.is_some_and(|looked| looked.elapsed() < PATIENCE) {
+        return false;
+    }
+    let mut room = room();
+    if room <= bytes {
+        give_back();
+        room = self::room();
+    }
+    *looked = (room == 0).then(Instant::now);
+    STEP.store((room / 2).clamp(STEP_MIN, STEP_MAX) as i64, Ordering::Relaxed);
+    IS_DUE.store(room == 0, Ordering::Relaxed);
+    room > bytes
+}
+
+/// Bytes that can be taken until too little would be left.
+fn room() -> u64 {
+    if !has_reserve() {
+        return 0;
+    }
+    let spare = |all: u64| (all / SPARE_PART).min(UNDER_WAY.load(Ordering::Relaxed) as u64);
+    let sources = GROUPS.iter().filter_map(Group::left).chain(machine_left());
+    sources.map(|(left, all)| left.saturating_sub(spare(all))).min().unwrap_or(u64::MAX)
+}
+
+fn has_reserve() -> bool {
+    if lock(&RESERVE).is_none() {
+        let Ok(reserve) = Buffer::try_new(UNDER_WAY.load(Ordering::Relaxed).max(crate::PAGE_SIZE)) else {
+            return false;
+        };
+        *lock(&RESERVE) = Some(reserve);
+    }
+    true
+}
+
+/// What the machine can still give, and what it has.
+fn machine_left() -> Option<(u64, u64)> {
+    let table = fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = |name: &str| {
+        let rest = table.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    let left = kibibytes("MemAvailable")? + kibibytes("SwapFree").unwrap_or(0);
+    Some((left * 1024, kibibytes("MemTotal")? * 1024))
+}
+
+/// A cgroup that may limit the memory of this process.
+struct Group {
+    limit: PathBuf,
+    used: PathBuf,
+    statistics: PathBuf,
+    /// What is used and could be had back: content of files on disks.
+    reclaimable: [&'static str; 2],
+}
+
+impl Group {
+    fn of_this_process() -> Vec<Self> {
+        let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let groups = table.lines().filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+            match controllers.split(',').any(|controller| controller == "memory") {
+                true => Some(Self::and_above(Path::new("/sys/fs/cgroup/memory"), path, Self::of_version_1)),
+                false if controllers.is_empty() => {
+                    Some(Self::and_above(Path::new("/sys/fs/cgroup"), path, Self::of_version_2))
+                }
+                false => None,
+            }
+        });
+        groups.flatten().filter(|group| group.limit.exists()).collect()
+    }
+
+    fn and_above(root: &Path, path: &str, group: fn(&Path) -> Self) -> Vec<Self> {
+        let inside = root.join(path);
+        inside.ancestors().take_while(|folder| folder.starts_with(root)).map(group).collect()
+    }
+
+    fn of_version_1(folder: &Path) -> Self {
+        Self {
+            limit: folder.join("memory.limit_in_bytes"),
+            used: folder.join("memory.usage_in_bytes"),
+            statistics: folder.join("memory.stat"),
+            reclaimable: ["total_inactive_file", "total_active_file"],
+        }
+    }
+
+    fn of_version_2(folder: &Path) -> Self {
+        Self {
+            limit: folder.join("memory.max"),
+            used: folder.join("memory.current"),
+            statistics: folder.join("memory.stat"),
+            reclaimable: ["inactive_file", "active_file"],
+        }
+    }
+
+    /// What it can still give, and what it has; `None` where it has no limit.
+    fn left(&self) -> Option<(u64, u64)> {
+        let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let limit = number(&self.limit)?;
+        let left = limit.saturating_sub(number(&self.used)?);
+        // To sum the statistics up takes the kernel longer.
+        let is_plenty = left > STEP_MAX.max(limit / 2);
+        Some((if is_plenty { left } else { (left + self.reclaimable()).min(limit) }, limit))
+    }
+
+    fn reclaimable(&self) -> u64 {
+        let statistics = fs::read_to_string(&self.statistics).unwrap_or_default();
+        let fields = statistics.lines().filter_map(|line| line.split_once(' '));
+        let reclaimable = fields.filter(|(name, _)| self.reclaimable.contains(name));
+        reclaimable.filter_map(|(_, bytes)| bytes.parse::<u64>().ok()).sum()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here is ever half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The state is the process's: so there is one test.
+    #[test]
+    fn there_is_no_more_while_the_reserve_is_gone_and_cannot_be_had() {
+        assert!(prepare(1 << 20));
+        assert!(is_there(0, || panic!("nothing is to be given back")));
+        assert!(!is_there(1 << 60, || ()));
+
+        taken(2 * STEP_MAX);
+        assert!(IS_DUE.load(Ordering::Relaxed));
+        assert!(is_there(0, || panic!("nothing is to be given back")));
+
+        // As many addresses as no process can have.
+        UNDER_WAY.store(1 << 60, Ordering::Relaxed);
+        give_up_reserve();
+        let mut has_given_back = false;
+        assert!(!is_there(0, || has_given_back = true));
+        assert!(has_given_back && !is_there(0, || panic!("it was looked a moment ago")));
+        UNDER_WAY.store(1 << 20, Ordering::Relaxed);
+        std::thread::sleep(2 * PATIENCE);
+        assert!(is_there(0, || panic!("nothing is to be given back")));
+    }
+
+    #[test]
+    fn what_a_cgroup_has_left_is_its_limit_without_what_cannot_be_had_back() {
+        let folder = std::env::temp_dir().join(format!("nrfs-cgroup-{}", std::process::id()));
+        fs::create_dir_all(folder.join("inner")).unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        write("memory.current", "900\n");
+        write("memory.stat", "anon 500\nfile 400\ninactive_file 100\nactive_file 150\n");
+        let groups = Group::and_above(&folder, "inner", Group::of_version_2);
+        assert_eq!(groups.len(), 2);
+        for (limit, left) in [("max\n", None), ("1000\n", Some((350, 1000))), ("500\n", Some((250, 500)))] {
+            write("memory.max", limit);
+            assert_eq!(groups[1].left(), left);
+        }
+        assert_eq!(groups[0].left(), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
