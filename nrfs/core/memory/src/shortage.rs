@@ -16,7 +16,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::Buffer;
 
@@ -26,9 +25,6 @@ const SPARE_PART: u64 = 8;
 /// Bytes that are taken at the most, and at the least, before the next look.
 const STEP_MAX: u64 = 64 << 20;
 const STEP_MIN: u64 = 2 << 20;
-
-/// While there is too little, it is looked no more often than this.
-const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Whether it is time for a look.
 static IS_DUE: AtomicBool = AtomicBool::new(true);
@@ -41,9 +37,6 @@ static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
 /// `None` when it has been given up.
 static RESERVE: Mutex<Option<Buffer>> = Mutex::new(None);
-
-/// When the last look was that found too little.
-static LOOKED: Mutex<Option<Instant>> = Mutex::new(None);
 
 static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(Group::of_this_process);
 
@@ -79,16 +72,11 @@ pub fn give_up_reserve() {
 
 #[cold]
 fn look(bytes: u64, give_back: impl FnOnce()) -> bool {
-    let mut looked = lock(&LOOKED);
-    if looked.is_some_and(|looked| looked.elapsed() < PATIENCE) {
-        return false;
-    }
     let mut room = room();
     if room <= bytes {
         give_back();
         room = self::room();
     }
-    *looked = (room == 0).then(Instant::now);
     STEP.store((room / 2).clamp(STEP_MIN, STEP_MAX) as i64, Ordering::Relaxed);
     IS_DUE.store(room == 0, Ordering::Relaxed);
     room > bytes
@@ -217,9 +205,8 @@ mod tests {
         give_up_reserve();
         let mut has_given_back = false;
         assert!(!is_there(0, || has_given_back = true));
-        assert!(has_given_back && !is_there(0, || panic!("it was looked a moment ago")));
+        assert!(has_given_back);
         UNDER_WAY.store(1 << 20, Ordering::Relaxed);
-        std::thread::sleep(2 * PATIENCE);
         assert!(is_there(0, || panic!("nothing is to be given back")));
     }
 
