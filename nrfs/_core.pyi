@@ -522,7 +522,7 @@ class AddressSpace:
 
         While the array lives, or one that was made of it, what it shows stays mapped, with the rights that it needs:
         what would change that is refused with EBUSY. The array keeps the address space. A process that is forked has a
-        copy, as of other memory: what it writes there nobody else sees. What it has not written it may see as it is now.
+        copy, as of other memory: what it writes there nobody else sees. The rest it may see as it is in the first now.
 
         Raises:
             OSError: EFAULT if it is not mapped everywhere; EACCES if it may not be read everywhere; ENODEV if the

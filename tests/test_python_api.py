@@ -16,7 +16,7 @@ import pytest
 
 import nrfs
 
-ABSURD = [-(2**200), -(2**64), -(2**31), -1, 0, 2**16, 2**20, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, 2**200]
+ABSURD = [-(2**200), -(2**64), -1, 0, *(2**bits for bits in (16, 20, 31, 32, 40, 62, 63, 64, 200)), 2**63 - 1]
 
 
 def run(program: str, *arguments: str, timeout: int = 120) -> str:
@@ -33,7 +33,7 @@ IN_A_CHILD = """
 import inspect, os, resource, signal, sys, nrfs
 
 def in_a_child(what, call):
-    "Calls in a process with little memory and time. It prints what is neither a result nor an exception of Python's own."
+    "Calls in a process with little memory and time. What is neither a result nor an exception is printed."
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))

@@ -96,6 +96,11 @@ impl Ledger {
         self.limits.pages - self.pages.load(Ordering::Relaxed)
     }
 
+    /// Pages granted to operations that are still running.
+    pub fn granted(&self) -> u64 {
+        self.granted.load(Ordering::SeqCst)
+    }
+
     /// Takes back pages that an operation freed.
     pub fn free_pages(&self, pages: u64) {
         self.pages.fetch_sub(pages, Ordering::SeqCst);

@@ -1,10 +1,12 @@
 //! The operations on the content of files.
 
+use std::sync::PoisonError;
 use std::thread;
 
 use machines::content::{self, AllocateMode, Change, HEAP_PER_PAGE, SIZE_MAX};
 use machines::types::{Errno, Ino, Kind};
 use memory::PAGE_SIZE;
+use memory::shortage::Left;
 
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
@@ -55,8 +57,18 @@ impl Filesystem {
             let rest = &data[written..data.len().min(written + Self::STEP_BYTES)];
             let range = offset..offset + rest.len() as u64;
             let wanted = content::pages_touched(&range);
-            let fills = self.has_memory(0);
-            let grant = self.ledger.grant(if fills { wanted } else { 0 });
+            let (fills, _alone) = match self.memory_left(0) {
+                Left::Enough => (true, None),
+                Left::Nothing => (false, None),
+                Left::Vacancies => {
+                    let alone = self.scarcity.lock().unwrap_or_else(PoisonError::into_inner);
+                    (self.has_vacancies(ino, wanted), Some(alone))
+                }
+            };
+            let grant = match fills {
+                true => self.ledger.grant_with(self.take_promised(ino, &range), wanted),
+                false => self.ledger.grant(0),
+            };
             let change = Change::Write { offset, data: rest.into(), grant: grant.pages(), fills };
             let done = self.change_content(ino, change, token)?;
             let more = done.written == rest.len() || grant.might_grow();
@@ -122,7 +134,7 @@ impl Filesystem {
             };
             // What is written there later is not to find that there is no memory.
             let bytes = wanted.saturating_mul(PAGE_SIZE as u64 + HEAP_PER_PAGE).saturating_mul(self.nodes());
-            if wanted > 0 && !self.has_memory(bytes) {
+            if wanted > 0 && self.memory_left(bytes) != Left::Enough {
                 return Err(Errno::ENOSPC);
             }
             let grant = self.ledger.grant(wanted);

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use machines::content::{self, Content};
 use machines::namespace::{self, INODE_SPACE, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
-use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, shortage};
+use memory::shortage::{self, Left};
+use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, Vacancy};
 use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
@@ -97,10 +98,17 @@ pub struct Filesystem {
     pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
     /// By node: memory that is between two uses.
     pub(crate) pools: Box<[Arc<Pool>]>,
+    /// By node and log: free pages among others that are in use.
+    vacancies: Box<[Vec<Vacancy>]>,
+    /// Held by who takes such pages, while there are no others.
+    pub(crate) scarcity: Mutex<()>,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
     pub(crate) promises: Promises,
     tokens: Nearby<Token>,
+    /// Whether a directory may have a default access control list for which what is made there takes space. Few have:
+    /// so whoever makes something need not look.
+    has_long_lists: AtomicBool,
     /// Pages that were freed since all replicas were brought up to date.
     freed: AtomicU64,
     holder: OnceLock<Weak<dyn Holder>>,
@@ -162,8 +170,11 @@ impl Filesystem {
         let many_logs = nr::Configuration { logs, ..one_log };
         let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
         let pools: Box<[Arc<Pool>]> = topology.nodes().iter().map(|node| Arc::new(Pool::new(node.physical))).collect();
+        let mut vacancies: Box<[Vec<Vacancy>]> = pools.iter().map(|_| Vec::new()).collect();
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
-            Content::new(Arena::new(Arc::clone(&pools[node.0])))
+            let arena = Arena::new(Arc::clone(&pools[node.0]));
+            vacancies[node.0].push(arena.vacancy());
+            Content::new(arena)
         });
         let (ledger, holds, tokens) = (Ledger::new(limits, nodes as u64), Holds::new(), Nearby::new(&topology));
         Ok(Self {
@@ -171,10 +182,13 @@ impl Filesystem {
             namespace,
             content,
             pools,
+            vacancies,
+            scarcity: Mutex::default(),
             ledger,
             holds,
             promises: Promises::new(),
             tokens,
+            has_long_lists: AtomicBool::new(false),
             freed: AtomicU64::new(0),
             holder: OnceLock::new(),
         })
@@ -276,10 +290,12 @@ impl Filesystem {
     /// The space is taken before the log, for what the change would take now. If the directory is given a larger
     /// default access control list meanwhile, it takes more: so much can be used beyond the limit, once.
     pub(crate) fn change_tree(&self, change: namespace::Change, token: &Token) -> namespace::Response {
-        let granted = match change.wants_space() {
-            true => self.namespace.execute(|tree| tree.space_wanted(&change), &token.namespace),
-            false => 0,
-        };
+        if change.sets_long_default_list() {
+            self.has_long_lists.store(true, Ordering::Relaxed);
+        }
+        let look = || self.namespace.execute(|tree| tree.space_wanted(&change), &token.namespace);
+        let without_lists = change.space_without_lists().filter(|_| !self.has_long_lists.load(Ordering::Relaxed));
+        let granted = without_lists.unwrap_or_else(look);
         if self.take_inode_space(granted).is_err() {
             return Err(self.refusal(&change, token));
         }
@@ -295,9 +311,23 @@ impl Filesystem {
         changed
     }
 
-    /// Whether there is memory for so many bytes more on all replicas together, or for a few.
-    pub(crate) fn has_memory(&self, bytes: u64) -> bool {
-        shortage::is_there(bytes, || self.pools.iter().for_each(|pool| pool.give_back()))
+    /// What there is if all replicas together take so many bytes more, or a few.
+    pub(crate) fn memory_left(&self, bytes: u64) -> Left {
+        shortage::left(bytes, |left| match left {
+            // Pages of the arenas are what is wanted then.
+            Left::Enough | Left::Vacancies => self.pools.iter().for_each(|pool| pool.give_back()),
+            Left::Nothing => self.with_token(|token| self.give_back_memory(false, token)),
+        })
+    }
+
+    /// Whether there are free pages, in chunks that have others in use, for so many pages more of a file. Who asks
+    /// is alone among those who need some.
+    pub(crate) fn has_vacancies(&self, ino: Ino, pages: u64) -> bool {
+        // What is not counted any more has been logged, and so is applied then.
+        let granted = self.ledger.granted();
+        self.content.sync_all();
+        let log = ByInode::log_of(ino, self.content.logs());
+        self.vacancies.iter().all(|node| node[log.0].pages() as u64 >= granted + pages)
     }
 
     /// How many replicas there are.
@@ -307,7 +337,7 @@ impl Filesystem {
 
     /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
     fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
-        if bytes > 0 && !self.has_memory(0) {
+        if bytes > 0 && self.memory_left(0) == Left::Nothing {
             return Err(Errno::ENOSPC);
         }
         let take = || self.ledger.take_inode_space(bytes);

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use machines::namespace::{Change, Cookie, NewInode, Privileges, RenameMode, XattrMode};
 use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner};
 use machines::{content, namespace};
+use memory::shortage::Left;
 
 use crate::attributes::{Attributes, NewAttributes};
 use crate::filesystem::Filesystem;
@@ -116,7 +117,7 @@ impl Filesystem {
         let about_content = is_file && (size.is_some() || modified.is_some());
         // Of a file that never had content nothing is known there yet.
         let is_known = || self.read_content(ino, |content| content.attributes(ino), token).is_some();
-        if about_content && !self.has_memory(0) && !is_known() {
+        if about_content && self.memory_left(0) == Left::Nothing && !is_known() {
             return Err(Errno::ENOSPC);
         }
         let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();

@@ -52,6 +52,7 @@ struct Tree {
     namespace: Namespace,
     heap_before: i64,
     space: u64,
+    has_long_lists: bool,
     /// The most heap for a byte of space, once there were more than a few.
     ratio: f64,
 }
@@ -63,7 +64,7 @@ impl Tree {
     fn new() -> Self {
         let heap_before = HEAP.get();
         let namespace = Namespace::new(Permissions::from_mode(0o777), OWNER, Time::default(), 7);
-        Self { namespace, heap_before, space: INODE_SPACE, ratio: 0.0 }
+        Self { namespace, heap_before, space: INODE_SPACE, has_long_lists: false, ratio: 0.0 }
     }
 
     fn heap(&self) -> i64 {
@@ -71,7 +72,10 @@ impl Tree {
     }
 
     fn change(&mut self, change: Change) -> Result<Ino, Errno> {
-        let wanted = if change.wants_space() { self.namespace.space_wanted(&change) } else { 0 };
+        self.has_long_lists |= change.sets_long_default_list();
+        let wanted = self.namespace.space_wanted(&change);
+        let without_lists = change.space_without_lists().filter(|_| !self.has_long_lists);
+        assert!(without_lists.is_none_or(|without| without == wanted), "{change:?}");
         let operation = WriteOperation { time: Time::default(), change };
         let heap = HEAP.get();
         let changed = self.namespace.dispatch_mut(&operation);

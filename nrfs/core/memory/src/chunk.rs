@@ -28,7 +28,7 @@ impl Chunk {
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         let map = || map_aligned(CHUNK_SIZE, CHUNK_SIZE, 0, rights);
         let base = map().or_else(|_| {
-            shortage::give_up_reserve();
+            shortage::give_up_content();
             map()
         });
         let base = base.expect("there is memory for file content that was granted");

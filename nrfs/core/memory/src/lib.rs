@@ -19,7 +19,7 @@ pub mod shortage;
 mod topology;
 mod window;
 
-pub use arena::{Arena, PAGE_SIZE, Page};
+pub use arena::{Arena, PAGE_SIZE, Page, Vacancy};
 pub use buffer::Buffer;
 pub use faults::Faults;
 pub use forks::Process;

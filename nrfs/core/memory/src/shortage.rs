@@ -6,12 +6,13 @@
 //!
 //! - the *spare*: what this machine, and the cgroups of this process, are to have left. They are asked each time that
 //!   some of it has been [taken](taken), sooner if there is little;
-//! - the *reserve*: addresses that nobody uses, given up when a mapping is refused. Until it can be had again there is
-//!   no memory for more.
+//! - the *reserves*: addresses that nobody uses, one for content and one of the heap, given up when a mapping is
+//!   refused. Until one can be had again there is no more of its kind.
 //!
 //! Both are the process's, and so is all in here. As long as there is enough, to ask is to read one flag that nobody
 //! writes.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -32,27 +33,49 @@ static IS_DUE: AtomicBool = AtomicBool::new(true);
 /// Bytes that can be taken before it is.
 static STEP: AtomicI64 = AtomicI64::new(0);
 
-/// Bytes that operations under way may take: the reserve has as many.
+/// Bytes that operations under way may take for content: the reserve has as many.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// `None` when it has been given up.
-static RESERVE: Mutex<Option<Buffer>> = Mutex::new(None);
+/// Bytes of the heap that they may take.
+const HEAP_UNDER_WAY: usize = 32 << 20;
+
+/// Addresses for others in this process that have a heap of their own, such as Python: given up with those of the heap.
+const OTHERS: usize = 32 << 20;
+
+/// `None` when they have been given up.
+static CONTENT: Mutex<Option<Buffer>> = Mutex::new(None);
+static HEAP: Mutex<Option<(Vec<u8>, Buffer)>> = Mutex::new(None);
+
+thread_local! {
+    /// Whether this thread asks for the heap's reserve: where that is refused, none is given up for it.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Enough of all.
+    Enough,
+    /// No addresses for more content: it can have pages that are free where others are in use.
+    Vacancies,
+    /// Too little memory, or heap.
+    Nothing,
+}
 
 static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(Group::of_this_process);
 
-/// Has the reserve be enough for operations under way that may take so many bytes. False if it cannot be had.
+/// Has the reserves be enough for operations under way whose content may take so many bytes. False if they cannot be had.
 pub fn prepare(under_way: usize) -> bool {
     if UNDER_WAY.fetch_max(under_way, Ordering::SeqCst) < under_way {
-        *lock(&RESERVE) = None;
+        *lock(&CONTENT) = None;
     }
-    has_reserve()
+    has_heap() && has_addresses()
 }
 
-/// Whether there is memory for so many bytes more; of a few it need not be told how many. If there is not, it looks
-/// again after `give_back`, which gives back what nobody needs now.
-pub fn is_there(bytes: u64, give_back: impl FnOnce()) -> bool {
-    let is_due = IS_DUE.load(Ordering::Relaxed);
-    (!is_due && bytes < STEP_MIN) || look(bytes, give_back)
+/// What there is if so many bytes more are taken; of a few it need not be told how many. If there is not enough, it looks
+/// again after `give_back`, which is told what there is, and gives back what helps.
+pub fn left(bytes: u64, give_back: impl FnOnce(Left)) -> Left {
+    if !IS_DUE.load(Ordering::Relaxed) && bytes < STEP_MIN { Left::Enough } else { look(bytes, give_back) }
 }
 
 /// Notes that memory of so many bytes was mapped, or may have been.
@@ -63,43 +86,76 @@ pub fn taken(bytes: u64) {
     }
 }
 
-/// Gives up the reserve, for whoever the system has refused memory: worth one more try.
+/// Gives up the reserve of content, which was refused a mapping: worth one more try.
 #[cold]
-pub fn give_up_reserve() {
+pub(crate) fn give_up_content() {
     IS_DUE.store(true, Ordering::Relaxed);
-    drop(lock(&RESERVE).take());
+    drop(lock(&CONTENT).take());
+}
+
+/// Gives up a reserve for the heap, which was refused memory: whether one more try is worth it.
+#[cold]
+pub fn give_up_heap() -> bool {
+    if IS_ASKING.get() {
+        return false;
+    }
+    IS_DUE.store(true, Ordering::Relaxed);
+    let heap = lock(&HEAP).take();
+    if heap.is_none() {
+        give_up_content();
+    }
+    true
 }
 
 #[cold]
-fn look(bytes: u64, give_back: impl FnOnce()) -> bool {
-    let mut room = room();
-    if room <= bytes {
-        give_back();
-        room = self::room();
+fn look(bytes: u64, give_back: impl FnOnce(Left)) -> Left {
+    let (mut left, mut room) = judge(bytes);
+    if left != Left::Enough {
+        give_back(left);
+        (left, room) = judge(bytes);
     }
     STEP.store((room / 2).clamp(STEP_MIN, STEP_MAX) as i64, Ordering::Relaxed);
-    IS_DUE.store(room == 0, Ordering::Relaxed);
-    room > bytes
+    IS_DUE.store(room == 0 || left != Left::Enough, Ordering::Relaxed);
+    left
 }
 
-/// Bytes that can be taken until too little would be left.
+/// What there is, and how many bytes of memory.
+fn judge(bytes: u64) -> (Left, u64) {
+    let room = room();
+    let left = match room > bytes && has_heap() {
+        true if has_addresses() => Left::Enough,
+        true => Left::Vacancies,
+        false => Left::Nothing,
+    };
+    (left, room)
+}
+
+/// Bytes of memory that can be taken until too little would be left.
 fn room() -> u64 {
-    if !has_reserve() {
-        return 0;
-    }
-    let spare = |all: u64| (all / SPARE_PART).min(UNDER_WAY.load(Ordering::Relaxed) as u64);
+    let spare =
+        |all: u64| (all / SPARE_PART).min((UNDER_WAY.load(Ordering::Relaxed).saturating_add(HEAP_UNDER_WAY)) as u64);
     let sources = GROUPS.iter().filter_map(Group::left).chain(machine_left());
     sources.map(|(left, all)| left.saturating_sub(spare(all))).min().unwrap_or(u64::MAX)
 }
 
-fn has_reserve() -> bool {
-    if lock(&RESERVE).is_none() {
-        let Ok(reserve) = Buffer::try_new(UNDER_WAY.load(Ordering::Relaxed).max(crate::PAGE_SIZE)) else {
-            return false;
-        };
-        *lock(&RESERVE) = Some(reserve);
+fn has_addresses() -> bool {
+    if lock(&CONTENT).is_none() {
+        let reserve = Buffer::try_new(UNDER_WAY.load(Ordering::Relaxed).max(crate::PAGE_SIZE));
+        *lock(&CONTENT) = reserve.ok();
     }
-    true
+    lock(&CONTENT).is_some()
+}
+
+fn has_heap() -> bool {
+    if lock(&HEAP).is_none() {
+        // Allocated without the lock, which the allocator may need.
+        let mut reserve = Vec::new();
+        IS_ASKING.set(true);
+        let others = reserve.try_reserve_exact(HEAP_UNDER_WAY).ok().and_then(|()| Buffer::try_new(OTHERS).ok());
+        IS_ASKING.set(false);
+        *lock(&HEAP) = others.map(|others| (reserve, others));
+    }
+    lock(&HEAP).is_some()
 }
 
 /// What the machine can still give, and what it has.
@@ -191,23 +247,29 @@ mod tests {
 
     // The state is the process's: so there is one test.
     #[test]
-    fn there_is_no_more_while_the_reserve_is_gone_and_cannot_be_had() {
+    fn what_is_left_follows_from_the_reserves_and_from_what_is_asked_for() {
+        let nothing = |_| panic!("nothing is to be given back");
         assert!(prepare(1 << 20));
-        assert!(is_there(0, || panic!("nothing is to be given back")));
-        assert!(!is_there(1 << 60, || ()));
+        assert_eq!(left(0, nothing), Left::Enough);
+        assert_eq!(left(1 << 60, |left| assert_eq!(left, Left::Nothing)), Left::Nothing);
 
         taken(2 * STEP_MAX);
         assert!(IS_DUE.load(Ordering::Relaxed));
-        assert!(is_there(0, || panic!("nothing is to be given back")));
+        assert_eq!(left(0, nothing), Left::Enough);
 
         // As many addresses as no process can have.
         UNDER_WAY.store(1 << 60, Ordering::Relaxed);
-        give_up_reserve();
-        let mut has_given_back = false;
-        assert!(!is_there(0, || has_given_back = true));
-        assert!(has_given_back);
+        give_up_content();
+        assert_eq!(left(0, |left| assert_eq!(left, Left::Vacancies)), Left::Vacancies);
         UNDER_WAY.store(1 << 20, Ordering::Relaxed);
-        assert!(is_there(0, || panic!("nothing is to be given back")));
+        assert_eq!(left(0, nothing), Left::Enough);
+
+        assert!(give_up_heap());
+        assert!(lock(&HEAP).is_none() && lock(&CONTENT).is_some());
+        assert!(give_up_heap());
+        assert!(lock(&CONTENT).is_none());
+        assert_eq!(left(0, nothing), Left::Enough);
+        assert!(lock(&HEAP).is_some() && lock(&CONTENT).is_some());
     }
 
     #[test]

@@ -6,20 +6,23 @@ use memory::shortage;
 use mimalloc::MiMalloc;
 
 /// mimalloc: a tree of a million files that is deleted leaves nothing behind in it. Where the system has no more memory
-/// for it, the reserve is given up: so what is under way comes to its end.
+/// for it, reserves are given up: so what is under way comes to its end.
 pub struct Allocator;
 
-/// Once more, if there was no memory.
+/// Twice more, if there was no memory: there are two reserves.
+#[inline]
 fn again(allocate: impl Fn() -> *mut u8) -> *mut u8 {
-    let first = allocate();
-    if !first.is_null() {
-        return first;
+    let mut allocated = allocate();
+    for _ in 0..2 {
+        if !allocated.is_null() || !shortage::give_up_heap() {
+            break;
+        }
+        allocated = allocate();
     }
-    shortage::give_up_reserve();
-    allocate()
+    allocated
 }
 
-// SAFETY: mimalloc does all; what it is asked twice it did not do the first time. To give up the reserve allocates nothing.
+// SAFETY: mimalloc does all; what it is asked again it did not do before. To give up a reserve allocates nothing.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

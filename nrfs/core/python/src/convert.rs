@@ -64,7 +64,7 @@ pub struct DirectoryEntry {
 impl DirectoryEntry {
     pub fn new(py: Python<'_>, entry: filesystem::Entry) -> PyResult<Self> {
         Ok(Self {
-            name: PyBytes::new(py, &entry.name).unbind(),
+            name: bytes(py, &entry.name)?.unbind(),
             cookie: entry.cookie.0,
             attributes: Py::new(py, Attributes::from(entry.attributes))?,
         })
@@ -160,6 +160,14 @@ impl<'py> FromPyObject<'_, 'py> for Amount {
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         Ok(number_or_text(object)?.map_or_else(Self::Text, Self::Bytes))
     }
+}
+
+/// Bytes for Python; `MemoryError` where it has no room for them.
+pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |copy| {
+        copy.copy_from_slice(bytes);
+        Ok(())
+    })
 }
 
 /// What a buffer has, copied: somebody may change it while the GIL is free.

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::convert::{
-    self, Amount, Attributes, Capacity, DirectoryEntry, Nodes, Number, copied, os_error, value_error,
+    self, Amount, Attributes, Capacity, DirectoryEntry, Nodes, Number, bytes, copied, os_error, value_error,
 };
 use crate::here::Here;
 
@@ -189,7 +189,7 @@ impl Filesystem {
 
     fn readlink<'py>(&self, py: Python<'py>, ino: u64) -> PyResult<Bound<'py, PyBytes>> {
         let target = self.call(py, |service, token| service.target(Ino(ino), token))?;
-        Ok(PyBytes::new(py, &target))
+        bytes(py, &target)
     }
 
     #[pyo3(signature = (ino, cookie = 0, limit = 1024))]
@@ -240,7 +240,7 @@ impl Filesystem {
 
     fn getxattr<'py>(&self, py: Python<'py>, ino: u64, name: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let value = self.call(py, |service, token| service.xattr(Ino(ino), name, token))?;
-        Ok(PyBytes::new(py, &value))
+        bytes(py, &value)
     }
 
     #[pyo3(signature = (ino, name, value, flags = 0))]
@@ -252,7 +252,7 @@ impl Filesystem {
     #[pyo3(signature = (ino, *, uid = 0))]
     fn listxattr<'py>(&self, py: Python<'py>, ino: u64, uid: u32) -> PyResult<Bound<'py, PyList>> {
         let names = self.call(py, |service, token| service.xattr_names(Ino(ino), uid == 0, token))?;
-        PyList::new(py, names.iter().map(|name| PyBytes::new(py, name)))
+        PyList::new(py, names.iter().map(|name| bytes(py, name)).collect::<PyResult<Vec<_>>>()?)
     }
 
     fn removexattr(&self, py: Python<'_>, ino: u64, name: &[u8]) -> PyResult<()> {
@@ -263,12 +263,12 @@ impl Filesystem {
         let end = self.call(py, |service, token| service.attributes(Ino(ino), token))?.size;
         let size = size.min(usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX));
         let mut copied = 0;
-        let bytes = PyBytes::new_with(py, size, |buffer| {
+        let read = PyBytes::new_with(py, size, |buffer| {
             copied = self.call(py, |service, token| service.read(Ino(ino), offset, buffer, token))?;
             Ok(())
         })?;
         // The file may have been cut short in between.
-        if copied < size { Ok(PyBytes::new(py, &bytes.as_bytes()[..copied])) } else { Ok(bytes) }
+        if copied < size { bytes(py, &read.as_bytes()[..copied]) } else { Ok(read) }
     }
 
     fn write(&self, py: Python<'_>, ino: u64, offset: u64, data: &Bound<'_, PyAny>) -> PyResult<usize> {

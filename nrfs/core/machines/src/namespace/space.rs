@@ -11,7 +11,7 @@ use super::acl::Acl;
 use super::inode::{Extended, Inode, Node};
 use super::xattr::Attribute;
 use super::{Change, Namespace, NewInode, NewNode, RenameMode};
-use crate::types::{Ino, Kind};
+use crate::types::Ino;
 
 /// What an inode takes with its first name, and what each further name takes.
 pub const INODE_SPACE: u64 = 1024;
@@ -62,9 +62,32 @@ impl Inode {
     }
 }
 
+impl NewInode {
+    /// What it takes by itself, whatever lists it begins with.
+    fn space(&self) -> u64 {
+        let target = if let NewNode::Symlink(target) = &self.node { target_space(target) } else { 0 };
+        INODE_SPACE + target
+    }
+}
+
 impl Change {
+    /// Whether a directory has a default list after it for which what is made there takes space.
+    pub fn sets_long_default_list(&self) -> bool {
+        let Self::SetXattr { name, value, .. } = self else { return false };
+        matches!(Attribute::named(name), Ok(Attribute::DefaultList)) && list_space(value.len()) > 0
+    }
+
+    /// What it takes as long as no directory has such a list, if that is to be told without a look at the tree.
+    pub fn space_without_lists(&self) -> Option<u64> {
+        match self {
+            Self::Create { inode, .. } | Self::CreateNameless { inode, .. } => Some(inode.space()),
+            _ if !self.wants_space() => Some(0),
+            _ => None,
+        }
+    }
+
     /// Whether it may take space.
-    pub fn wants_space(&self) -> bool {
+    fn wants_space(&self) -> bool {
         match self {
             Self::Create { .. } | Self::CreateNameless { .. } | Self::Link { .. } | Self::SetXattr { .. } => true,
             Self::Rename { mode, .. } => matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout),
@@ -83,11 +106,14 @@ impl Namespace {
     pub fn space_wanted(&self, change: &Change) -> u64 {
         match change {
             Change::Create { parent, inode, .. } | Change::CreateNameless { parent, inode } => {
-                self.new_inode_space(*parent, inode)
+                let lists = match inode.node {
+                    NewNode::Symlink(_) => 0,
+                    NewNode::Directory => 2,
+                    _ => 1,
+                };
+                inode.space() + lists * self.default_list_space(*parent)
             }
-            Change::Rename { parent, .. } if change.wants_space() => {
-                INODE_SPACE + self.inherited_space(*parent, Kind::CharacterDevice)
-            }
+            Change::Rename { parent, .. } if change.wants_space() => INODE_SPACE + self.default_list_space(*parent),
             // The first name comes with the inode.
             Change::Link { ino, .. } if self.inode(*ino).is_ok_and(|inode| inode.links == 0) => 0,
             Change::Link { .. } => INODE_SPACE,
@@ -99,19 +125,9 @@ impl Namespace {
         }
     }
 
-    fn new_inode_space(&self, parent: Ino, new: &NewInode) -> u64 {
-        match &new.node {
-            NewNode::Symlink(target) => INODE_SPACE + target_space(target),
-            NewNode::Directory => INODE_SPACE + self.inherited_space(parent, Kind::Directory),
-            _ => INODE_SPACE + self.inherited_space(parent, Kind::File),
-        }
-    }
-
-    /// What an inode made in a directory takes for the access control lists that it begins with.
-    fn inherited_space(&self, parent: Ino, kind: Kind) -> u64 {
-        let default =
-            self.inode(parent).ok().and_then(Inode::extended).and_then(|extended| extended.default_acl.as_ref());
-        let lists = if kind == Kind::Directory { 2 } else { 1 };
-        default.map_or(0, |list| lists * list.space())
+    /// What the default list of a directory takes in what is made there.
+    fn default_list_space(&self, parent: Ino) -> u64 {
+        let extended = self.inode(parent).ok().and_then(Inode::extended);
+        extended.and_then(|extended| extended.default_acl.as_ref()).map_or(0, Acl::space)
     }
 }
