@@ -24,6 +24,7 @@ from support.compare import Failed, Step, compare, outcome
 from support.mounts import Pair, configurations, mounted_pair
 from support.operations import DEFAULT_LIST, Pattern
 from support.programs import file_capability
+from support.syscalls import linkat
 from support.tree import differences, snapshot
 
 PAGE = 4096
@@ -385,7 +386,7 @@ def test_each_further_name_of_a_file_takes_an_inode_as_on_tmpfs(pair: Pair) -> N
             descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR)
             told.append(used(directory)[1])
             for name in ("first", "second"):
-                os.link(f"/proc/self/fd/{descriptor}", directory / name, follow_symlinks=True)
+                linkat(f"/proc/self/fd/{descriptor}".encode(), os.fsencode(directory / name), follow=True)
                 told.append(used(directory)[1])
             os.close(descriptor)
         made = 0
