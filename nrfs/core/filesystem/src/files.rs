@@ -3,9 +3,8 @@
 use std::sync::PoisonError;
 use std::thread;
 
-use machines::content::{self, AllocateMode, Change, HEAP_PER_PAGE, SIZE_MAX};
+use machines::content::{self, AllocateMode, Change, SIZE_MAX};
 use machines::types::{Errno, Ino, Kind};
-use memory::PAGE_SIZE;
 use memory::shortage::Left;
 
 use crate::filesystem::Filesystem;
@@ -133,8 +132,7 @@ impl Filesystem {
                 _ => self.read_content(ino, |content| content.missing(ino, &range), token),
             };
             // What is written there later is not to find that there is no memory.
-            let bytes = wanted.saturating_mul(PAGE_SIZE as u64 + HEAP_PER_PAGE).saturating_mul(self.nodes());
-            if wanted > 0 && self.memory_left(bytes) != Left::Enough {
+            if wanted > 0 && self.memory_left(self.memory_of(wanted)) != Left::Enough {
                 return Err(Errno::ENOSPC);
             }
             let grant = self.ledger.grant(wanted);

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use machines::content::{self, Content};
+use machines::content::{self, Content, HEAP_PER_PAGE};
 use machines::namespace::{self, INODE_SPACE, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
 use memory::shortage::{self, Left};
@@ -330,9 +330,14 @@ impl Filesystem {
         self.vacancies.iter().all(|node| node[log.0].pages() as u64 >= granted + pages)
     }
 
-    /// How many replicas there are.
-    pub(crate) fn nodes(&self) -> u64 {
-        self.pools.len() as u64
+    /// The memory of so many pages, on all replicas.
+    pub(crate) fn memory_of(&self, pages: u64) -> u64 {
+        pages.saturating_mul(PAGE_SIZE as u64 + HEAP_PER_PAGE).saturating_mul(self.pools.len() as u64)
+    }
+
+    /// The pages that there was memory for at the last look.
+    pub(crate) fn pages_in_memory(&self) -> u64 {
+        shortage::content_left() / self.memory_of(1)
     }
 
     /// Takes space of inodes, if need be once what the kernel has forgotten is gone.

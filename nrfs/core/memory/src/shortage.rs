@@ -15,7 +15,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::Buffer;
@@ -32,6 +32,9 @@ static IS_DUE: AtomicBool = AtomicBool::new(true);
 
 /// Bytes that can be taken before it is.
 static STEP: AtomicI64 = AtomicI64::new(0);
+
+/// Bytes that there were for content at the last look.
+static CONTENT_LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Bytes that operations under way may take for content: the reserve has as many.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
@@ -78,6 +81,11 @@ pub fn left(bytes: u64, give_back: impl FnOnce(Left)) -> Left {
     if !IS_DUE.load(Ordering::Relaxed) && bytes < STEP_MIN { Left::Enough } else { look(bytes, give_back) }
 }
 
+/// Bytes that there were for content at the last look.
+pub fn content_left() -> u64 {
+    CONTENT_LEFT.load(Ordering::Relaxed)
+}
+
 /// Notes that memory of so many bytes was mapped, or may have been.
 pub fn taken(bytes: u64) {
     let bytes = bytes as i64;
@@ -116,6 +124,7 @@ fn look(bytes: u64, give_back: impl FnOnce(Left)) -> Left {
     }
     STEP.store((room / 2).clamp(STEP_MIN, STEP_MAX) as i64, Ordering::Relaxed);
     IS_DUE.store(room == 0 || left != Left::Enough, Ordering::Relaxed);
+    CONTENT_LEFT.store(if has_heap() && has_addresses() { room } else { 0 }, Ordering::Relaxed);
     left
 }
 
