@@ -94,6 +94,7 @@ impl Change {
             Self::Unlink { .. }
             | Self::RemoveDirectory { .. }
             | Self::SetAttributes { .. }
+            | Self::SetFlags { .. }
             | Self::KillPrivileges { .. }
             | Self::RemoveXattr { .. }
             | Self::Drop { .. } => false,
