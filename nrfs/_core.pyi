@@ -92,10 +92,18 @@ class Filesystem:
         logs: parallel logs for the content of files. The tree has one more.
         size: bytes of file content at the most: an int, or ``"8G"``. Each replica holds a copy, so the machine
             needs ``nodes`` times as much. Or ``"50%"``: that part of the machine's memory, for all replicas together.
-        inodes: how many inodes at the most; without it, as many as half the machine's memory has pages.
+        inodes: how many inodes at the most; without it, as many as half the machine's memory has pages. What names,
+            links, attributes and lists take beside counts, too: see docs/memory.md.
+        mode: permission bits of the root directory.
+        uid: its owner; without it, the caller.
+        gid: its group, likewise.
 
     Raises:
         ValueError: an argument out of range, with the reason.
+        MemoryError: there is no memory even for what operations under way may take.
+        OSError: by the methods, ENOSPC where there is no space, or no memory, for what is to be made or written.
+        RuntimeError: by all methods, in a process that was forked after the file system was made. The same holds for
+            every other object here that has methods.
 
     """
 
@@ -167,7 +175,8 @@ class Filesystem:
     def readdir(self, ino: int, cookie: int = 0, limit: int = 1024) -> list[DirectoryEntry]:
         """At most ``limit`` entries behind ``cookie`` (0: from the start), "." and ".." first.
 
-        A directory that changes while it is listed neither repeats nor skips entries that stayed.
+        A directory that changes while it is listed neither repeats nor skips entries that stayed. More than 1024 are
+        not of one moment.
         """
 
     # Attributes
@@ -238,7 +247,8 @@ class Connection:
 
     Args:
         filesystem: the one that is mounted.
-        device: a descriptor of /dev/fuse on which a mount was made. It is the connection's from then on.
+        device: a descriptor of /dev/fuse on which a mount was made. It is the connection's from then on, also if it
+            cannot be had for the channel; what is no such descriptor, nor a socket in its place, stays the caller's.
         channel: ``"ring"`` or ``"device"``: a worker for each CPU answers what is frequent, and pyfuse3 the rest.
             ``"pyfuse3"``: it answers all.
         caching: whether the kernel may keep what it is told.
@@ -246,7 +256,9 @@ class Connection:
             left any more, space is promised before data is collected.
 
     Raises:
-        OSError: the channel cannot be had.
+        OSError: the channel cannot be had; EBADF for what is no descriptor, ENODEV for one of something else, EBUSY for
+            another connection's.
+        ValueError: there is no such channel.
 
     """
 
@@ -438,9 +450,10 @@ class AddressSpace:
 
     Args:
         nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated ones.
-        logs: parallel logs.
-        cores: emulated cores, dealt out to the nodes evenly, at least one each; without it, as many as CPUs.
-        memory: bytes of each node, rounded down to 4 KiB.
+        logs: parallel logs, at most 1024.
+        cores: emulated cores, dealt out to the nodes evenly, at least one each; at most 8192, and 65536 with their logs
+            counted one by one. Without it, as many as CPUs.
+        memory: bytes of each node, rounded down to 4 KiB; at most 4 PiB on all.
         backed: whether the frames are real memory.
 
     Raises:
@@ -508,8 +521,8 @@ class AddressSpace:
         happens here for all of it. ``statistics()["views"]["on_touch"]`` says which.
 
         While the array lives, or one that was made of it, what it shows stays mapped, with the rights that it needs:
-        what would change that is refused with EBUSY. The array keeps the address space. A process that is forked does
-        not have it: there a touch is a segmentation fault.
+        what would change that is refused with EBUSY. The array keeps the address space. A process that is forked has a
+        copy, as of other memory: what it writes there nobody else sees. The rest it may see as it is in the first now.
 
         Raises:
             OSError: EFAULT if it is not mapped everywhere; EACCES if it may not be read everywhere; ENODEV if the

@@ -24,6 +24,7 @@ from support.compare import Failed, Step, compare, outcome
 from support.mounts import Pair, configurations, mounted_pair
 from support.operations import DEFAULT_LIST, Pattern
 from support.programs import file_capability
+from support.syscalls import linkat
 from support.tree import differences, snapshot
 
 PAGE = 4096
@@ -329,7 +330,7 @@ def test_an_inode_that_is_freed_can_be_used_again_at_once(pair: Pair) -> None:
 
 
 def test_xattrs_take_the_space_of_inodes_as_on_tmpfs(pair: Pair) -> None:
-    """A KiB is an inode. What takes another's place needs room beside it; access control lists need none."""
+    """A KiB is an inode. What takes another's place needs room beside it; short access control lists need none."""
     values = (
         ("user.a", 0, 0),
         ("user.a", 978, 0),
@@ -364,18 +365,66 @@ def test_xattrs_take_the_space_of_inodes_as_on_tmpfs(pair: Pair) -> None:
     assert any(result == Failed("ENOSPC") for result, _ in results[0])
 
 
-def test_hard_links_cost_no_inodes_though_on_tmpfs_they_do(pair: Pair) -> None:
-    reference, subject = pair.directories("links")
-    for directory in (reference, subject):
-        (directory / "file").touch()
-    links = 2 * INODES
-    for number in range(links):
-        (subject / f"{number}").hardlink_to(subject / "file")
-    assert (subject / "file").stat().st_nlink == links + 1
-    assert used(subject)[1] == 3
-    with pytest.raises(OSError, match="No space left"):
-        for number in range(links):
-            (reference / f"{number}").hardlink_to(reference / "file")
+def test_each_further_name_of_a_file_takes_an_inode_as_on_tmpfs(pair: Pair) -> None:
+    """Of a file made without a name the first link takes none: it is the one that an inode comes with."""
+    results: list[list[object]] = []
+    for directory in pair.directories("links"):
+        file, told = directory / "file", list[object]()
+        results.append(told)
+        file.touch()
+        for number in range(5):
+            (directory / f"{number}").hardlink_to(file)
+        told += [file.stat().st_nlink, used(directory)[1]]
+        (directory / "0").rename(directory / "1")
+        told.append(used(directory)[1])
+        (directory / "other").touch()
+        (directory / "other").rename(directory / "2")
+        told.append(used(directory)[1])
+        (directory / "3").unlink()
+        told.append(used(directory)[1])
+        if pair.abilities.nameless_files:
+            descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR)
+            told.append(used(directory)[1])
+            for name in ("first", "second"):
+                linkat(f"/proc/self/fd/{descriptor}".encode(), os.fsencode(directory / name), follow=True)
+                told.append(used(directory)[1])
+            os.close(descriptor)
+        made = 0
+        while outcome((directory / f"link {made}").hardlink_to, file) != Failed("ENOSPC"):
+            made += 1
+        told += [made, used(directory)[1], outcome((directory / "4").hardlink_to, file)]
+        (directory / "4").unlink()
+        told.append(outcome((directory / "again").hardlink_to, file))
+    assert results[1] == results[0]
+    assert used(directory)[1] == INODES
+
+
+def test_what_is_larger_than_usual_takes_the_space_of_inodes(pair: Pair) -> None:
+    """Short targets and lists are in the inode. On tmpfs a long target has a page instead, and lists cost nothing."""
+    _, directory = pair.directories("large")
+    before = used(directory)
+    users = [acl.user(uid, 7) for uid in range(400)]
+    large = acl.packed(acl.owner(7), *users, acl.group(5), acl.mask(7), acl.other(0))
+
+    def taken(call: Callable[[], object]) -> int:
+        inodes = used(directory)[1]
+        call()
+        assert used(directory)[0] == before[0]
+        return used(directory)[1] - inodes
+
+    assert taken(lambda: (directory / "short").symlink_to("x" * 128)) == 1
+    assert taken(lambda: (directory / "long").symlink_to("x" * 4000)) == 5
+    assert taken((directory / "list").mkdir) == 1
+    assert taken(lambda: os.setxattr(directory / "list", DEFAULT_LIST, LIST)) == 0
+    assert taken((directory / "list" / "short").mkdir) == 1
+    assert taken(lambda: os.setxattr(directory / "list", DEFAULT_LIST, large)) in (3, 4)
+    assert taken((directory / "list" / "file").touch) in (4, 5)
+    assert taken((directory / "list" / "directory").mkdir) in (7, 8)
+    assert taken((directory / "list" / "file").unlink) in (-4, -5)
+    made = 0
+    while outcome((directory / "list" / f"{made}").mkdir) != Failed("ENOSPC"):
+        made += 1
+    assert 1 < made < INODES // 7
 
 
 def test_a_directory_grows_with_its_entries_as_on_tmpfs(pair: Pair) -> None:

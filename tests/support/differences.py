@@ -4,7 +4,6 @@ Each ability below is tested to be exactly what is said: a difference that goes 
 
 Besides what a mount can do, it differs in this:
 
-- a hard link costs no inode; on tmpfs each costs one (``test_limits``);
 - under the writeback cache, a write(2) to a file system that is nearly full is taken whole or not at all; on tmpfs as
   much as fits. One that is larger than all that is left, and comes before little is left, is taken, and fsync(2) or
   close(2) tells that it was not stored: see ``docs/full.md`` (``test_full``, ``test_limits``);
@@ -14,6 +13,8 @@ Besides what a mount can do, it differs in this:
   note for the whole mount;
 - fanotify(7) cannot mark the whole file system with FAN_REPORT_FID: the kernel gives FUSE no fsid;
 - times are those of the kernel's tick; on tmpfs they are finer where somebody looks in between (multigrain);
+- targets of more than 128 bytes and access control lists of more than twelve entries take space of inodes, as many
+  bytes as they have; on tmpfs such a target has a page, and lists are not counted (``test_limits``);
 - under the writeback cache, st_blocks of an open file tells what it was when the file was last closed;
 - without the page cache, truncate(2) to the size that a file has already stamps its times; on tmpfs not if it has no
   pages;

@@ -1,5 +1,4 @@
-//! How much is left: pages of file content, and inodes. Extended attributes take from the space of
-//! inodes, as on tmpfs.
+//! How much is left: pages of file content, and the space of inodes, of which all takes that is in the tree.
 //!
 //! Space is granted before an operation enters the log and the operation carries its grant, so that
 //! running out is decided once and every replica agrees. A grant is the most that an operation could
@@ -8,11 +7,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use machines::namespace::{HEAP_PER_SPACE, INODE_SPACE};
 use machines::types::Errno;
-use memory::PAGE_SIZE;
+use memory::{PAGE_SIZE, shortage};
 
-/// Bytes that an inode takes of the space of inodes; extended attributes take theirs.
-pub(crate) const INODE_SPACE: u64 = 1024;
+/// The memory of the space of inodes is noted as taken by so many bytes of it.
+const NOTED: u64 = 1 << 20;
 
 /// The most that there may be.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct Ledger {
     returns: AtomicU64,
     /// Bytes of the space of inodes.
     inode_space: AtomicU64,
+    /// Each has its own memory.
+    replicas: u64,
 }
 
 /// What statvfs(3) tells.
@@ -59,13 +61,14 @@ pub(crate) struct Grant<'a> {
 
 impl Ledger {
     /// Nothing used but the root's inode.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, replicas: u64) -> Self {
         Self {
             limits,
             pages: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             returns: AtomicU64::new(0),
             inode_space: AtomicU64::new(INODE_SPACE),
+            replicas,
         }
     }
 
@@ -93,32 +96,49 @@ impl Ledger {
         self.limits.pages - self.pages.load(Ordering::Relaxed)
     }
 
+    /// Pages granted to operations that are still running.
+    pub fn granted(&self) -> u64 {
+        self.granted.load(Ordering::SeqCst)
+    }
+
     /// Takes back pages that an operation freed.
     pub fn free_pages(&self, pages: u64) {
         self.pages.fetch_sub(pages, Ordering::SeqCst);
     }
 
-    /// Takes space for an inode, or for an extended attribute.
+    /// Takes space of inodes.
     pub fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let all = self.limits.inodes.saturating_mul(INODE_SPACE);
-        let take = |used| (bytes <= all - used).then_some(used + bytes);
+        let take = |used: u64| (bytes <= all.saturating_sub(used)).then_some(used + bytes);
         let taken = self.inode_space.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.map(drop).map_err(|_| Errno::ENOSPC)
+        let before = taken.map_err(|_| Errno::ENOSPC)?;
+        if before / NOTED != (before + bytes) / NOTED {
+            shortage::taken(NOTED * HEAP_PER_SPACE * self.replicas);
+        }
+        Ok(())
     }
 
-    /// Takes back space of what is gone, or was not made after all.
-    pub fn return_inode_space(&self, bytes: u64) {
-        self.inode_space.fetch_sub(bytes, Ordering::SeqCst);
+    /// Ends what space was taken for: `returned` of it is free again, or was not needed; and `taken` is used by now.
+    pub fn settle_inode_space(&self, returned: u64, taken: u64) {
+        if returned > taken {
+            self.inode_space.fetch_sub(returned - taken, Ordering::SeqCst);
+        } else if taken > returned {
+            self.inode_space.fetch_add(taken - returned, Ordering::SeqCst);
+        }
     }
 
     /// What is left now.
     pub fn capacity(&self) -> Capacity {
+        let inodes = self.inode_space.load(Ordering::SeqCst).div_ceil(INODE_SPACE);
         Capacity {
             block_size: PAGE_SIZE as u64,
             blocks: self.limits.pages,
             blocks_free: self.limits.pages - self.pages.load(Ordering::SeqCst),
             inodes: self.limits.inodes,
-            inodes_free: self.limits.inodes - self.inode_space.load(Ordering::SeqCst).div_ceil(INODE_SPACE),
+            inodes_free: self.limits.inodes.saturating_sub(inodes),
         }
     }
 }
@@ -165,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_grant_never_exceeds_what_is_left_and_what_is_not_taken_comes_back() {
-        let ledger = Ledger::new(LIMITS);
+        let ledger = Ledger::new(LIMITS, 1);
         let first = ledger.grant(8);
         let second = ledger.grant(8);
         assert_eq!((first.pages(), second.pages()), (8, 2));
@@ -184,16 +204,16 @@ mod tests {
 
     #[test]
     fn inodes_run_out_and_come_back() {
-        let ledger = Ledger::new(LIMITS);
+        let ledger = Ledger::new(LIMITS, 1);
         assert_eq!(ledger.take_inode_space(INODE_SPACE), Ok(()));
         assert_eq!(ledger.take_inode_space(1), Err(Errno::ENOSPC));
-        ledger.return_inode_space(INODE_SPACE);
+        ledger.settle_inode_space(INODE_SPACE, 0);
         assert_eq!(ledger.capacity().inodes_free, 1);
     }
 
     #[test]
     fn an_inode_that_is_in_use_in_part_is_not_free() {
-        let ledger = Ledger::new(LIMITS);
+        let ledger = Ledger::new(LIMITS, 1);
         assert_eq!(ledger.take_inode_space(1), Ok(()));
         assert_eq!(ledger.capacity().inodes_free, 0);
         assert_eq!(ledger.take_inode_space(INODE_SPACE), Err(Errno::ENOSPC));

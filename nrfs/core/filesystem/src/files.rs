@@ -1,9 +1,11 @@
 //! The operations on the content of files.
 
+use std::sync::PoisonError;
 use std::thread;
 
 use machines::content::{self, AllocateMode, Change, SIZE_MAX};
 use machines::types::{Errno, Ino, Kind};
+use memory::shortage::Left;
 
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
@@ -39,7 +41,7 @@ impl Filesystem {
     }
 
     /// Copies into a file, beginning at `offset`. Returns the bytes copied: fewer than given where
-    /// space ran out behind them, and ENOSPC where not one had room.
+    /// space or memory ran out behind them, and ENOSPC where not one had room.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], token: &Token) -> Result<usize, Errno> {
         let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
@@ -51,11 +53,22 @@ impl Filesystem {
         let (mut written, mut has_settled) = (0, false);
         while written < data.len() {
             let offset = offset + written as u64;
-            let rest = &data[written..];
+            let rest = &data[written..data.len().min(written + Self::STEP_BYTES)];
             let range = offset..offset + rest.len() as u64;
             let wanted = content::pages_touched(&range);
-            let grant = self.ledger.grant_with(self.take_promised(ino, &range), wanted);
-            let change = Change::Write { offset, data: rest.into(), grant: grant.pages() };
+            let (fills, _alone) = match self.memory_left(0) {
+                Left::Enough => (true, None),
+                Left::Nothing => (false, None),
+                Left::Vacancies => {
+                    let alone = self.scarcity.lock().unwrap_or_else(PoisonError::into_inner);
+                    (self.has_vacancies(ino, wanted), Some(alone))
+                }
+            };
+            let grant = match fills {
+                true => self.ledger.grant_with(self.take_promised(ino, &range), wanted),
+                false => self.ledger.grant(0),
+            };
+            let change = Change::Write { offset, data: rest.into(), grant: grant.pages(), fills };
             let done = self.change_content(ino, change, token)?;
             let more = done.written == rest.len() || grant.might_grow();
             grant.settle(done.taken);
@@ -75,10 +88,10 @@ impl Filesystem {
     /// Copies from one file into another, as far as the first goes. Returns the bytes copied, as
     /// [`write`](Self::write) does.
     pub fn copy(&self, from: (Ino, u64), to: (Ino, u64), length: u64, token: &Token) -> Result<u64, Errno> {
-        let mut buffer = vec![0; length.min(Self::COPY_BYTES) as usize];
+        let mut buffer = vec![0; length.min(Self::STEP_BYTES as u64) as usize];
         let mut copied = 0;
         while copied < length {
-            let step = (length - copied).min(Self::COPY_BYTES) as usize;
+            let step = (length - copied).min(Self::STEP_BYTES as u64) as usize;
             let read = self.read(from.0, from.1 + copied, &mut buffer[..step], token)?;
             let written = match self.write(to.0, to.1 + copied, &buffer[..read], token) {
                 Err(errno) if copied == 0 => return Err(errno),
@@ -92,8 +105,8 @@ impl Filesystem {
         Ok(copied)
     }
 
-    /// Bytes that [`copy`](Self::copy) moves at a time.
-    const COPY_BYTES: u64 = 1 << 20;
+    /// Bytes that are written, or copied, at a time: as many as the kernel sends.
+    const STEP_BYTES: usize = 1 << 20;
 
     /// fallocate(2): all of it, or nothing and an error.
     pub fn allocate(
@@ -118,6 +131,10 @@ impl Filesystem {
                 AllocateMode::PunchHole => 0,
                 _ => self.read_content(ino, |content| content.missing(ino, &range), token),
             };
+            // What is written there later is not to find that there is no memory.
+            if wanted > 0 && self.memory_left(self.memory_of(wanted)) != Left::Enough {
+                return Err(Errno::ENOSPC);
+            }
             let grant = self.ledger.grant(wanted);
             let change = Change::Allocate { range: range.clone(), mode, keep_size, grant: grant.pages() };
             match self.change_content(ino, change, token) {

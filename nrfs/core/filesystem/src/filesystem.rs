@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use machines::content::{self, Content};
-use machines::namespace::{self, Namespace};
+use machines::content::{self, Content, HEAP_PER_PAGE};
+use machines::namespace::{self, INODE_SPACE, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
-use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology};
+use memory::shortage::{self, Left};
+use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, Vacancy};
 use nr::{NodeId, NodeReplicated, OneLog};
 
 use crate::attributes::Attributes;
 use crate::by_inode::ByInode;
-use crate::capacity::{Capacity, INODE_SPACE, Ledger, Limits};
+use crate::capacity::{Capacity, Ledger, Limits};
 use crate::clock;
 use crate::holds::Holds;
 use crate::promises::Promises;
@@ -40,11 +41,23 @@ pub struct Configuration {
 /// Logs beyond this would only cost memory: more than there are threads to fill them.
 pub const LOGS_MAX: usize = 1024;
 
+/// Each replica has a part for each log, which takes some KiB though nothing is in it: more would take seconds, and GiB.
+pub const PARTITIONS_MAX: usize = 1 << 16;
+
+/// The space of more inodes would be more bytes than can be counted.
+pub const INODES_MAX: u64 = u64::MAX / INODE_SPACE;
+
 /// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
 const LOG_ENTRIES: usize = 1024;
 
 /// Content under way to replicas: no more than the caches of a CPU hold, so that it is read where it was written.
 const LOG_PAYLOAD: usize = 8 << 20;
+
+/// Bytes that operations under way are to find memory for at the most, as many as they may be.
+const UNDER_WAY_MAX: usize = 1 << 30;
+
+/// Bytes for what operations of all threads take that are under way, and the allocator of small things.
+const UNDER_WAY: usize = 64 << 20;
 
 /// Pages that are freed, and that replicas without threads may still have. As much may be under way to them in each log.
 const FREED_MAX: u64 = content::pages_in(LOG_PAYLOAD as u64);
@@ -56,8 +69,12 @@ pub enum ConfigurationError {
     Logs,
     /// Room for at least one page is needed.
     Size,
-    /// At least the root's inode is needed.
+    /// At least the root's inode is needed, and no more than whose space has a number.
     Inodes,
+    /// Too many nodes, for so many logs.
+    Partitions,
+    /// The system has no memory even for what operations under way may take.
+    Memory,
 }
 
 impl fmt::Display for ConfigurationError {
@@ -65,7 +82,9 @@ impl fmt::Display for ConfigurationError {
         formatter.write_str(match self {
             Self::Logs => return write!(formatter, "a number of logs from 1 to {LOGS_MAX} is needed"),
             Self::Size => "a size of at least 4096 bytes is needed",
-            Self::Inodes => "at least one inode is needed",
+            Self::Inodes => return write!(formatter, "a number of inodes from 1 to {INODES_MAX} is needed"),
+            Self::Partitions => return write!(formatter, "nodes times logs must be no more than {PARTITIONS_MAX}"),
+            Self::Memory => "there is no memory for a file system",
         })
     }
 }
@@ -79,10 +98,17 @@ pub struct Filesystem {
     pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
     /// By node: memory that is between two uses.
     pub(crate) pools: Box<[Arc<Pool>]>,
+    /// By node and log: free pages among others that are in use.
+    vacancies: Box<[Vec<Vacancy>]>,
+    /// Held by who takes such pages, while there are no others.
+    pub(crate) scarcity: Mutex<()>,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
     pub(crate) promises: Promises,
     tokens: Nearby<Token>,
+    /// Whether a directory may have a default access control list for which what is made there takes space. Few have:
+    /// so whoever makes something need not look.
+    has_long_lists: AtomicBool,
     /// Pages that were freed since all replicas were brought up to date.
     freed: AtomicU64,
     holder: OnceLock<Weak<dyn Holder>>,
@@ -127,28 +153,42 @@ impl Filesystem {
         if limits.pages == 0 {
             return Err(ConfigurationError::Size);
         }
-        if limits.inodes == 0 {
+        if !(1..=INODES_MAX).contains(&limits.inodes) {
             return Err(ConfigurationError::Inodes);
         }
         let nodes = topology.nodes().len();
+        if nodes * logs > PARTITIONS_MAX {
+            return Err(ConfigurationError::Partitions);
+        }
+        // In the logs, for replicas that are behind: and each takes memory chunk by chunk.
+        let logged = if nodes > 1 { nodes * logs * (LOG_PAYLOAD + Pool::CHUNK) } else { 0 };
+        if !shortage::prepare((UNDER_WAY + logged).min(UNDER_WAY_MAX)) {
+            return Err(ConfigurationError::Memory);
+        }
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
         let one_log = nr::Configuration { nodes, logs: 1, log_entries: LOG_ENTRIES, log_payload_bytes: LOG_PAYLOAD };
         let many_logs = nr::Configuration { logs, ..one_log };
         let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
         let pools: Box<[Arc<Pool>]> = topology.nodes().iter().map(|node| Arc::new(Pool::new(node.physical))).collect();
+        let mut vacancies: Box<[Vec<Vacancy>]> = pools.iter().map(|_| Vec::new()).collect();
         let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
-            Content::new(Arena::new(Arc::clone(&pools[node.0])))
+            let arena = Arena::new(Arc::clone(&pools[node.0]));
+            vacancies[node.0].push(arena.vacancy());
+            Content::new(arena)
         });
-        let (ledger, holds, tokens) = (Ledger::new(limits), Holds::new(), Nearby::new(&topology));
+        let (ledger, holds, tokens) = (Ledger::new(limits, nodes as u64), Holds::new(), Nearby::new(&topology));
         Ok(Self {
             topology,
             namespace,
             content,
             pools,
+            vacancies,
+            scarcity: Mutex::default(),
             ledger,
             holds,
             promises: Promises::new(),
             tokens,
+            has_long_lists: AtomicBool::new(false),
             freed: AtomicU64::new(0),
             holder: OnceLock::new(),
         })
@@ -245,19 +285,85 @@ impl Filesystem {
         self.content.execute_mut(operation, &token.content)
     }
 
-    /// Changes the tree; an inode that lost its last name goes once nobody holds it.
+    /// Changes the tree, if there is space for it; an inode that lost its last name goes once nobody holds it.
+    ///
+    /// The space is taken before the log, for what the change would take now. If the directory is given a larger
+    /// default access control list meanwhile, it takes more: so much can be used beyond the limit, once.
     pub(crate) fn change_tree(&self, change: namespace::Change, token: &Token) -> namespace::Response {
-        let operation = namespace::WriteOperation { time: clock::now(), change };
-        let changed = self.namespace.execute_mut(operation, &token.namespace)?;
-        if changed.freed > 0 {
-            self.ledger.return_inode_space(changed.freed);
+        if change.sets_long_default_list() {
+            self.has_long_lists.store(true, Ordering::Relaxed);
         }
-        if let Some(orphan) = changed.orphan {
+        let look = || self.namespace.execute(|tree| tree.space_wanted(&change), &token.namespace);
+        let without_lists = change.space_without_lists().filter(|_| !self.has_long_lists.load(Ordering::Relaxed));
+        let granted = without_lists.unwrap_or_else(look);
+        if self.take_inode_space(granted).is_err() {
+            return Err(self.refusal(&change, token));
+        }
+        let operation = namespace::WriteOperation { time: clock::now(), change };
+        let changed = self.namespace.execute_mut(operation, &token.namespace);
+        let (taken, freed) = changed.map_or((0, 0), |changed| (changed.taken, changed.freed));
+        self.ledger.settle_inode_space(granted + freed, taken);
+        if let Some(orphan) = changed?.orphan {
             if self.holds.orphan(orphan) {
                 self.drop_inode(orphan, token);
             }
         }
-        Ok(changed)
+        changed
+    }
+
+    /// What there is if all replicas together take so many bytes more, or a few.
+    pub(crate) fn memory_left(&self, bytes: u64) -> Left {
+        shortage::left(bytes, |left| match left {
+            // Pages of the arenas are what is wanted then.
+            Left::Enough | Left::Vacancies => self.pools.iter().for_each(|pool| pool.give_back()),
+            Left::Nothing => self.with_token(|token| self.give_back_memory(false, token)),
+        })
+    }
+
+    /// Whether there are free pages, in chunks that have others in use, for so many pages more of a file. Who asks
+    /// is alone among those who need some.
+    pub(crate) fn has_vacancies(&self, ino: Ino, pages: u64) -> bool {
+        // What is not counted any more has been logged, and so is applied then.
+        let granted = self.ledger.granted();
+        self.content.sync_all();
+        let log = ByInode::log_of(ino, self.content.logs());
+        self.vacancies.iter().all(|node| node[log.0].pages() as u64 >= granted + pages)
+    }
+
+    /// The memory of so many pages, on all replicas.
+    pub(crate) fn memory_of(&self, pages: u64) -> u64 {
+        pages.saturating_mul(PAGE_SIZE as u64 + HEAP_PER_PAGE).saturating_mul(self.pools.len() as u64)
+    }
+
+    /// The pages that there was memory for at the last look.
+    pub(crate) fn pages_in_memory(&self) -> u64 {
+        shortage::content_left() / self.memory_of(1)
+    }
+
+    /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
+    fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes > 0 && self.memory_left(0) == Left::Nothing {
+            return Err(Errno::ENOSPC);
+        }
+        let take = || self.ledger.take_inode_space(bytes);
+        take().or_else(|errno| if self.settle() { take() } else { Err(errno) })
+    }
+
+    /// Why there is no space for a change: what is wrong with a new name comes first.
+    fn refusal(&self, change: &namespace::Change, token: &Token) -> Errno {
+        let (namespace::Change::Create { parent, name, .. } | namespace::Change::Link { parent, name, .. }) = change
+        else {
+            return Errno::ENOSPC;
+        };
+        let refusal = |tree: &Namespace| {
+            tree.attributes(*parent)?;
+            match tree.lookup(*parent, name) {
+                Ok(_) => Err(Errno::EEXIST),
+                Err(Errno::ENOENT) => tree.flags(*parent)?.check_addition().map(|()| Errno::ENOSPC),
+                Err(errno) => Err(errno),
+            }
+        };
+        self.namespace.execute(refusal, &token.namespace).unwrap_or_else(|errno| errno)
     }
 
     /// Lets pages be taken again that an operation freed. If those are many, all replicas apply it first: else one
@@ -281,7 +387,6 @@ impl Filesystem {
                     self.free_pages(changed.freed);
                 }
             }
-            self.ledger.return_inode_space(INODE_SPACE);
         }
         self.holds.bury(ino);
     }

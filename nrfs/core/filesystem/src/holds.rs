@@ -61,7 +61,7 @@ impl Holds {
         if hold.is_dying {
             return Err(Errno::ENOENT);
         }
-        hold.count += count;
+        hold.count = hold.count.saturating_add(count);
         Ok(())
     }
 

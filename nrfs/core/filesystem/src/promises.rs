@@ -14,6 +14,7 @@ use std::time::Instant;
 use machines::content::{SIZE_MAX, pages_in, pages_touched, touched};
 use machines::types::{Errno, Ino};
 use memory::PAGE_SIZE;
+use memory::shortage::Left;
 
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
@@ -229,6 +230,9 @@ impl Filesystem {
     /// Takes pages for a promise, if so many are left and nothing else needs them.
     fn take_pages(&self, pages: u64) -> bool {
         let held_back = self.promises.held_back.load(Ordering::SeqCst);
+        if self.memory_left(self.memory_of(pages)) != Left::Enough {
+            return false;
+        }
         let grant = self.ledger.grant(pages + held_back);
         let is_enough = grant.pages() == pages + held_back;
         if is_enough {
@@ -287,7 +291,7 @@ impl Filesystem {
 
     /// Has the one who collects data told if space has become scarce.
     pub(crate) fn note_space(&self) {
-        if self.promises.note(self.ledger.left()) {
+        if self.promises.note(self.ledger.left().min(self.pages_in_memory())) {
             match self.holder() {
                 Some(holder) => holder.space_is_scarce(),
                 None => self.nothing_is_held_back(),
@@ -317,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_page_is_promised_once_and_taken_once() {
-        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }));
+        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }, 1));
         promises.add(FILE, &[1, 2, 3], 99, space(&ledger)).unwrap();
         promises.add(FILE, &[2, 3, 4], 99, space(&ledger)).unwrap();
         assert_eq!((promises.pages(), ledger.left()), (4, 6));
@@ -331,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_was_accepted_at_the_end_moves_the_end_until_it_is_written() {
-        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }));
+        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }, 1));
         let end = || promises.lock().get(&FILE).map_or(0, |promise| promise.end);
         promises.add(FILE, &[], 4090, space(&ledger)).unwrap();
         assert_eq!(end(), 4090);
@@ -343,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_is_old_or_cut_off_is_given_up() {
-        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }));
+        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }, 1));
         promises.add(FILE, &[0, 1, 2, 3], 4 << 12, space(&ledger)).unwrap();
         assert_eq!(promises.cut(FILE, 4097), 2);
         let before = Instant::now() - Duration::from_secs(1);

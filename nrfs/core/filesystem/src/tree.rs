@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use machines::namespace::{Change, Cookie, NewInode, Privileges, RenameMode, XattrMode};
 use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner};
 use machines::{content, namespace};
+use memory::shortage::Left;
 
 use crate::attributes::{Attributes, NewAttributes};
-use crate::capacity::INODE_SPACE;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
@@ -37,13 +37,13 @@ impl Filesystem {
 
     /// Makes an inode under a new name.
     pub fn create(&self, parent: Ino, name: Name, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
-        let changed = self.change_with_new_inode(Change::Create { parent, name, inode }, token)?;
+        let changed = self.change_tree(Change::Create { parent, name, inode }, token)?;
         Ok(self.join(changed.attributes, token))
     }
 
     /// Makes a file without a name, held once: so it stays until it is forgotten, and for good if it is linked before.
     pub fn create_nameless(&self, parent: Ino, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
-        let changed = self.change_with_new_inode(Change::CreateNameless { parent, inode }, token)?;
+        let changed = self.change_tree(Change::CreateNameless { parent, inode }, token)?;
         self.holds.add_nameless(changed.attributes.ino);
         Ok(self.join(changed.attributes, token))
     }
@@ -78,42 +78,7 @@ impl Filesystem {
         token: &Token,
     ) -> Result<(), Errno> {
         let change = Change::Rename { parent: from.0, name: from.1, new_parent: to.0, new_name: to.1, mode, owner };
-        match mode {
-            RenameMode::Whiteout | RenameMode::NoReplaceWhiteout => self.change_with_new_inode(change, token).map(drop),
-            _ => self.change_tree(change, token).map(drop),
-        }
-    }
-
-    /// A change that may make an inode, for which there must be room.
-    fn change_with_new_inode(&self, change: Change, token: &Token) -> namespace::Response {
-        if self.take_inode_space(INODE_SPACE).is_err() {
-            return Err(self.refusal(&change, token));
-        }
-        let changed = self.change_tree(change, token);
-        if !changed.is_ok_and(|changed| changed.made_inode) {
-            self.ledger.return_inode_space(INODE_SPACE);
-        }
-        changed
-    }
-
-    /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
-    fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
-        let take = || self.ledger.take_inode_space(bytes);
-        take().or_else(|errno| if self.settle() { take() } else { Err(errno) })
-    }
-
-    /// Why there cannot be one more inode: what is wrong with the change itself comes first.
-    fn refusal(&self, change: &Change, token: &Token) -> Errno {
-        let Change::Create { parent, name, .. } = change else { return Errno::ENOSPC };
-        let refusal = |tree: &namespace::Namespace| {
-            tree.attributes(*parent)?;
-            match tree.lookup(*parent, name) {
-                Ok(_) => Err(Errno::EEXIST),
-                Err(Errno::ENOENT) => tree.flags(*parent)?.check_addition().map(|()| Errno::ENOSPC),
-                Err(errno) => Err(errno),
-            }
-        };
-        self.namespace.execute(refusal, &token.namespace).unwrap_or_else(|errno| errno)
+        self.change_tree(change, token).map(drop)
     }
 
     /// Where a symlink leads.
@@ -150,6 +115,11 @@ impl Filesystem {
         }
         let is_file = kind == Kind::File;
         let about_content = is_file && (size.is_some() || modified.is_some());
+        // Of a file that never had content nothing is known there yet.
+        let is_known = || self.read_content(ino, |content| content.attributes(ino), token).is_some();
+        if about_content && self.memory_left(0) == Left::Nothing && !is_known() {
+            return Err(Errno::ENOSPC);
+        }
         let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();
         if about_tree || !about_content {
             let modified = modified.filter(|_| !is_file);
@@ -205,7 +175,7 @@ impl Filesystem {
         self.namespace.execute(names, &token.namespace)
     }
 
-    /// Sets an extended attribute, for which there must be room, also if it takes another's place.
+    /// Sets an extended attribute, for which there must be room beside the one whose place it takes.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -215,10 +185,7 @@ impl Filesystem {
         token: &Token,
     ) -> Result<(), Errno> {
         self.flags(ino, token)?.check_change()?;
-        let space = namespace::xattr_space(&name, &value);
-        self.take_inode_space(space)?;
-        let changed = self.change_tree(Change::SetXattr { ino, name, value, mode }, token);
-        changed.map(drop).inspect_err(|_| self.ledger.return_inode_space(space))
+        self.change_tree(Change::SetXattr { ino, name, value, mode }, token).map(drop)
     }
 
     /// Removes an extended attribute.

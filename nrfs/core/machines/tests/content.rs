@@ -22,7 +22,7 @@ fn change(content: &mut Content, change: Change) -> Result<Changed, Errno> {
 }
 
 fn write(offset: u64, data: &[u8], grant: u64) -> Change {
-    Change::Write { offset, data: data.into(), grant }
+    Change::Write { offset, data: data.into(), grant, fills: true }
 }
 
 fn truncate(size: u64) -> Change {
@@ -108,14 +108,17 @@ impl Model {
     fn apply(&mut self, change: &Change) -> Result<Changed, Errno> {
         let mut done = Changed::default();
         match change {
-            Change::Write { offset, data, grant } => {
+            Change::Write { offset, data, grant, fills } => {
                 let mut end = offset + data.len() as u64;
-                let missing = self.missing(&(*offset..end));
-                if let Some(page) = missing.get(*grant as usize) {
-                    end = (page * PAGE).max(*offset);
+                for page in Self::touched(&(*offset..end)) {
+                    let is_missing = !self.pages.contains(&page);
+                    if is_missing && done.taken == *grant || !is_missing && !fills && !self.written.contains(&page) {
+                        end = (page * PAGE).max(*offset);
+                        break;
+                    }
+                    done.taken += u64::from(is_missing);
+                    self.pages.insert(page);
                 }
-                done.taken = (missing.len() as u64).min(*grant);
-                self.pages.extend(&missing[..done.taken as usize]);
                 done.written = (end - offset) as usize;
                 self.written.extend(Self::touched(&(*offset..end)));
                 if self.bytes.len() < end as usize && done.written > 0 {
@@ -180,7 +183,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         Just((AllocateMode::ZeroRange, true)),
     ];
     prop_oneof![
-        4 => (offset(), data, grant()).prop_map(|(offset, data, grant)| Change::Write { offset, data, grant }),
+        4 => (offset(), data, grant(), prop::bool::weighted(0.8))
+            .prop_map(|(offset, data, grant, fills)| Change::Write { offset, data, grant, fills }),
         2 => offset().prop_map(truncate),
         3 => (offset(), offset(), mode, grant()).prop_map(|(start, length, (mode, keep_size), grant)| {
             Change::Allocate { range: start..start + length, mode, keep_size, grant }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use machines::namespace::{
-    Attributes, Change, Changed, Cookie, Namespace, NewAttributes, NewInode, NewNode, Privileges, RenameMode,
-    WriteOperation, XattrMode,
+    Attributes, Change, Changed, Cookie, INODE_SPACE, Namespace, NewAttributes, NewInode, NewNode, Privileges,
+    RenameMode, WriteOperation, XattrMode,
 };
 use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 use nr::Dispatch;
@@ -122,7 +122,7 @@ fn a_file_made_without_a_name_can_be_given_one_once() {
     assert_eq!(tree.change(nameless(NewNode::Directory)), Err(Errno::EINVAL));
     let before = tree.namespace.attributes(Ino::ROOT).unwrap();
     let made = tree.change(nameless(NewNode::File)).unwrap();
-    assert_eq!((made.attributes.links, made.made_inode, made.orphan), (0, true, None));
+    assert_eq!((made.attributes.links, made.taken, made.orphan), (0, INODE_SPACE, None));
     assert_eq!(tree.namespace.attributes(Ino::ROOT).unwrap(), before);
 
     let ino = made.attributes.ino;

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Pool;
 use crate::chunk::{Chunk, PAGES_PER_CHUNK};
@@ -38,13 +39,36 @@ pub struct Arena {
     /// The fewest that there were since the last look at them.
     least_idle: usize,
     used: usize,
+    vacancy: Vacancy,
+}
+
+/// How many free pages an arena has in its chunks, for others to see.
+#[derive(Clone, Default)]
+pub struct Vacancy(Arc<AtomicUsize>);
+
+impl Vacancy {
+    /// As many as there were a moment ago.
+    pub fn pages(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Only who may change the arena does so.
+    fn change(&self, more: usize, less: usize) {
+        self.0.store(self.pages() + more - less, Ordering::Relaxed);
+    }
 }
 
 impl Arena {
     /// An empty arena, whose memory will come from `pool`.
     pub fn new(pool: Arc<Pool>) -> Self {
         let (gaps, vacant) = (BTreeSet::new(), BTreeSet::new());
-        Self { pool, chunks: Vec::new(), gaps, vacant, idle: 0, least_idle: 0, used: 0 }
+        let vacancy = Vacancy::default();
+        Self { pool, chunks: Vec::new(), gaps, vacant, idle: 0, least_idle: 0, used: 0, vacancy }
+    }
+
+    /// What tells, as long as there is the arena, how many pages it has free.
+    pub fn vacancy(&self) -> Vacancy {
+        self.vacancy.clone()
     }
 
     /// Pages in use.
@@ -64,6 +88,7 @@ impl Arena {
         self.idle -= idle_before - chunk.idle.len();
         self.least_idle = self.least_idle.min(self.idle);
         self.used += 1;
+        self.vacancy.change(0, 1);
         if chunk.used == PAGES_PER_CHUNK {
             self.vacant.remove(&index);
         }
@@ -79,6 +104,7 @@ impl Arena {
         let chunk = self.chunks[index].as_mut().expect("a page of this arena");
         chunk.give_back(within);
         self.used -= 1;
+        self.vacancy.change(1, 0);
         self.idle += 1;
         // One is kept, in case that the next page is wanted soon.
         if index != 0 && chunk.used == 0 && self.idle > PAGES_PER_CHUNK {
@@ -97,6 +123,7 @@ impl Arena {
         // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
         let chunk = if index == 0 { Chunk::map(self.pool.physical, false) } else { self.pool.take() };
         self.idle += chunk.idle.len();
+        self.vacancy.change(PAGES_PER_CHUNK, 0);
         self.vacant.insert(index);
         match self.chunks.get_mut(index) {
             Some(gap) => *gap = Some(chunk),
@@ -109,6 +136,7 @@ impl Arena {
     fn remove_chunk(&mut self, index: usize) -> Chunk {
         let chunk = self.chunks[index].take().expect("it is there");
         self.idle -= chunk.idle.len();
+        self.vacancy.change(0, PAGES_PER_CHUNK);
         self.least_idle = self.least_idle.min(self.idle);
         self.vacant.remove(&index);
         self.gaps.insert(index);
@@ -199,7 +227,7 @@ mod tests {
         for (number, page) in pages.iter().enumerate() {
             assert!(arena.bytes(page).iter().all(|&byte| byte == number as u8 ^ (number >> 8) as u8));
         }
-        assert_eq!(arena.used(), pages.len());
+        assert_eq!((arena.used(), arena.vacancy().pages()), (pages.len(), 0));
     }
 
     fn take(arena: &mut Arena, pages: usize) -> Vec<Page> {
@@ -224,8 +252,9 @@ mod tests {
             arena.pool.give_back();
             assert_eq!(arena.bytes(&kept), &[1; PAGE_SIZE]);
             arena.free(kept);
+            assert_eq!(arena.vacancy().pages(), arena.chunks.iter().flatten().count() * PAGES_PER_CHUNK);
             arena.give_back(0);
-            assert_eq!((arena.idle(), arena.chunks.len()), (0, 0));
+            assert_eq!((arena.idle(), arena.chunks.len(), arena.vacancy().pages()), (0, 0, 0));
         }
     }
 

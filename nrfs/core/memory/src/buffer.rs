@@ -1,5 +1,6 @@
 //! A buffer that is shared with the kernel.
 
+use std::io;
 use std::ptr::NonNull;
 
 use crate::mapping::{map_aligned, prefer_node};
@@ -23,12 +24,17 @@ impl Buffer {
     /// # Panics
     /// When the system grants no more mappings, as any allocation in Rust does.
     pub fn new(size: usize, physical: Option<PhysicalNode>) -> Self {
-        let rights = libc::PROT_READ | libc::PROT_WRITE;
-        let base = map_aligned(size, PAGE_SIZE, 0, rights).expect("there is memory for a buffer");
+        let buffer = Self::try_new(size).expect("there is memory for a buffer");
         if let Some(node) = physical {
-            prefer_node(base, size, node);
+            prefer_node(buffer.base.as_ptr(), size, node);
         }
-        Self { base: NonNull::new(base).expect("mmap does not map page zero"), size }
+        buffer
+    }
+
+    /// `size` bytes, wherever they are first touched.
+    pub(crate) fn try_new(size: usize) -> io::Result<Self> {
+        let base = map_aligned(size, PAGE_SIZE, 0, libc::PROT_READ | libc::PROT_WRITE)?;
+        Ok(Self { base: NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?, size })
     }
 
     /// Where it begins. It can be read and written as long as the buffer lives.

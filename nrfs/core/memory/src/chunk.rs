@@ -4,10 +4,10 @@
 use std::ptr::NonNull;
 
 use crate::mapping::{map_aligned, prefer_node};
-use crate::{PAGE_SIZE, PhysicalNode};
+use crate::{PAGE_SIZE, PhysicalNode, shortage};
 
 pub(crate) const PAGES_PER_CHUNK: usize = 512;
-const CHUNK_SIZE: usize = PAGE_SIZE * PAGES_PER_CHUNK;
+pub(crate) const CHUNK_SIZE: usize = PAGE_SIZE * PAGES_PER_CHUNK;
 
 /// One mapping of [`CHUNK_SIZE`] bytes and what is known of its pages.
 pub(crate) struct Chunk {
@@ -26,7 +26,13 @@ unsafe impl Sync for Chunk {}
 impl Chunk {
     pub fn map(physical: Option<PhysicalNode>, huge: bool) -> Self {
         let rights = libc::PROT_READ | libc::PROT_WRITE;
-        let base = map_aligned(CHUNK_SIZE, CHUNK_SIZE, 0, rights).expect("there is memory for file content");
+        let map = || map_aligned(CHUNK_SIZE, CHUNK_SIZE, 0, rights);
+        let base = map().or_else(|_| {
+            shortage::give_up_content();
+            map()
+        });
+        let base = base.expect("there is memory for file content that was granted");
+        shortage::taken(CHUNK_SIZE as u64);
         if let Some(node) = physical {
             prefer_node(base, CHUNK_SIZE, node);
         }
@@ -62,8 +68,10 @@ impl Chunk {
         self.used -= 1;
     }
 
-    /// Gives the memory of all idle pages back to the system, run by run.
+    /// Gives the memory of all idle pages back to the system, run by run, which is not to fill the holes of itself.
     pub fn release_idle(&mut self) {
+        // SAFETY: the range is our own mapping. Advice may be refused (a kernel without huge pages).
+        unsafe { libc::madvise(self.base.as_ptr().cast(), CHUNK_SIZE, libc::MADV_NOHUGEPAGE) };
         while let Some(first) = self.idle.first() {
             let mut end = first;
             while end < PAGES_PER_CHUNK && self.idle.contains(end) {

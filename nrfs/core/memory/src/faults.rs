@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process;
 
 use linux_raw_sys::general::{
     UFFD_API, UFFD_EVENT_PAGEFAULT, UFFDIO_REGISTER_MODE_MISSING, uffdio_api, uffdio_range, uffdio_register,
@@ -13,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
-use crate::Window;
+use crate::{Process, Window};
 
 /// Of /dev/userfaultfd: a new descriptor.
 const USERFAULTFD_IOC_NEW: u64 = 0xaa00;
@@ -27,7 +26,7 @@ const MESSAGE_ADDRESS: usize = 16;
 pub struct Faults {
     userfault: OwnedFd,
     stop: OwnedFd,
-    process: u32,
+    process: Process,
 }
 
 impl Faults {
@@ -44,7 +43,7 @@ impl Faults {
         let mut api = uffdio_api { api: UFFD_API.into(), features: 0, ioctls: 0 };
         // SAFETY: the request takes a `uffdio_api`.
         unsafe { control(&userfault, UFFDIO_API, &mut api)? };
-        Ok(Self { userfault, stop: eventfd(0, EventfdFlags::CLOEXEC)?, process: process::id() })
+        Ok(Self { userfault, stop: eventfd(0, EventfdFlags::CLOEXEC)?, process: Process::this() })
     }
 
     fn open_device(flags: UserfaultfdFlags) -> io::Result<OwnedFd> {
@@ -99,7 +98,7 @@ impl Faults {
 
     /// Ends the waiting in [`next`](Self::next), for good. In a process that was forked nobody waits.
     pub fn stop(&self) {
-        if self.process == process::id() {
+        if self.process.is_this() {
             // It cannot fail: an eventfd has room for a number this small.
             let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         }

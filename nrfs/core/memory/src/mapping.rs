@@ -10,11 +10,12 @@ use crate::PhysicalNode;
 pub(crate) fn map_aligned(size: usize, alignment: usize, remainder: usize, protection: i32) -> io::Result<*mut u8> {
     // So much larger that an aligned part lies in it; the rest goes straight back.
     let surplus = alignment - crate::PAGE_SIZE;
+    let whole_size = size.checked_add(surplus).ok_or(io::ErrorKind::OutOfMemory)?;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice harms nothing.
     let whole = unsafe {
         libc::mmap(
             ptr::null_mut(),
-            size + surplus,
+            whole_size,
             protection,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,

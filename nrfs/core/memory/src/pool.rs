@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::PhysicalNode;
-use crate::chunk::Chunk;
+use crate::chunk::{CHUNK_SIZE, Chunk};
 
 /// A huge page that takes longer than this to come takes longer than as many small ones.
 const SLOW: Duration = Duration::from_micros(500);
@@ -30,6 +30,9 @@ struct State {
 }
 
 impl Pool {
+    /// Bytes that memory comes in.
+    pub const CHUNK: usize = CHUNK_SIZE;
+
     /// An empty pool whose memory will be on `physical`, or wherever it is first touched.
     pub fn new(physical: Option<PhysicalNode>) -> Self {
         Self { physical, state: Mutex::default() }

@@ -56,7 +56,38 @@ impl SharedMemory {
         flags: i32,
         offset: u64,
     ) -> io::Result<*mut u8> {
-        let flags = flags | libc::MAP_SHARED | libc::MAP_NORESERVE;
+        // SAFETY: the caller's.
+        unsafe { self.map_as(address, size, protection, flags | libc::MAP_SHARED, offset) }
+    }
+
+    /// Maps memory at an address, so that what is written there is nobody else's.
+    ///
+    /// # Safety
+    ///
+    /// What is there is the caller's to replace.
+    pub(crate) unsafe fn map_private(
+        &self,
+        address: *mut u8,
+        size: usize,
+        protection: i32,
+        offset: u64,
+    ) -> io::Result<*mut u8> {
+        // SAFETY: the caller's.
+        unsafe { self.map_as(address, size, protection, libc::MAP_PRIVATE | libc::MAP_FIXED, offset) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`map`](Self::map).
+    unsafe fn map_as(
+        &self,
+        address: *mut u8,
+        size: usize,
+        protection: i32,
+        flags: i32,
+        offset: u64,
+    ) -> io::Result<*mut u8> {
+        let flags = flags | libc::MAP_NORESERVE;
         let offset = libc::off_t::try_from(offset).map_err(|_| Errno::OVERFLOW)?;
         // SAFETY: the caller's.
         let base = unsafe { libc::mmap(address.cast(), size, protection, flags, self.file.as_raw_fd(), offset) };

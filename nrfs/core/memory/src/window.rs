@@ -5,18 +5,24 @@
 //! The kernel bounds the number of mappings in a process (vm.max_map_count), and every piece may be one. So a window
 //! says at first how many it will have at the most, and all windows together get half of what there can be: then
 //! showing a piece does not fail, which nobody could be told who merely touches it.
+//!
+//! A process that is forked has no window, as nobody there would show anything, and what is shown there would be shown
+//! for ever. At the same addresses it has what the window [was to show](Window::will_show): to be read as it is, and to
+//! be changed for itself alone.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::process;
+use std::mem;
 use std::ptr::NonNull;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::SharedMemory;
 use crate::mapping::map_aligned;
+use crate::{Process, SharedMemory};
 
 /// Windows begin so that a large page of theirs can be one of the hardware's.
 const ALIGNMENT: usize = 2 << 20;
@@ -30,6 +36,33 @@ static MAPPINGS_MAX: LazyLock<usize> = LazyLock::new(|| {
 /// Mappings that they have been promised.
 static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
+/// What processes that are forked get, by the first addresses of the windows in whose place it is.
+static LEGACIES: Mutex<BTreeMap<usize, Legacy>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    /// Kept by who forks, so that no window comes or goes meanwhile.
+    static KEPT: RefCell<Option<MutexGuard<'static, BTreeMap<usize, Legacy>>>> = const { RefCell::new(None) };
+}
+
+/// What takes the place of a window in a process that was forked.
+struct Legacy {
+    size: usize,
+    protection: i32,
+    memory: Arc<SharedMemory>,
+    pieces: Box<[Piece]>,
+}
+
+/// A part of a window, and of the memory that it shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Above the window's base.
+    pub at: usize,
+    /// In the memory.
+    pub offset: u64,
+    /// Bytes.
+    pub size: usize,
+}
+
 /// A range of addresses, for as long as it lives. A process that is forked has no part in it.
 #[derive(Debug)]
 pub struct Window {
@@ -37,7 +70,7 @@ pub struct Window {
     size: usize,
     writable: bool,
     _mappings: Mappings,
-    process: u32,
+    process: Process,
 }
 
 /// A promise of so many mappings.
@@ -58,7 +91,7 @@ impl Window {
         let _mappings = Mappings::promise(mappings)?;
         let base = map_aligned(size, ALIGNMENT, (alike % ALIGNMENT as u64) as usize, protection(writable))?;
         let base = NonNull::new(base).ok_or(Errno::NOMEM)?;
-        let window = Self { base, size, writable, _mappings, process: process::id() };
+        let window = Self { base, size, writable, _mappings, process: Process::this() };
         window.advise(0, size, libc::MADV_DONTFORK);
         Ok(window)
     }
@@ -80,16 +113,32 @@ impl Window {
 
     /// Whether this process has them: not so one that was forked.
     pub fn is_here(&self) -> bool {
-        self.process == process::id()
+        self.process.is_this()
     }
 
-    /// Shows `size` bytes of `memory` from `offset` on at the address `at` above the base. All are multiples of the
-    /// page size.
+    fn has(&self, piece: Piece) -> bool {
+        piece.at <= self.size && piece.size <= self.size - piece.at
+    }
+
+    /// Says all that will be shown while the window lives: processes that are forked have it. What is in no piece they
+    /// have as zeros.
+    ///
+    /// # Panics
+    /// If a piece is not in the window.
+    pub fn will_show(&self, memory: &Arc<SharedMemory>, pieces: impl Iterator<Item = Piece>) {
+        let (memory, pieces) = (Arc::clone(memory), pieces.collect::<Box<[_]>>());
+        assert!(pieces.iter().all(|&piece| self.has(piece)), "a piece lies in its window");
+        let legacy = Legacy { size: self.size, protection: protection(self.writable), memory, pieces };
+        legacies().insert(self.base.addr().get(), legacy);
+    }
+
+    /// Shows a piece. What it has are multiples of the page size.
     ///
     /// # Panics
     /// If that is not in the window.
-    pub fn show(&self, at: usize, memory: &SharedMemory, offset: u64, size: usize) -> io::Result<()> {
-        assert!(at <= self.size && size <= self.size - at, "a piece lies in its window");
+    pub fn show(&self, memory: &SharedMemory, piece: Piece) -> io::Result<()> {
+        let Piece { at, offset, size } = piece;
+        assert!(self.has(piece), "a piece lies in its window");
         let address = self.base.as_ptr().wrapping_add(at);
         // SAFETY: what is replaced lies in our own mapping, and nobody has a reference into that: who uses the
         // address of a window sees another's memory change anyway.
@@ -112,8 +161,47 @@ impl Window {
 impl Drop for Window {
     fn drop(&mut self) {
         if self.is_here() {
+            legacies().remove(&self.base.addr().get());
             // SAFETY: the mapping is ours, and who uses its address must not outlive the window.
             unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
+        }
+    }
+}
+
+fn legacies() -> MutexGuard<'static, BTreeMap<usize, Legacy>> {
+    // It is changed in one step.
+    LEGACIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Before a fork: no window comes or goes until [`let_go`] or [`bequeath`].
+pub(crate) fn keep_as_they_are() {
+    KEPT.set(Some(legacies()));
+}
+
+/// After a fork, in the process that has forked.
+pub(crate) fn let_go() {
+    KEPT.take();
+}
+
+/// After a fork, in the new process: puts in the place of each window what is left of it.
+pub(crate) fn bequeath() {
+    let Some(mut kept) = KEPT.take() else { return };
+    kept.iter().for_each(|(base, legacy)| legacy.leave(*base));
+    // To free it might wait for a thread that is not here.
+    mem::forget(mem::take(&mut *kept));
+}
+
+impl Legacy {
+    fn leave(&self, base: usize) {
+        let address = std::ptr::without_provenance_mut::<u8>(base);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: the window's own mapping was not copied to this process (MADV_DONTFORK), or was if it was made just
+        // now; nothing else has come to be there, as this is the first thing that it does.
+        unsafe { libc::mmap(address.cast(), self.size, self.protection, flags, -1, 0) };
+        for piece in &self.pieces {
+            let address = address.wrapping_add(piece.at);
+            // SAFETY: it lies in what was mapped above. Without room for the mapping zeros stay.
+            let _ = unsafe { self.memory.map_private(address, piece.size, self.protection, piece.offset) };
         }
     }
 }
@@ -152,7 +240,7 @@ mod tests {
 
     fn shown(memory: &SharedMemory, offset: usize, size: usize) -> Window {
         let window = Window::new(size, 0, true, 1).unwrap();
-        window.show(0, memory, offset as u64, size).unwrap();
+        window.show(memory, Piece { at: 0, offset: offset as u64, size }).unwrap();
         window
     }
 
@@ -177,6 +265,47 @@ mod tests {
         assert_eq!((read(&all, 4 * PAGE_SIZE), read(&part, 0)), (7, 8));
         memory.wipe(4 * PAGE_SIZE as u64, PAGE_SIZE as u64).unwrap();
         assert_eq!((read(&all, 4 * PAGE_SIZE), read(&part, PAGE_SIZE), read(&part, 0)), (0, 0, 8));
+    }
+
+    /// What a process that is forked from this one finds by `look`, which must do nothing but read and write memory.
+    fn in_a_forked_process(look: impl FnOnce() -> u8) -> Option<u8> {
+        // SAFETY: the child calls what it may after a fork from a process with threads, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let found = look();
+            // SAFETY: it ends the process at once.
+            unsafe { libc::_exit(found.into()) };
+        }
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        libc::WIFEXITED(status).then_some(libc::WEXITSTATUS(status) as u8)
+    }
+
+    #[test]
+    fn a_forked_process_sees_what_a_window_was_to_show_and_changes_it_for_itself_alone() {
+        let memory = Arc::new(memory());
+        let all = shown(&memory, 0, 8 * PAGE_SIZE);
+        write(&all, 3 * PAGE_SIZE, 7);
+        let window = Window::new(4 * PAGE_SIZE, 0, true, 4).unwrap();
+        let faults = Faults::new().ok();
+        faults.iter().for_each(|faults| faults.watch(&window).unwrap());
+        let piece = Piece { at: PAGE_SIZE, offset: (2 * PAGE_SIZE) as u64, size: 2 * PAGE_SIZE };
+        window.will_show(&memory, [piece].into_iter());
+        let process = Process::this();
+        assert!(process.is_this());
+        let seen = in_a_forked_process(|| {
+            let seen = read(&window, 2 * PAGE_SIZE) + read(&window, 0) + read(&window, 3 * PAGE_SIZE + 1);
+            write(&window, 2 * PAGE_SIZE, 40);
+            write(&window, 0, 1);
+            // Once more, with what this process has made of it.
+            let again = in_a_forked_process(|| read(&window, 2 * PAGE_SIZE) + read(&window, 0));
+            seen + again.unwrap_or(100) + u8::from(process.is_this())
+        });
+        assert_eq!(seen, Some(7 + 41));
+        assert_eq!(read(&all, 3 * PAGE_SIZE), 7);
+        drop(window);
+        assert!(legacies().is_empty());
     }
 
     #[test]
@@ -215,7 +344,8 @@ mod tests {
                 let at = faults.next().unwrap().unwrap() - window.base().addr().get();
                 let piece = at / PAGE_SIZE * PAGE_SIZE;
                 if !pieces.contains(&piece) {
-                    window.show(piece, &memory, (2 * PAGE_SIZE) as u64, PAGE_SIZE).unwrap();
+                    let shown = Piece { at: piece, offset: (2 * PAGE_SIZE) as u64, size: PAGE_SIZE };
+                    window.show(&memory, shown).unwrap();
                     pieces.push(piece);
                 }
                 faults.wake(&window, piece, PAGE_SIZE).unwrap();

@@ -21,7 +21,7 @@ use crate::{
 /// An operation on its way to all replicas.
 pub(crate) trait Entry {
     /// Whether dropping it gives something back: it is then dropped as soon as all replicas have applied it.
-    /// Always the same of one entry.
+    /// Asked once, when it is appended.
     fn owns_something(&self) -> bool;
 
     /// What an entry that owns something counts against the log's bound on payload.
@@ -35,7 +35,7 @@ const NOBODY: u64 = u64::MAX;
 /// from each other.
 #[repr(align(64))]
 struct Place<T> {
-    /// How many replicas have still to apply the entry, if it owns something.
+    /// How many replicas have still to apply the entry; 0 all the time if it owns nothing.
     remaining: AtomicU32,
     entry: UnsafeCell<Option<T>>,
 }
@@ -166,7 +166,8 @@ impl<T: Entry> Log<T> {
             // until every replica has counted itself off below, or passed it: the caller's has not.
             let entry = unsafe { (*cell).as_ref() };
             let entry = entry.expect("an entry lives until every replica has applied it");
-            (f(entry), entry.owns_something())
+            // What the appender has stored; this replica has not counted itself off yet, so it is no 0 if it was none.
+            (f(entry), place.remaining.load(Ordering::Relaxed) != 0)
         });
         if owns_something && self.is_last(place) {
             // SAFETY: all other replicas have counted themselves off, after their last use of the
@@ -225,13 +226,13 @@ impl<T: Entry> Appender<'_, T> {
             return false;
         }
         let place = log.place(self.tail);
-        if let Some(owner) = entry.as_ref().filter(|entry| entry.owns_something()) {
-            let bytes = owner.payload_bytes() as u64;
-            if bytes != 0 && !self.admits(bytes) {
-                return false;
-            }
-            place.remaining.store(log.local_tails.len() as u32, Ordering::Relaxed);
+        let owner = entry.as_ref().filter(|entry| entry.owns_something());
+        let bytes = owner.map_or(0, Entry::payload_bytes) as u64;
+        if bytes != 0 && !self.admits(bytes) {
+            return false;
         }
+        let remaining = if owner.is_some() { log.local_tails.len() as u32 } else { 0 };
+        place.remaining.store(remaining, Ordering::Relaxed);
         // SAFETY: there is room, so all replicas have passed what was there, and the place is at or after the
         // tail, so no replica looks at it until the tail is stored below; and there is one appender. What was
         // there owns nothing, or was dropped by the last who applied it.
@@ -265,5 +266,55 @@ impl<T> Drop for Appender<'_, T> {
         self.log.tail.store(self.tail, Ordering::Release);
         self.log.end.tail.store(self.tail, Ordering::Relaxed);
         self.log.end.appending.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// Says of itself in turn that it owns something and that it does not; and tells of its end.
+    struct Fickle {
+        owns: Cell<bool>,
+        dropped: Rc<Cell<u32>>,
+    }
+
+    impl Drop for Fickle {
+        fn drop(&mut self) {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+    }
+
+    impl Entry for Fickle {
+        fn owns_something(&self) -> bool {
+            self.owns.replace(!self.owns.get())
+        }
+
+        fn payload_bytes(&self) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn an_entry_that_changes_its_mind_is_treated_alike_by_all_replicas() {
+        let dropped = Rc::new(Cell::new(0));
+        let log: Log<Fickle> = Log::new(2, 2, 100);
+        for position in 0..8 {
+            let (before, owns) = (dropped.get(), position % 3 == 0);
+            let mut appender = log.appender(NodeId(0)).unwrap();
+            assert!(appender.append(&mut Some(Fickle { owns: Cell::new(owns), dropped: Rc::clone(&dropped) })));
+            drop(appender);
+            for replica in [0, 1] {
+                assert_eq!(dropped.get(), before);
+                // SAFETY: it is before the tail, and each replica applies it once, in order.
+                unsafe { log.apply(position, |_| ()) };
+                log.complete(NodeId(replica), position + 1);
+            }
+            // Nobody drops what owns nothing: there would be nothing to gain.
+            assert_eq!(dropped.get() - before, u32::from(owns));
+        }
     }
 }

@@ -6,24 +6,24 @@ use ::vm::{
     Area, Configuration, ConfigurationError, CoreId, Error, NodeId, PAGE_SHIFT, PageSize, Placement, Rights, Run,
     ViewError,
 };
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyDict, PyList};
 
-use crate::convert::{self, Nodes, value_error};
+use crate::convert::{self, Nodes, Number, copied, value_error};
+use crate::here::Here;
 
 /// A node-replicated address space.
 #[pyclass(frozen, module = "nrfs")]
 pub struct AddressSpace {
-    service: Arc<::vm::AddressSpace>,
+    service: Here<Arc<::vm::AddressSpace>>,
 }
 
 /// One core of an address space.
 #[pyclass(frozen, module = "nrfs")]
 pub struct AddressSpaceCore {
-    service: Arc<::vm::AddressSpace>,
+    service: Here<Arc<::vm::AddressSpace>>,
     core: CoreId,
 }
 
@@ -41,13 +41,13 @@ pub struct Mapping {
 #[pyclass(frozen, module = "nrfs")]
 pub struct Frame {
     /// Where it is from.
-    service: Arc<::vm::AddressSpace>,
+    service: Here<Arc<::vm::AddressSpace>>,
     run: Run,
 }
 
 /// What a numpy array of [`AddressSpace::view`] is of, and keeps.
 #[pyclass(frozen, module = "nrfs")]
-struct View(::vm::View);
+struct View(Here<::vm::View>);
 
 /// What is to be mapped. The more frequent is tried first: what fails costs a microsecond.
 #[derive(FromPyObject)]
@@ -98,7 +98,7 @@ impl View {
     /// As numpy has it: bytes, at an address.
     #[getter]
     fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let Self(view) = self;
+        let view = self.0.get()?;
         let dict = PyDict::new(py);
         dict.set_item("version", 3)?;
         dict.set_item("typestr", "|u1")?;
@@ -115,7 +115,8 @@ impl AddressSpace {
         py: Python<'_>,
         call: impl FnOnce(&::vm::AddressSpace, CoreId) -> Result<R, Error> + Send,
     ) -> PyResult<R> {
-        py.detach(|| call(&self.service, self.service.core_here())).map_err(refused)
+        let service = self.service.get()?;
+        py.detach(|| call(service, service.core_here())).map_err(refused)
     }
 }
 
@@ -123,14 +124,22 @@ impl AddressSpace {
 impl AddressSpace {
     #[new]
     #[pyo3(
-        signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, cores = None, memory = 1 << 30, backed = false),
+        signature = (*, nodes = Nodes::Named("auto".into()), logs = Number(4), cores = None, memory = Number(1 << 30),
+                     backed = false),
         text_signature = "(*, nodes='auto', logs=4, cores=None, memory=1073741824, backed=False)"
     )]
-    fn new(nodes: Nodes, logs: usize, cores: Option<usize>, memory: u64, backed: bool) -> PyResult<Self> {
-        let topology = nodes.topology()?;
-        let configuration = Configuration { topology, logs, cores, frames_per_node: memory >> PAGE_SHIFT, backed };
+    fn new(
+        nodes: Nodes,
+        logs: Number<usize>,
+        cores: Option<Number<usize>>,
+        memory: Number<u64>,
+        backed: bool,
+    ) -> PyResult<Self> {
+        let (topology, cores) = (nodes.topology()?, cores.map(|Number(cores)| cores));
+        let frames_per_node = memory.0 >> PAGE_SHIFT;
+        let configuration = Configuration { topology, logs: logs.0, cores, frames_per_node, backed };
         match ::vm::AddressSpace::new(configuration) {
-            Ok(service) => Ok(Self { service: Arc::new(service) }),
+            Ok(service) => Ok(Self { service: Here::new(Arc::new(service)) }),
             Err(ConfigurationError::Memory(error)) => Err(error.into()),
             Err(error) => Err(value_error(error)),
         }
@@ -154,7 +163,7 @@ impl AddressSpace {
                 self.call(py, |space, core| space.map(core, &Area::new(va, size)?, page, rights, placement))
             }
             FrameOrSize::Frame(frame) => {
-                if !Arc::ptr_eq(&frame.service, &self.service) {
+                if !Arc::ptr_eq(frame.service.get()?, self.service.get()?) {
                     return Err(PyValueError::new_err("the frame is another address space's"));
                 }
                 let frame = frame.run;
@@ -176,31 +185,32 @@ impl AddressSpace {
         rights: &str,
         replace: bool,
     ) -> PyResult<()> {
-        let (addresses, page, rights) = (copied(addresses)?, parse_page(page)?, parse_rights(rights)?);
+        let (addresses, page, rights) = (copied(py, addresses)?, parse_page(page)?, parse_rights(rights)?);
         self.call(py, |space, core| space.map_many(core, &addresses, page, rights, placement(replace)))
     }
 
     #[pyo3(signature = (addresses, *, page = "4K"))]
     fn unmap_many(&self, py: Python<'_>, addresses: &Bound<'_, PyAny>, page: &str) -> PyResult<()> {
-        let (addresses, page) = (copied(addresses)?, parse_page(page)?);
+        let (addresses, page) = (copied(py, addresses)?, parse_page(page)?);
         self.call(py, |space, core| space.unmap_many(core, &addresses, page))
     }
 
     fn view<'py>(&self, py: Python<'py>, va: u64, length: u64) -> PyResult<Bound<'py, PyAny>> {
         let area = Area::new(va, length).map_err(refused)?;
-        let view = py.detach(|| self.service.view(self.service.core_here(), &area)).map_err(|error| match error {
+        let service = self.service.get()?;
+        let view = py.detach(|| service.view(service.core_here(), &area)).map_err(|error| match error {
             ViewError::NotBacked => PyOSError::new_err((rustix::io::Errno::NODEV.raw_os_error(), error.to_string())),
             ViewError::Refused(error) => refused(error),
             ViewError::System(error) => error.into(),
         })?;
-        py.import("numpy")?.getattr("asarray")?.call1((View(view),))
+        py.import("numpy")?.getattr("asarray")?.call1((View(Here::new(view)),))
     }
 
     #[pyo3(signature = (page = "4K"))]
     fn frame(&self, py: Python<'_>, page: &str) -> PyResult<Frame> {
         let page = parse_page(page)?;
         let run = self.call(py, |space, core| space.frame(core, page))?;
-        Ok(Frame { service: Arc::clone(&self.service), run })
+        Ok(Frame { service: Here::new(Arc::clone(self.service.get()?)), run })
     }
 
     fn unmap(&self, py: Python<'_>, va: u64, length: u64) -> PyResult<()> {
@@ -224,7 +234,7 @@ impl AddressSpace {
     }
 
     fn resolve_many<'py>(&self, py: Python<'py>, addresses: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let addresses = copied(addresses)?;
+        let addresses: Vec<u64> = copied(py, addresses)?;
         let records = PyByteArray::new_with(py, addresses.len() * RESOLVED_BYTES, |records| {
             self.call(py, |space, core| {
                 space.resolve_many(core, &addresses, |number, mapping| {
@@ -256,7 +266,7 @@ impl AddressSpace {
     }
 
     fn page_table<'py>(&self, py: Python<'py>, node: usize) -> PyResult<Bound<'py, PyAny>> {
-        if node >= self.service.nodes() {
+        if node >= self.service.get()?.nodes() {
             return Err(PyIndexError::new_err(format!("there is no node {node}")));
         }
         let pages = self.call(py, |space, _| Ok(space.page_table(space.first_core(NodeId(node)))))?;
@@ -272,18 +282,20 @@ impl AddressSpace {
     }
 
     fn core(&self, cpu: usize) -> PyResult<AddressSpaceCore> {
-        if cpu >= self.service.cores() {
+        let service = self.service.get()?;
+        if cpu >= service.cores() {
             return Err(PyIndexError::new_err(format!("there is no core {cpu}")));
         }
-        Ok(AddressSpaceCore { service: Arc::clone(&self.service), core: CoreId(cpu) })
+        Ok(AddressSpaceCore { service: Here::new(Arc::clone(service)), core: CoreId(cpu) })
     }
 
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let cores = (0..self.service.cores()).map(CoreId).map(|core| {
-            let statistics = self.service.statistics(core);
+        let service = self.service.get()?;
+        let cores = (0..service.cores()).map(CoreId).map(|core| {
+            let statistics = service.statistics(core);
             let dict = PyDict::new(py);
             dict.set_item("core", core.0)?;
-            dict.set_item("node", self.service.node_of(core).0)?;
+            dict.set_item("node", service.node_of(core).0)?;
             dict.set_item("hits", statistics.hits)?;
             dict.set_item("walks", statistics.walks)?;
             dict.set_item("behind", statistics.behind)?;
@@ -295,7 +307,7 @@ impl AddressSpace {
             dict.set_item("waited_longest_ns", statistics.waited_longest.as_nanos())?;
             Ok(dict)
         });
-        let views = self.service.view_statistics().map(|statistics| {
+        let views = service.view_statistics().map(|statistics| {
             let dict = PyDict::new(py);
             dict.set_item("on_touch", statistics.on_touch)?;
             dict.set_item("views", statistics.views)?;
@@ -303,7 +315,7 @@ impl AddressSpace {
             Ok::<_, PyErr>(dict)
         });
         let dict = PyDict::new(py);
-        dict.set_item("bytes_free", self.service.frames_left() << PAGE_SHIFT)?;
+        dict.set_item("bytes_free", service.frames_left() << PAGE_SHIFT)?;
         dict.set_item("cores", cores.collect::<PyResult<Vec<_>>>()?)?;
         dict.set_item("views", views.transpose()?)?;
         Ok(dict)
@@ -321,7 +333,8 @@ impl AddressSpace {
 
 impl AddressSpaceCore {
     fn access(&self, py: Python<'_>, va: u64, need: Rights) -> PyResult<u64> {
-        py.detach(|| self.service.access(self.core, va, need, |_| ())).map_err(refused)
+        let service = self.service.get()?;
+        py.detach(|| service.access(self.core, va, need, |_| ())).map_err(refused)
     }
 }
 
@@ -355,11 +368,6 @@ fn structured<'py>(
         return numpy.getattr("empty")?.call1((0, dtype));
     }
     numpy.getattr("frombuffer")?.call1((records, dtype))
-}
-
-/// Addresses of an array. Somebody may change it while the GIL is free: a copy is safe.
-fn copied(addresses: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
-    PyBuffer::<u64>::get(addresses)?.to_vec(addresses.py())
 }
 
 fn placement(replace: bool) -> Placement {

@@ -1,5 +1,8 @@
 //! `nrfs._core.Connection`.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,24 +11,81 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::convert::Number;
 use crate::filesystem::Filesystem;
+use crate::here::Here;
 
 /// A connection to the kernel, whose requests are answered natively or by pyfuse3.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Connection {
     /// Until its end.
-    connection: Mutex<Option<fuse::connection::Connection>>,
+    connection: Here<Mutex<Option<Connected>>>,
     descriptor: RawFd,
 }
 
+/// A connection, and the descriptor that goes with it: in that order.
+struct Connected {
+    connection: fuse::connection::Connection,
+    _taken: Taken,
+}
+
+/// The number of a descriptor that belongs to a connection: it can be had by no other until it is closed.
+struct Taken(RawFd);
+
+static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+impl Taken {
+    fn numbers() -> MutexGuard<'static, BTreeSet<RawFd>> {
+        TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a descriptor on which requests of the kernel may come: of /dev/fuse, or a socket that somebody has put in its
+    /// place. Any other stays the caller's.
+    fn take(number: RawFd) -> io::Result<(OwnedFd, Self)> {
+        if !is_of_the_kernel(number)? {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        if !Self::numbers().insert(number) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        // SAFETY: it is open, and no other connection's. As nothing else in here gives such a descriptor to Python but to
+        // be owned there, it is the caller's; and he gives it away, as the documentation says.
+        Ok((unsafe { OwnedFd::from_raw_fd(number) }, Self(number)))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        Self::numbers().remove(&self.0);
+    }
+}
+
+/// Whether a descriptor, which must be one, is of /dev/fuse or a socket.
+fn is_of_the_kernel(number: RawFd) -> io::Result<bool> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the status has room for what is written there; a number that is no descriptor's is an error.
+    if unsafe { libc::fstat(number, status.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has filled it.
+    let status = unsafe { status.assume_init() };
+    Ok(match status.st_mode & libc::S_IFMT {
+        libc::S_IFCHR => status.st_rdev == libc::makedev(10, 229),
+        kind => kind == libc::S_IFSOCK,
+    })
+}
+
 impl Connection {
-    fn connection(&self) -> MutexGuard<'_, Option<fuse::connection::Connection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connection(&self) -> PyResult<MutexGuard<'_, Option<Connected>>> {
+        Ok(self.connection.get()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn with<R>(&self, call: impl FnOnce(&fuse::connection::Connection) -> R) -> PyResult<R> {
-        let connection = self.connection();
-        connection.as_ref().map(call).ok_or_else(|| PyValueError::new_err("the connection has ended"))
+        let connection = self.connection()?;
+        connection
+            .as_ref()
+            .map(|connected| call(&connected.connection))
+            .ok_or_else(|| PyValueError::new_err("the connection has ended"))
     }
 }
 
@@ -33,18 +93,24 @@ impl Connection {
 impl Connection {
     #[new]
     #[pyo3(signature = (filesystem, device, *, channel, caching, collected = 0))]
-    fn new(filesystem: &Filesystem, device: RawFd, channel: &str, caching: bool, collected: u64) -> PyResult<Self> {
-        // SAFETY: the caller gives the descriptor away, as the documentation says: nobody else closes it.
-        let device = unsafe { OwnedFd::from_raw_fd(device) };
+    fn new(
+        filesystem: &Filesystem,
+        device: Number<RawFd>,
+        channel: &str,
+        caching: bool,
+        collected: u64,
+    ) -> PyResult<Self> {
         let channel = match channel {
             "pyfuse3" => Channel::Pyfuse3,
             "device" => Channel::Device,
             "ring" => Channel::Ring,
             _ => return Err(PyValueError::new_err(format!("there is no channel '{channel}'"))),
         };
-        let service = Arc::clone(filesystem.service());
+        let service = Arc::clone(filesystem.service()?);
+        let (device, _taken) = Taken::take(device.0)?;
         let (connection, theirs) = fuse::connection::Connection::start(service, device, channel, caching, collected)?;
-        Ok(Self { connection: Mutex::new(Some(connection)), descriptor: theirs.into_raw_fd() })
+        let connected = Connected { connection, _taken };
+        Ok(Self { connection: Here::new(Mutex::new(Some(connected))), descriptor: theirs.into_raw_fd() })
     }
 
     #[getter]
@@ -72,6 +138,11 @@ impl Connection {
     }
 
     fn end(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.connection().take().map_or(Ok(()), fuse::connection::Connection::end))?)
+        let connection = self.connection.get()?;
+        Ok(py.detach(|| {
+            let connected = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The number is free again once the descriptor is closed.
+            connected.map_or(Ok(()), |Connected { connection, _taken }| connection.end())
+        })?)
     }
 }

@@ -4,7 +4,8 @@ use std::io;
 
 use filesystem::status::Status;
 use filesystem::{Digest, Errno, LogPosition, Topology};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::buffer::{Element, PyBuffer};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -63,7 +64,7 @@ pub struct DirectoryEntry {
 impl DirectoryEntry {
     pub fn new(py: Python<'_>, entry: filesystem::Entry) -> PyResult<Self> {
         Ok(Self {
-            name: PyBytes::new(py, &entry.name).unbind(),
+            name: bytes(py, &entry.name)?.unbind(),
             cookie: entry.cookie.0,
             attributes: Py::new(py, Attributes::from(entry.attributes))?,
         })
@@ -107,11 +108,76 @@ pub fn value_error(error: impl std::error::Error) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
+/// A number. One that is too large or too small for its type is a `ValueError`, as is one that is out of range.
+pub struct Number<T>(pub T);
+
+impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Number<T> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        object.extract().map(Self).map_err(|error: T::Error| {
+            let error: PyErr = error.into();
+            match error.is_instance_of::<PyOverflowError>(object.py()) {
+                true => PyValueError::new_err("a number is far too large, or negative"),
+                false => error,
+            }
+        })
+    }
+}
+
+/// A number, or a text; another object is a `TypeError`.
+fn number_or_text(object: Borrowed<'_, '_, PyAny>) -> PyResult<Result<i64, String>> {
+    match object.extract() {
+        Ok(Number(number)) => Ok(Ok(number)),
+        Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => object.extract().map(Err),
+        Err(error) => Err(error),
+    }
+}
+
 /// `"auto"` or a number.
-#[derive(FromPyObject)]
 pub enum Nodes {
     Count(i64),
     Named(String),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Nodes {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(number_or_text(object)?.map_or_else(Self::Named, Self::Count))
+    }
+}
+
+/// Bytes, or a text such as `"8G"` or `"50%"`.
+pub enum Amount {
+    Bytes(i64),
+    Text(String),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Amount {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(number_or_text(object)?.map_or_else(Self::Text, Self::Bytes))
+    }
+}
+
+/// Bytes for Python; `MemoryError` where it has no room for them.
+pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |copy| {
+        copy.copy_from_slice(bytes);
+        Ok(())
+    })
+}
+
+/// What a buffer has, copied: somebody may change it while the GIL is free.
+pub fn copied<T: Element + Copy + Default>(py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
+    let buffer = PyBuffer::<T>::get(buffer)?;
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(buffer.item_count()).map_err(|_| PyMemoryError::new_err(()))?;
+    copy.resize(buffer.item_count(), T::default());
+    buffer.copy_to_slice(py, &mut copy)?;
+    Ok(copy)
 }
 
 impl Nodes {

@@ -3,32 +3,34 @@
 use std::sync::Arc;
 
 use filesystem::{
-    AllocateMode, Configuration, Cookie, Errno, Ino, Name, NewAttributes, NewInode, NewNode, Owner, Permissions,
-    RenameMode, Size, Time, Token, Whence, XattrMode,
+    AllocateMode, Configuration, ConfigurationError, Cookie, Errno, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
+    Permissions, RenameMode, Size, Time, Token, Whence, XattrMode,
 };
-use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::convert::{self, Attributes, Capacity, DirectoryEntry, Nodes, os_error, value_error};
+use crate::convert::{
+    self, Amount, Attributes, Capacity, DirectoryEntry, Nodes, Number, bytes, copied, os_error, value_error,
+};
+use crate::here::Here;
+
+/// Entries of a directory that are listed at a time, lest those who change it wait for long.
+const READDIR_STEP: usize = 1024;
+
+/// The bits that chmod(2) sets.
+const MODE_MAX: u32 = 0o7777;
 
 /// A node-replicated in-memory file system.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Filesystem {
-    service: Arc<::filesystem::Filesystem>,
-}
-
-/// Bytes, or a text such as `"8G"` or `"50%"`.
-#[derive(FromPyObject)]
-enum Amount {
-    Bytes(i64),
-    Text(String),
+    service: Here<Arc<::filesystem::Filesystem>>,
 }
 
 impl Filesystem {
     /// What this object stands for.
-    pub fn service(&self) -> &Arc<::filesystem::Filesystem> {
-        &self.service
+    pub fn service(&self) -> PyResult<&Arc<::filesystem::Filesystem>> {
+        self.service.get()
     }
 
     /// Calls the service without the GIL, at the replica nearest to this thread.
@@ -37,7 +39,8 @@ impl Filesystem {
         py: Python<'_>,
         call: impl FnOnce(&::filesystem::Filesystem, &Token) -> Result<R, Errno> + Send,
     ) -> PyResult<R> {
-        py.detach(|| self.service.with_token(|token| call(&self.service, token))).map_err(os_error)
+        let service = self.service()?;
+        py.detach(|| service.with_token(|token| call(service, token))).map_err(os_error)
     }
 
     fn create(&self, py: Python<'_>, parent: u64, name: &[u8], inode: NewInode) -> PyResult<Attributes> {
@@ -51,33 +54,39 @@ impl Filesystem {
 impl Filesystem {
     #[new]
     #[pyo3(
-        signature = (*, nodes = Nodes::Named("auto".into()), logs = 4, size = Amount::Text("50%".into()),
-                     inodes = None, mode = 0o755, uid = None, gid = None),
+        signature = (*, nodes = Nodes::Named("auto".into()), logs = Number(4), size = Amount::Text("50%".into()),
+                     inodes = None, mode = Number(0o755), uid = None, gid = None),
         text_signature = "(*, nodes='auto', logs=4, size='50%', inodes=None, mode=0o755, uid=None, gid=None)"
     )]
     fn new(
         nodes: Nodes,
-        logs: usize,
+        logs: Number<usize>,
         size: Amount,
-        inodes: Option<u64>,
-        mode: u32,
-        uid: Option<u32>,
-        gid: Option<u32>,
+        inodes: Option<Number<u64>>,
+        mode: Number<u32>,
+        uid: Option<Number<u32>>,
+        gid: Option<Number<u32>>,
     ) -> PyResult<Self> {
+        if mode.0 > MODE_MAX {
+            return Err(PyValueError::new_err(format!("a mode from 0 to {MODE_MAX:#o} is needed")));
+        }
         let size = match size {
             Amount::Bytes(bytes) => Ok(Size::Bytes(u64::try_from(bytes).unwrap_or(0))),
             Amount::Text(text) => text.parse(),
         };
         let configuration = Configuration {
             topology: nodes.topology()?,
-            logs,
+            logs: logs.0,
             size: size.map_err(value_error)?,
-            inodes,
-            permissions: Permissions::from_mode(mode),
-            owner: owner(uid, gid),
+            inodes: inodes.map(|Number(inodes)| inodes),
+            permissions: Permissions::from_mode(mode.0),
+            owner: owner(uid.map(|Number(uid)| uid), gid.map(|Number(gid)| gid)),
         };
-        let service = ::filesystem::Filesystem::new(configuration).map_err(value_error)?;
-        Ok(Self { service: Arc::new(service) })
+        match ::filesystem::Filesystem::new(configuration) {
+            Ok(service) => Ok(Self { service: Here::new(Arc::new(service)) }),
+            Err(error @ ConfigurationError::Memory) => Err(PyMemoryError::new_err(error.to_string())),
+            Err(error) => Err(value_error(error)),
+        }
     }
 
     fn lookup(&self, py: Python<'_>, parent: u64, name: &[u8]) -> PyResult<Attributes> {
@@ -180,13 +189,22 @@ impl Filesystem {
 
     fn readlink<'py>(&self, py: Python<'py>, ino: u64) -> PyResult<Bound<'py, PyBytes>> {
         let target = self.call(py, |service, token| service.target(Ino(ino), token))?;
-        Ok(PyBytes::new(py, &target))
+        bytes(py, &target)
     }
 
     #[pyo3(signature = (ino, cookie = 0, limit = 1024))]
-    fn readdir(&self, py: Python<'_>, ino: u64, cookie: u64, limit: usize) -> PyResult<Vec<DirectoryEntry>> {
-        let entries = self.call(py, |service, token| service.list(Ino(ino), Cookie(cookie), limit, token))?;
-        entries.into_iter().map(|entry| DirectoryEntry::new(py, entry)).collect()
+    fn readdir<'py>(&self, py: Python<'py>, ino: u64, cookie: u64, limit: usize) -> PyResult<Bound<'py, PyList>> {
+        let (all, mut cookie) = (PyList::empty(py), Cookie(cookie));
+        while all.len() < limit {
+            let step = (limit - all.len()).min(READDIR_STEP);
+            let entries = self.call(py, |service, token| service.list(Ino(ino), cookie, step, token))?;
+            let Some(last) = entries.last() else { break };
+            cookie = last.cookie;
+            for entry in entries {
+                all.append(DirectoryEntry::new(py, entry)?)?;
+            }
+        }
+        Ok(all)
     }
 
     fn attributes(&self, py: Python<'_>, ino: u64) -> PyResult<Attributes> {
@@ -222,7 +240,7 @@ impl Filesystem {
 
     fn getxattr<'py>(&self, py: Python<'py>, ino: u64, name: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let value = self.call(py, |service, token| service.xattr(Ino(ino), name, token))?;
-        Ok(PyBytes::new(py, &value))
+        bytes(py, &value)
     }
 
     #[pyo3(signature = (ino, name, value, flags = 0))]
@@ -234,7 +252,7 @@ impl Filesystem {
     #[pyo3(signature = (ino, *, uid = 0))]
     fn listxattr<'py>(&self, py: Python<'py>, ino: u64, uid: u32) -> PyResult<Bound<'py, PyList>> {
         let names = self.call(py, |service, token| service.xattr_names(Ino(ino), uid == 0, token))?;
-        PyList::new(py, names.iter().map(|name| PyBytes::new(py, name)))
+        PyList::new(py, names.iter().map(|name| bytes(py, name)).collect::<PyResult<Vec<_>>>()?)
     }
 
     fn removexattr(&self, py: Python<'_>, ino: u64, name: &[u8]) -> PyResult<()> {
@@ -245,12 +263,12 @@ impl Filesystem {
         let end = self.call(py, |service, token| service.attributes(Ino(ino), token))?.size;
         let size = size.min(usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX));
         let mut copied = 0;
-        let bytes = PyBytes::new_with(py, size, |buffer| {
+        let read = PyBytes::new_with(py, size, |buffer| {
             copied = self.call(py, |service, token| service.read(Ino(ino), offset, buffer, token))?;
             Ok(())
         })?;
         // The file may have been cut short in between.
-        if copied < size { Ok(PyBytes::new(py, &bytes.as_bytes()[..copied])) } else { Ok(bytes) }
+        if copied < size { bytes(py, &read.as_bytes()[..copied]) } else { Ok(read) }
     }
 
     fn write(&self, py: Python<'_>, ino: u64, offset: u64, data: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -258,8 +276,7 @@ impl Filesystem {
             let data = data.as_bytes();
             return self.call(py, |service, token| service.write(Ino(ino), offset, data, token));
         }
-        // Somebody may change a buffer while the GIL is free: a copy is safe.
-        let data = PyBuffer::<u8>::get(data)?.to_vec(py)?;
+        let data: Vec<u8> = copied(py, data)?;
         self.call(py, |service, token| service.write(Ino(ino), offset, &data, token))
     }
 
@@ -289,27 +306,29 @@ impl Filesystem {
     }
 
     #[getter]
-    fn is_scarce(&self) -> bool {
-        self.service.is_scarce()
+    fn is_scarce(&self) -> PyResult<bool> {
+        Ok(self.service()?.is_scarce())
     }
 
-    fn capacity(&self) -> Capacity {
-        self.service.capacity().into()
+    fn capacity(&self) -> PyResult<Capacity> {
+        Ok(self.service()?.capacity().into())
     }
 
     #[pyo3(signature = (*, surplus = false))]
-    fn release_memory(&self, py: Python<'_>, surplus: bool) {
+    fn release_memory(&self, py: Python<'_>, surplus: bool) -> PyResult<()> {
+        let service = self.service()?;
         py.detach(|| {
-            self.service.with_token(|token| self.service.give_back_memory(surplus, token));
+            service.with_token(|token| service.give_back_memory(surplus, token));
             if !surplus {
                 // SAFETY: it takes a flag, and may be called by any thread at any time.
                 unsafe { libmimalloc_sys::mi_collect(true) };
             }
         });
+        Ok(())
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        convert::status(py, &self.service.status())
+        convert::status(py, &self.service()?.status())
     }
 
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

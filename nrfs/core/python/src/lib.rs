@@ -1,14 +1,15 @@
 //! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
 
 mod address_space;
+mod allocator;
 mod connection;
 mod convert;
 mod filesystem;
+mod here;
 mod scheduler;
 
-/// A tree of a million files that is deleted leaves nothing behind in this one.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 #[pyo3::pymodule]
 mod _core {

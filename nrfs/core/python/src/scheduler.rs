@@ -7,12 +7,13 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::convert::{self, Nodes, os_error, value_error};
+use crate::convert::{self, Nodes, Number, os_error, value_error};
+use crate::here::Here;
 
 /// Gives cores to processes.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Scheduler {
-    service: ::scheduler::Scheduler,
+    service: Here<::scheduler::Scheduler>,
 }
 
 /// A core, as it is now.
@@ -108,7 +109,8 @@ impl Upcall {
 impl Scheduler {
     /// Makes a change without the GIL; each kind of answer is its own kind of Python object.
     fn change<'py>(&self, py: Python<'py>, operation: WriteOperation) -> PyResult<Bound<'py, PyAny>> {
-        match py.detach(|| self.service.change(operation)).map_err(os_error)? {
+        let service = self.service.get()?;
+        match py.detach(|| service.change(operation)).map_err(os_error)? {
             Answer::Done => Ok(py.None().into_bound(py)),
             Answer::Process(process) => process.0.into_bound_py_any(py),
             Answer::Cores(count) | Answer::Executors(count) => count.into_bound_py_any(py),
@@ -117,7 +119,8 @@ impl Scheduler {
     }
 
     fn read<R: Send>(&self, py: Python<'_>, read: impl FnOnce(&Machine) -> Result<R, Errno> + Send) -> PyResult<R> {
-        py.detach(|| self.service.read(read)).map_err(os_error)
+        let service = self.service.get()?;
+        py.detach(|| service.read(read)).map_err(os_error)
     }
 }
 
@@ -128,10 +131,10 @@ impl Scheduler {
         signature = (*, nodes = Nodes::Named("auto".into()), cores = None),
         text_signature = "(*, nodes='auto', cores=None)"
     )]
-    fn new(nodes: Nodes, cores: Option<i64>) -> PyResult<Self> {
-        let cores = cores.map(|cores| usize::try_from(cores).unwrap_or(0));
+    fn new(nodes: Nodes, cores: Option<Number<usize>>) -> PyResult<Self> {
+        let cores = cores.map(|Number(cores)| cores);
         let service = ::scheduler::Scheduler::new(nodes.topology()?, cores).map_err(value_error)?;
-        Ok(Self { service })
+        Ok(Self { service: Here::new(service) })
     }
 
     fn create<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -198,7 +201,8 @@ impl Scheduler {
     }
 
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (position, digests) = py.detach(|| self.service.verify());
+        let service = self.service.get()?;
+        let (position, digests) = py.detach(|| service.verify());
         convert::verification(py, "scheduler", position, &digests)
     }
 }

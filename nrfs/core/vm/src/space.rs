@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::sync::ShardedLock;
 use machines::address_space::{
-    self, Area, Change, Changed, Error, Mapping, PageNumber, PageSize, Rights, Run, WriteOperation,
+    self, Area, Change, Changed, Error, Mapping, PAGE_SHIFT, PageNumber, PageSize, Rights, Run, WriteOperation,
 };
 use machines::digest::Digest;
 use memory::{Topology, current_cpu};
@@ -37,22 +37,39 @@ pub struct CoreId(pub usize);
 pub struct Configuration {
     /// The nodes to replicate on.
     pub topology: Topology,
-    /// Parallel logs, at least 1.
+    /// Parallel logs, 1 to [`LOGS_MAX`].
     pub logs: usize,
-    /// Cores, dealt out to the nodes evenly; at least one a node. `None`: as many as the topology has CPUs.
+    /// Cores, dealt out to the nodes evenly; at least one a node, and at most [`CORES_MAX`]. `None`: as many as the
+    /// topology has CPUs.
     pub cores: Option<usize>,
-    /// Frames of 4 KiB that each node has, at least 1.
+    /// Frames of 4 KiB that each node has, at least 1; on all together at most [`FRAMES_MAX`].
     pub frames_per_node: u64,
     /// Whether the frames are memory, of which there can be [`View`]s.
     pub backed: bool,
 }
 
-/// There can be no such address space: not enough of something.
+/// Logs beyond this would only cost memory: more than there are threads to fill them.
+pub const LOGS_MAX: usize = 1024;
+
+/// Cores beyond this are more than Linux knows of.
+pub const CORES_MAX: usize = 8192;
+
+/// Each core has a place in each log, which takes some hundred bytes: more would take seconds, and GiB.
+pub const PLACES_MAX: usize = 1 << 16;
+
+/// Frames beyond this have no address: that of x86-64's memory has at most 52 bits.
+pub const FRAMES_MAX: u64 = 1 << (52 - PAGE_SHIFT);
+
+/// Entries of all logs together, unless that were fewer in each than threads may be about to append.
+const ENTRIES: usize = 1 << 20;
+
+/// There can be no such address space: not enough of something, or too much.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the names say of what")]
 pub enum ConfigurationError {
     Logs,
     Cores,
+    Places,
     Frames,
     /// As the system has said.
     Memory(io::Error),
@@ -61,9 +78,12 @@ pub enum ConfigurationError {
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Logs => "at least one log is needed",
-            Self::Cores => "at least one core a node is needed",
-            Self::Frames => "memory of at least one frame a node is needed",
+            Self::Logs => return write!(formatter, "a number of logs from 1 to {LOGS_MAX} is needed"),
+            Self::Cores => {
+                return write!(formatter, "at least one core a node is needed, and at most {CORES_MAX} in all");
+            }
+            Self::Places => return write!(formatter, "cores times logs must be no more than {PLACES_MAX}"),
+            Self::Frames => "memory of at least one frame a node is needed, and at most 4 PiB in all",
             Self::Memory(error) => return error.fmt(formatter),
         })
     }
@@ -117,16 +137,21 @@ impl AddressSpace {
         let Configuration { topology, logs, cores, frames_per_node, backed } = configuration;
         let nodes = topology.nodes().len();
         let cores = cores.unwrap_or_else(|| topology.nodes().iter().map(|node| node.cpus.len()).sum());
-        if logs == 0 {
+        if !(1..=LOGS_MAX).contains(&logs) {
             return Err(ConfigurationError::Logs);
         }
-        if cores < nodes {
+        if !(nodes..=CORES_MAX).contains(&cores) {
             return Err(ConfigurationError::Cores);
         }
-        if frames_per_node == 0 {
+        if cores * logs > PLACES_MAX {
+            return Err(ConfigurationError::Places);
+        }
+        if frames_per_node == 0 || frames_per_node > FRAMES_MAX / nodes as u64 {
             return Err(ConfigurationError::Frames);
         }
-        let configuration = nr::Configuration { nodes, logs, ..nr::Configuration::default() };
+        let usual = nr::Configuration::default();
+        let log_entries = usual.log_entries.min(ENTRIES / logs);
+        let configuration = nr::Configuration { nodes, logs, log_entries, ..usual };
         let space = NodeReplicated::new(configuration, BySlice, |_, _| address_space::AddressSpace::default());
         let frames = Frames::new(nodes, cores, frames_per_node);
         let cores = (0..cores).map(|core| Core::new(NodeId(core * nodes / cores), &space)).collect();

@@ -9,14 +9,14 @@ const ENTRIES: [usize; 3] = [1024, 256, 16];
 const PAGES_SINGLY: u64 = 64;
 
 pub(crate) struct Tlb {
-    /// By size of page.
+    /// By size of page; there are none before the first translation.
     entries: [Box<[Option<Mapping>]>; 3],
     empty: bool,
 }
 
 impl Tlb {
     pub fn new() -> Self {
-        Self { entries: ENTRIES.map(|entries| vec![None; entries].into()), empty: true }
+        Self { entries: Default::default(), empty: true }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -24,6 +24,9 @@ impl Tlb {
     }
 
     pub fn lookup(&self, page: PageNumber) -> Option<Mapping> {
+        if self.empty {
+            return None;
+        }
         PageSize::ALL.into_iter().find_map(|size| {
             let start = page.0 & !(size.pages() - 1);
             self.entries[size.level() as usize][index(start, size)].filter(|mapping| mapping.start.0 == start)
@@ -31,6 +34,9 @@ impl Tlb {
     }
 
     pub fn insert(&mut self, mapping: Mapping) {
+        if self.entries[0].is_empty() {
+            self.entries = ENTRIES.map(|entries| vec![None; entries].into());
+        }
         self.entries[mapping.page.level() as usize][index(mapping.start.0, mapping.page)] = Some(mapping);
         self.empty = false;
     }

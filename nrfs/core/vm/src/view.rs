@@ -29,7 +29,7 @@ use std::thread;
 
 use crossbeam_utils::sync::ShardedLock;
 use machines::address_space::{self, Area, Change, Error, PAGE_SHIFT, PageNumber, PageSize, Rights, Run, Runs};
-use memory::{Faults, SharedMemory, Topology, Window};
+use memory::{Faults, Piece, SharedMemory, Topology, Window};
 use nr::{NodeId, Token};
 
 use crate::by_slice::BySlice;
@@ -154,10 +154,12 @@ impl Shown {
 
     /// Shows frames at the pages that they are mapped to.
     fn show(&self, memory: &SharedMemory, pieces: &[(PageNumber, Run)]) -> io::Result<()> {
-        pieces.iter().try_for_each(|(page, run)| {
-            let at = (page.0 - self.area.pages().start) << PAGE_SHIFT;
-            self.window.show(at as usize, memory, run.first << PAGE_SHIFT, (run.frames << PAGE_SHIFT) as usize)
-        })
+        pieces.iter().map(|piece| self.piece(piece)).try_for_each(|piece| self.window.show(memory, piece))
+    }
+
+    fn piece(&self, &(page, run): &(PageNumber, Run)) -> Piece {
+        let at = ((page.0 - self.area.pages().start) << PAGE_SHIFT) as usize;
+        Piece { at, offset: run.first << PAGE_SHIFT, size: (run.frames << PAGE_SHIFT) as usize }
     }
 }
 
@@ -180,7 +182,7 @@ pub(crate) struct Backing {
 
 /// What the thread that answers touches works with, too.
 struct Shared {
-    memory: SharedMemory,
+    memory: Arc<SharedMemory>,
     /// None where this process may not have them.
     faults: Option<Faults>,
     touches: AtomicU64,
@@ -194,7 +196,7 @@ impl Backing {
         views: &Arc<ShardedLock<Views>>,
     ) -> io::Result<Self> {
         let nodes = topology.nodes().iter().map(|node| node.physical);
-        let memory = SharedMemory::new(nodes, frames_per_node)?;
+        let memory = Arc::new(SharedMemory::new(nodes, frames_per_node)?);
         let shared = Arc::new(Shared { memory, faults: Faults::new().ok(), touches: AtomicU64::new(0) });
         let views = Arc::clone(views);
         if shared.faults.is_some() {
@@ -220,6 +222,8 @@ impl Backing {
             Some(faults) => faults.watch(&shown.window)?,
             None => shown.show(&self.shared.memory, pieces)?,
         }
+        // What is mapped stays so while there is the view.
+        shown.window.will_show(&self.shared.memory, pieces.iter().map(|piece| shown.piece(piece)));
         Ok(shown)
     }
 

@@ -29,6 +29,15 @@ pub(super) struct File {
     pages: BTreeMap<PageNumber, Option<Page>>,
 }
 
+/// What a write may take.
+#[derive(Clone, Copy)]
+pub(super) struct Grant {
+    /// New pages.
+    pub pages: u64,
+    /// Whether pages that were reserved may get memory.
+    pub fills: bool,
+}
+
 /// The part of one page that a range of bytes covers.
 struct Span {
     page: PageNumber,
@@ -101,19 +110,19 @@ impl File {
         length
     }
 
-    /// Copies into the file, beginning at `offset`, until the data ends or more than `grant` new pages
-    /// would be needed. Returns the bytes copied and the pages taken.
-    pub fn write(&mut self, arena: &mut Arena, offset: u64, data: &[u8], grant: u64) -> (usize, u64) {
+    /// Copies into the file, beginning at `offset`, until the data ends or more than the grant would be
+    /// needed. Returns the bytes copied and the pages taken.
+    pub fn write(&mut self, arena: &mut Arena, offset: u64, data: &[u8], grant: Grant) -> (usize, u64) {
         let (mut written, mut taken) = (0, 0);
         for span in Span::all(offset..offset + data.len() as u64) {
             let part = &data[written..written + span.within.len()];
             let page = match self.pages.entry(span.page) {
-                Entry::Occupied(page) => page.into_mut(),
-                Entry::Vacant(hole) if taken < grant => {
+                Entry::Occupied(page) if grant.fills || page.get().is_some() => page.into_mut(),
+                Entry::Vacant(hole) if taken < grant.pages => {
                     taken += 1;
                     hole.insert(None)
                 }
-                Entry::Vacant(_) => break,
+                Entry::Occupied(_) | Entry::Vacant(_) => break,
             };
             let is_fresh = page.is_none();
             let page = page.get_or_insert_with(|| arena.allocate());

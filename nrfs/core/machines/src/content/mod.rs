@@ -19,10 +19,13 @@ use nr::Dispatch;
 use crate::digest::{Digest, Digester};
 use crate::table::Table;
 use crate::types::{Errno, Ino, Time};
-use file::File;
+use file::{File, Grant};
 
 /// The largest size of a file, as for the kernel.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// Bytes of the heap that a page of a file may take beside itself, also if it is only reserved.
+pub const HEAP_PER_PAGE: u64 = 48;
 
 /// The content of many files.
 pub struct Content {
@@ -52,6 +55,8 @@ pub enum Change {
         data: Box<[u8]>,
         /// Pages it may take.
         grant: u64,
+        /// Whether there is memory for pages that were only reserved; otherwise it is cut short before them, too.
+        fills: bool,
     },
     /// Sets what is given and leaves the rest. A size changes the time of modification, and all change
     /// the time of change, unless those are given.
@@ -143,7 +148,9 @@ impl Dispatch for Content {
     fn dispatch_mut(&mut self, operation: &WriteOperation) -> Response {
         let WriteOperation { ino, time, change } = operation;
         match change {
-            Change::Write { offset, data, grant } => self.write(*ino, *offset, data, *grant, *time),
+            Change::Write { offset, data, grant, fills } => {
+                self.write(*ino, *offset, data, Grant { pages: *grant, fills: *fills }, *time)
+            }
             Change::SetAttributes { size, modified, changed } => {
                 self.set_attributes(*ino, *size, *modified, *changed, *time)
             }
@@ -218,7 +225,7 @@ impl Content {
 
 /// Changing. Every check comes before the first change.
 impl Content {
-    fn write(&mut self, ino: Ino, offset: u64, data: &[u8], grant: u64, time: Time) -> Response {
+    fn write(&mut self, ino: Ino, offset: u64, data: &[u8], grant: Grant, time: Time) -> Response {
         if offset > SIZE_MAX || data.len() as u64 > SIZE_MAX - offset {
             return Err(Errno::EFBIG);
         }

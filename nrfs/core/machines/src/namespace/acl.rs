@@ -104,6 +104,12 @@ impl Acl {
         is_sound.then_some(Some(list)).ok_or(Errno::EINVAL)
     }
 
+    /// How many bytes the list is when it is written.
+    pub fn len_in_bytes(&self) -> usize {
+        let entries = 3 + self.users.len() + self.groups.len() + usize::from(self.mask.is_some());
+        size_of_val(&Self::VERSION) + entries * Entry::BYTES
+    }
+
     /// Writes the list.
     pub fn bytes(&self) -> Vec<u8> {
         let entry = |tag, rights| Entry { tag, rights, id: Self::NOBODY };
@@ -275,6 +281,7 @@ mod tests {
 
         #[test]
         fn a_list_that_is_written_reads_the_same(list in any_list()) {
+            prop_assert_eq!(list.bytes().len(), list.len_in_bytes());
             prop_assert_eq!(Acl::parse(&list.bytes()), Ok(Some(list)));
         }
 

@@ -1,10 +1,12 @@
 //! The entries of one directory.
 //!
-//! Entries sit in slots, and an entry keeps its slot for as long as it lives: so the slot's number is
-//! a stable cookie, and a listing that goes on behind a cookie neither repeats nor skips an entry that
-//! stayed, whatever came and went meanwhile. New entries take the lowest vacant slot, behind a
-//! listing in progress rather than before it, so that a program that renames what it lists comes to an
-//! end. An index of hashes finds an entry by name.
+//! Entries sit in slots, in the order of their cookies, and an entry keeps its cookie for as long as it lives: so a
+//! listing that goes on behind a cookie neither repeats nor skips an entry that stayed, whatever came and went
+//! meanwhile. New entries take the lowest vacant slot, behind a listing in progress rather than before it, so that a
+//! program that renames what it lists comes to an end. An index of hashes finds an entry by name.
+//!
+//! A directory has at most two slots for an entry, beside a few: once more are vacant, the entries close up. Those that
+//! come then have higher cookies than all before.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -39,18 +41,21 @@ pub(super) struct Directory {
     /// Where `..` leads. The root is its own parent.
     pub parent: Ino,
     slots: Vec<Option<Entry>>,
-    /// Slots that may be vacant, the lowest first. Some have been taken again or cut off since.
+    /// The cookies of the lowest slots, whose entries have closed up. From there on they count one by one.
+    cookies: Vec<u64>,
+    /// Slots that may be vacant, the lowest first. Some have been cut off since.
     vacant: BinaryHeap<Reverse<u32>>,
     index: HashTable<u32>,
     hasher: FixedState,
 }
 
 impl Directory {
-    /// Slots below which shrinking is not worth it.
-    const SMALL: usize = 64;
+    /// Slots below which shrinking is not worth it: few, as every empty directory may have them.
+    const SMALL: usize = 8;
 
     pub fn new(parent: Ino, hasher: FixedState) -> Self {
-        Self { parent, slots: Vec::new(), vacant: BinaryHeap::new(), index: HashTable::new(), hasher }
+        let index = HashTable::new();
+        Self { parent, slots: Vec::new(), cookies: Vec::new(), vacant: BinaryHeap::new(), index, hasher }
     }
 
     pub fn len(&self) -> usize {
@@ -72,10 +77,7 @@ impl Directory {
         let slot = self.take_slot();
         self.slots[slot as usize] = Some(Entry { name, ino });
         let (slots, hasher) = (&self.slots, &self.hasher);
-        self.index.insert_unique(hash, slot, |&slot| match &slots[slot as usize] {
-            Some(entry) => hasher.hash_one(entry.name.as_bytes()),
-            None => 0,
-        });
+        self.index.insert_unique(hash, slot, |&slot| hash_at(slots, hasher, slot));
     }
 
     /// Lets an existing name stand for another inode, and returns the one before.
@@ -98,11 +100,31 @@ impl Directory {
 
     /// The entries behind `cookie`, each with the cookie that lies behind it.
     pub fn entries_behind(&self, cookie: Cookie) -> impl Iterator<Item = (Cookie, &Entry)> {
-        let first = usize::try_from(cookie.0.saturating_sub(Cookie::BEHIND_PARENT.0)).unwrap_or(usize::MAX);
-        self.slots.iter().enumerate().skip(first).filter_map(|(slot, entry)| {
-            let behind = Cookie(slot as u64 + 1 + Cookie::BEHIND_PARENT.0);
-            entry.as_ref().map(|entry| (behind, entry))
-        })
+        let first = self.first_behind(cookie);
+        self.slots
+            .iter()
+            .enumerate()
+            .skip(first)
+            .filter_map(|(slot, entry)| entry.as_ref().map(|entry| (self.cookie_behind(slot), entry)))
+    }
+
+    /// The cookie that lies behind the entry of a slot.
+    fn cookie_behind(&self, slot: usize) -> Cookie {
+        let counted = || self.last_cookie() + (slot + 1 - self.cookies.len()) as u64;
+        Cookie(self.cookies.get(slot).copied().unwrap_or_else(counted))
+    }
+
+    /// The first slot whose entry a listing finds that goes on behind `cookie`.
+    fn first_behind(&self, Cookie(cookie): Cookie) -> usize {
+        match cookie.checked_sub(self.last_cookie()) {
+            Some(beyond) => usize::try_from(beyond).unwrap_or(usize::MAX).saturating_add(self.cookies.len()),
+            None => self.cookies.partition_point(|&known| known <= cookie),
+        }
+    }
+
+    /// The cookie behind which they count one by one.
+    fn last_cookie(&self) -> u64 {
+        self.cookies.last().copied().unwrap_or(Cookie::BEHIND_PARENT.0)
     }
 
     fn hash(&self, name: &Name) -> u64 {
@@ -131,27 +153,53 @@ impl Directory {
         self.slots.len() as u32 - 1
     }
 
-    /// Notes that a slot is free; free slots at the end go altogether.
+    /// Notes that a slot is free. Free slots at the end go, and all do once they are many.
     fn vacate(&mut self, slot: u32) {
         if slot as usize + 1 < self.slots.len() {
             self.vacant.push(Reverse(slot));
-            return;
+        } else {
+            while let Some(None) = self.slots.last() {
+                self.slots.pop();
+            }
+            self.cookies.truncate(self.slots.len());
         }
-        while let Some(None) = self.slots.last() {
-            self.slots.pop();
+        if self.slots.len() > Self::SMALL.max(2 * self.len()) {
+            self.close_up();
         }
-        if self.slots.is_empty() {
-            self.vacant = BinaryHeap::new();
-        }
-        if self.slots.capacity() > Self::SMALL && self.slots.len() < self.slots.capacity() / 4 {
-            self.slots.shrink_to(2 * self.slots.len());
-            let (slots, hasher) = (&self.slots, &self.hasher);
-            self.index.shrink_to(2 * self.index.len(), |&slot| match &slots[slot as usize] {
-                Some(entry) => hasher.hash_one(entry.name.as_bytes()),
-                None => 0,
-            });
+        self.shrink();
+    }
+
+    /// Leaves no slot vacant.
+    fn close_up(&mut self) {
+        let taken = (0..self.slots.len()).filter(|&slot| self.slots[slot].is_some());
+        self.cookies = taken.map(|slot| self.cookie_behind(slot).0).collect();
+        self.slots.retain(Option::is_some);
+        self.vacant.clear();
+        self.index.clear();
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        for slot in 0..slots.len() as u32 {
+            self.index.insert_unique(hash_at(slots, hasher, slot), slot, |&slot| hash_at(slots, hasher, slot));
         }
     }
+
+    /// Keeps no room for many more slots than there are. No answer depends on it.
+    fn shrink(&mut self) {
+        let few = Self::SMALL.max(2 * self.slots.len());
+        if self.slots.capacity() <= 2 * few {
+            return;
+        }
+        self.slots.shrink_to(few);
+        self.cookies.shrink_to_fit();
+        self.vacant.retain(|&Reverse(slot)| (slot as usize) < self.slots.len());
+        self.vacant.shrink_to_fit();
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.index.shrink_to(few, |&slot| hash_at(slots, hasher, slot));
+    }
+}
+
+/// The hash of the name in a slot, which is taken.
+fn hash_at(slots: &[Option<Entry>], hasher: &FixedState, slot: u32) -> u64 {
+    slots[slot as usize].as_ref().map_or(0, |entry| hasher.hash_one(entry.name.as_bytes()))
 }
 
 #[cfg(test)]
@@ -240,6 +288,43 @@ mod tests {
         }
         assert!(directory.is_empty());
         assert_eq!((directory.slots.len(), directory.vacant.len()), (0, 0));
-        assert!(directory.slots.capacity() <= Directory::SMALL);
+        assert!(directory.slots.capacity() <= 2 * Directory::SMALL);
+    }
+
+    #[test]
+    fn a_directory_of_which_one_entry_in_a_thousand_stays_gives_the_other_slots_back() {
+        for order in [1, 7919] {
+            let mut directory = directory(10_000);
+            let gone = (0..10_000).map(|number| number * order % 10_000).filter(|number| number % 1000 != 999);
+            gone.for_each(|number| assert!(directory.remove(&name(number)).is_some()));
+            assert!(directory.slots.capacity() <= 4 * directory.len().max(Directory::SMALL));
+            assert!(directory.vacant.capacity() + directory.cookies.capacity() <= 8 * Directory::SMALL);
+            (0..10).for_each(|number| assert!(directory.get(&name(1000 * number + 999)).is_some()));
+        }
+    }
+
+    #[test]
+    fn a_listing_goes_on_where_it_was_though_the_entries_close_up() {
+        let mut directory = directory(3000);
+        let cookies: Vec<(Cookie, Name)> =
+            directory.entries_behind(Cookie::START).map(|(cookie, entry)| (cookie, entry.name.clone())).collect();
+        let behind = |directory: &Directory, cookie| {
+            directory.entries_behind(cookie).map(|(_, entry)| entry.name.clone()).collect::<Vec<_>>()
+        };
+        for (round, number) in (0..3000).filter(|number| number % 50 != 7).enumerate() {
+            directory.remove(&name(number));
+            if round % 100 == 0 {
+                let (cookie, _) = cookies[number];
+                let stayed: Vec<Name> = cookies[number + 1..].iter().map(|(_, name)| name.clone()).collect();
+                assert_eq!(behind(&directory, cookie), stayed);
+            }
+        }
+        assert!(!directory.cookies.is_empty());
+        let (last, _) = directory.entries_behind(Cookie::START).last().unwrap();
+        directory.insert(name(5000), Ino(1));
+        directory.insert(name(5001), Ino(1));
+        assert_eq!(behind(&directory, last), [name(5000), name(5001)]);
+        assert_eq!(directory.entries_behind(Cookie::START).count(), 62);
+        assert!(directory.entries_behind(Cookie(u64::MAX)).next().is_none());
     }
 }

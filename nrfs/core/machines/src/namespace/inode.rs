@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Privileges;
 use super::acl::Acl;
 use super::directory::{Cookie, Directory};
-use super::xattr::xattr_space;
+use super::space::xattr_space;
 use crate::digest::Digester;
 use crate::types::{Ino, InodeFlags, Kind, Owner, Permissions, Time};
 
@@ -122,12 +122,6 @@ impl Inode {
         self.extended.as_deref()
     }
 
-    /// The space that its extended attributes take.
-    pub fn xattr_space(&self) -> u64 {
-        let xattrs = self.extended().into_iter().flat_map(|extended| &extended.xattrs);
-        xattrs.map(|(name, value)| xattr_space(name, value)).sum()
-    }
-
     /// Changes what few inodes have, and keeps no room for it if nothing is left.
     pub fn change_extended<R>(&mut self, change: impl FnOnce(&mut Extended) -> R) -> R {
         let mut extended = self.extended.take().unwrap_or_default();
@@ -175,15 +169,16 @@ impl Inode {
         self.extended().is_some_and(|extended| extended.xattrs.contains_key(Self::CAPABILITY))
     }
 
-    /// Takes away what lets the inode run with more rights than its caller's; true if it had any. A
-    /// directory's bits mean something else and stay, unless it is set-group-id alone that is to go.
-    pub fn kill_privileges(&mut self, privileges: Privileges) -> bool {
+    /// Takes away what lets the inode run with more rights than its caller's. Returns whether it had any, and the space
+    /// of what is gone. A directory's bits mean something else and stay, unless it is set-group-id alone that is to go.
+    pub fn kill_privileges(&mut self, privileges: Privileges) -> (bool, u64) {
         let loses = self.has_privileges(privileges);
         self.permissions = self.permissions_without(privileges);
-        if self.loses_capability(privileges) {
-            self.change_extended(|extended| extended.xattrs.remove(Self::CAPABILITY));
+        if !self.loses_capability(privileges) {
+            return (loses, 0);
         }
-        loses
+        let capability = self.change_extended(|extended| extended.xattrs.remove(Self::CAPABILITY));
+        (loses, capability.map_or(0, |value| xattr_space(Self::CAPABILITY, &value)))
     }
 
     /// Whether the inode has any of these privileges.

@@ -6,6 +6,7 @@
 //! - `acl`: access control lists;
 //! - `inode`: one inode and its attributes;
 //! - `operation`: what can be changed, as data, for the log;
+//! - `space`: what it takes;
 //! - this file: reading the tree; making, linking and removing;
 //! - `rename`: moving;
 //! - `xattr`: extended attributes, by which access control lists are set too.
@@ -18,6 +19,7 @@ mod directory;
 mod inode;
 mod operation;
 mod rename;
+mod space;
 mod xattr;
 
 pub use directory::Cookie;
@@ -26,7 +28,7 @@ pub use operation::{
     Change, Changed, NewAttributes, NewInode, NewNode, Privileges, RenameMode, Response, WriteOperation, XattrMode,
 };
 
-pub use xattr::xattr_space;
+pub use space::{HEAP_PER_SPACE, INODE_SPACE};
 
 use std::ops::ControlFlow;
 
@@ -197,7 +199,7 @@ impl Namespace {
 
     /// What a change answers when it is done.
     fn changed(&self, ino: Ino, orphan: Option<Ino>) -> Response {
-        Ok(Changed { attributes: self.attributes(ino)?, orphan, made_inode: false, freed: 0 })
+        Ok(Changed { attributes: self.attributes(ino)?, orphan, taken: 0, freed: 0 })
     }
 }
 
@@ -218,7 +220,7 @@ impl Namespace {
         }
         let (ino, kind) = self.make(parent, new, time)?;
         self.add_entry(parent, name, ino, kind, time);
-        Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
+        Ok(Changed { taken: self.inode(ino)?.space(), ..self.changed(ino, None)? })
     }
 
     fn create_nameless(&mut self, parent: Ino, new: &NewInode, time: Time) -> Response {
@@ -230,7 +232,7 @@ impl Namespace {
         }
         let (ino, _) = self.make(parent, new, time)?;
         self.inode_mut(ino)?.make_nameless();
-        Ok(Changed { made_inode: true, ..self.changed(ino, None)? })
+        Ok(Changed { taken: self.inode(ino)?.space(), ..self.changed(ino, None)? })
     }
 
     /// Makes an inode that no entry leads to yet.
@@ -269,11 +271,12 @@ impl Namespace {
         self.flags(parent)?.check_addition()?;
         inode.flags.check_change()?;
         let inode = self.inode_mut(ino)?;
+        let taken = if inode.links == 0 { 0 } else { INODE_SPACE };
         inode.links += 1;
         inode.is_linkable = false;
         inode.changed = time;
         self.add_entry(parent, name, ino, kind, time);
-        self.changed(ino, None)
+        Ok(Changed { taken, ..self.changed(ino, None)? })
     }
 
     fn unlink(&mut self, parent: Ino, name: &Name, time: Time) -> Response {
@@ -283,8 +286,8 @@ impl Namespace {
             return Err(Errno::EISDIR);
         }
         self.remove_entry(parent, name, attributes.kind, time);
-        let orphan = self.take_name(attributes.ino, time);
-        self.changed(attributes.ino, orphan)
+        let (orphan, freed) = self.take_name(attributes.ino, time);
+        Ok(Changed { freed, ..self.changed(attributes.ino, orphan)? })
     }
 
     fn remove_directory(&mut self, parent: Ino, name: &Name, time: Time) -> Response {
@@ -295,8 +298,8 @@ impl Namespace {
             return Err(Errno::ENOTEMPTY);
         }
         self.remove_entry(parent, name, Kind::Directory, time);
-        let orphan = self.take_name(ino, time);
-        self.changed(ino, orphan)
+        let (orphan, freed) = self.take_name(ino, time);
+        Ok(Changed { freed, ..self.changed(ino, orphan)? })
     }
 
     /// Whether flags let an entry of a directory go, and the inode lose that name.
@@ -307,11 +310,10 @@ impl Namespace {
 
     fn set_attributes(&mut self, ino: Ino, new: &NewAttributes, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
-        let space = inode.xattr_space();
+        let mut freed = 0;
         if new.uid.is_some() || new.gid.is_some() {
-            inode.kill_privileges(Privileges::All);
+            (_, freed) = inode.kill_privileges(Privileges::All);
         }
-        let freed = space - inode.xattr_space();
         inode.set_permissions(new.permissions.unwrap_or(inode.permissions));
         inode.owner.uid = new.uid.unwrap_or(inode.owner.uid);
         inode.owner.gid = new.gid.unwrap_or(inode.owner.gid);
@@ -330,11 +332,10 @@ impl Namespace {
 
     fn kill_privileges(&mut self, ino: Ino, privileges: Privileges, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
-        let space = inode.xattr_space();
-        if inode.kill_privileges(privileges) {
+        let (loses, freed) = inode.kill_privileges(privileges);
+        if loses {
             inode.changed = time;
         }
-        let freed = space - inode.xattr_space();
         Ok(Changed { freed, ..self.changed(ino, None)? })
     }
 
@@ -343,8 +344,8 @@ impl Namespace {
         if !attributes.is_orphan() {
             return Err(Errno::EBUSY);
         }
-        let freed = self.inodes.remove(ino).map_or(0, |inode| inode.xattr_space());
-        Ok(Changed { attributes, orphan: None, made_inode: false, freed })
+        let freed = self.inodes.remove(ino).map_or(0, |inode| inode.space());
+        Ok(Changed { attributes, orphan: None, taken: 0, freed })
     }
 
     /// Adds an entry to a directory, which must not have that name.
@@ -373,11 +374,12 @@ impl Namespace {
         }
     }
 
-    /// Takes away one name of an inode, a directory's only one; returns the inode if it was the last.
-    fn take_name(&mut self, ino: Ino, time: Time) -> Option<Ino> {
-        let inode = self.inodes.get_mut(ino)?;
+    /// Takes away one name of an inode, a directory's only one. Returns the inode if it was the last, and otherwise the
+    /// space that it took: the last goes with the inode.
+    fn take_name(&mut self, ino: Ino, time: Time) -> (Option<Ino>, u64) {
+        let Some(inode) = self.inodes.get_mut(ino) else { return (None, 0) };
         inode.links = if inode.node.kind() == Kind::Directory { 0 } else { inode.links - 1 };
         inode.changed = time;
-        (inode.links == 0).then_some(ino)
+        if inode.links == 0 { (Some(ino), 0) } else { (None, INODE_SPACE) }
     }
 }

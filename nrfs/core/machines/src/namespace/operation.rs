@@ -268,8 +268,8 @@ pub struct Changed {
     pub attributes: Attributes,
     /// The inode that lost its last name by it, to be dropped once nobody holds it.
     pub orphan: Option<Ino>,
-    /// Whether there is one inode more.
-    pub made_inode: bool,
-    /// The space of extended attributes that are gone, as [`xattr_space`](super::xattr_space) counts it.
+    /// The space that it took: no more than [`space_wanted`](super::Namespace::space_wanted) says of the same state.
+    pub taken: u64,
+    /// The space of what is gone.
     pub freed: u64,
 }

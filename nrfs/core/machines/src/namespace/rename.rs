@@ -42,20 +42,20 @@ impl Namespace {
                     _ => {}
                 }
                 self.remove_entry(to.0, to.1, target.kind, time);
-                let orphan = self.take_name(target.ino, time);
-                let made_inode = self.move_entry(from, to, &moved, mode, owner, time);
-                Ok(Changed { made_inode, ..self.changed(moved.ino, orphan)? })
+                let (orphan, freed) = self.take_name(target.ino, time);
+                let taken = self.move_entry(from, to, &moved, mode, owner, time);
+                Ok(Changed { taken, freed, ..self.changed(moved.ino, orphan)? })
             }
             (_, None) => {
                 self.check_removal(from.0, &moved)?;
                 self.flags(to.0)?.check_addition()?;
-                let made_inode = self.move_entry(from, to, &moved, mode, owner, time);
-                Ok(Changed { made_inode, ..self.changed(moved.ino, None)? })
+                let taken = self.move_entry(from, to, &moved, mode, owner, time);
+                Ok(Changed { taken, ..self.changed(moved.ino, None)? })
             }
         }
     }
 
-    /// Returns whether it left a whiteout behind.
+    /// Returns the space of the whiteout that it left behind, if it did.
     fn move_entry(
         &mut self,
         from: Place,
@@ -64,20 +64,20 @@ impl Namespace {
         mode: RenameMode,
         owner: Owner,
         time: Time,
-    ) -> bool {
+    ) -> u64 {
         let Attributes { ino, kind, .. } = *moved;
         self.remove_entry(from.0, from.1, kind, time);
         self.add_entry(to.0, to.1, ino, kind, time);
         self.arrived(ino, to.0, time);
-        let leaves_whiteout = matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout);
-        if leaves_whiteout {
-            let [permissions, umask] = [Permissions::from_mode(0); 2];
-            let whiteout = NewInode { node: NewNode::CharacterDevice(0), permissions, umask, owner };
-            // The name has just become free in a directory that is there.
-            let made = self.create(from.0, from.1, &whiteout, time);
-            debug_assert!(made.is_ok());
+        if !matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout) {
+            return 0;
         }
-        leaves_whiteout
+        let [permissions, umask] = [Permissions::from_mode(0); 2];
+        let whiteout = NewInode { node: NewNode::CharacterDevice(0), permissions, umask, owner };
+        // The name has just become free in a directory that is there.
+        let made = self.create(from.0, from.1, &whiteout, time);
+        debug_assert!(made.is_ok());
+        made.map_or(0, |made| made.taken)
     }
 
     fn exchange(&mut self, from: Place, moved: (Ino, Kind), to: Place, target: (Ino, Kind), time: Time) -> Response {

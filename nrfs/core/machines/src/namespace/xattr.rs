@@ -5,11 +5,12 @@
 use std::borrow::Cow;
 
 use super::acl::Acl;
+use super::space::xattr_space;
 use super::{Changed, Namespace, Response, XattrMode};
 use crate::types::{Errno, Ino, Kind, Time};
 
 /// What the name of an attribute stands for.
-enum Attribute {
+pub(super) enum Attribute {
     AccessList,
     DefaultList,
     /// A value that means nothing here.
@@ -25,17 +26,8 @@ const PREFIXES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 const NAME_MAX: usize = 255;
 const VALUE_MAX: usize = 1 << 16;
 
-/// The space that tmpfs says an extended attribute takes. For access control lists it asks none.
-pub fn xattr_space(name: &[u8], value: &[u8]) -> u64 {
-    const BESIDE: usize = 40;
-    match name {
-        ACCESS_LIST | DEFAULT_LIST => 0,
-        _ => (BESIDE + name.len() + value.len()) as u64,
-    }
-}
-
 impl Attribute {
-    fn named(name: &[u8]) -> Result<Self, Errno> {
+    pub fn named(name: &[u8]) -> Result<Self, Errno> {
         match name {
             ACCESS_LIST => Ok(Self::AccessList),
             DEFAULT_LIST => Ok(Self::DefaultList),
@@ -107,27 +99,27 @@ impl Namespace {
             return Err(Errno::EOPNOTSUPP);
         }
         inode.permissions = acl.as_ref().map_or(inode.permissions, |acl| acl.shown_in(inode.permissions));
-        inode.change_extended(|extended| extended.acl = acl.filter(|acl| !acl.is_minimal()));
+        let acl = acl.filter(|acl| !acl.is_minimal());
+        let (taken, freed) = inode.change_extended(|extended| put(&mut extended.acl, acl));
         inode.changed = time;
-        self.changed(ino, None)
+        Ok(Changed { taken, freed, ..self.changed(ino, None)? })
     }
 
     /// Sets what inodes that are made in a directory begin with.
     fn set_default_list(&mut self, ino: Ino, acl: Option<Acl>, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
         match (inode.node.kind(), &acl) {
-            (Kind::Directory, _) => {
-                inode.change_extended(|extended| extended.default_acl = acl);
-                inode.changed = time;
-            }
+            (Kind::Directory, _) => {}
             (Kind::Symlink, _) => return Err(Errno::EOPNOTSUPP),
             (_, Some(_)) => return Err(Errno::EACCES),
-            (_, None) => {}
+            (_, None) => return self.changed(ino, None),
         }
-        self.changed(ino, None)
+        let (taken, freed) = inode.change_extended(|extended| put(&mut extended.default_acl, acl));
+        inode.changed = time;
+        Ok(Changed { taken, freed, ..self.changed(ino, None)? })
     }
 
-    /// Sets an attribute, for whose space the caller has seen.
+    /// Sets an attribute. One that is replaced goes after that: so there must be room for both.
     fn set_plain(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode, time: Time) -> Response {
         if name.len() > NAME_MAX {
             return Err(Errno::ERANGE);
@@ -146,6 +138,13 @@ impl Namespace {
         let replaced = inode.change_extended(|extended| extended.xattrs.insert(name.into(), value.into()));
         inode.changed = time;
         let freed = replaced.map_or(0, |replaced| xattr_space(name, &replaced));
-        Ok(Changed { freed, ..self.changed(ino, None)? })
+        Ok(Changed { taken: xattr_space(name, value), freed, ..self.changed(ino, None)? })
     }
+}
+
+/// Puts a list, or none, in the place of another. Returns the space of both, the new one first.
+fn put(place: &mut Option<Acl>, acl: Option<Acl>) -> (u64, u64) {
+    let space = |acl: &Option<Acl>| acl.as_ref().map_or(0, Acl::space);
+    let taken = space(&acl);
+    (taken, space(&std::mem::replace(place, acl)))
 }
