@@ -20,7 +20,12 @@ from conftest import NOBODY
 from support.mounts import Configuration, configurations, mounted_nrfs
 
 PAGE = 4096
-CONFIGURATIONS = configurations([1, 2, 1], ("writeback", "none"))
+CONFIGURATIONS = [
+    (configuration, is_scarce)
+    for configuration in configurations([1, 2], ("writeback", "none"))
+    for is_scarce in ([False, True] if configuration.cache == "writeback" else [False])
+]
+"""With much space, and with so little that the kernel has to ask before it collects data."""
 
 STATX_FIELDS = {
     "mode": 0x2,
@@ -38,19 +43,17 @@ FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS, ids=str)
-def configuration(request: pytest.FixtureRequest) -> Configuration:
-    parameter: Configuration = request.param
-    return parameter
-
-
-@pytest.fixture(scope="module")
-def mount(configuration: Configuration) -> Iterator[Path]:
+@pytest.fixture(scope="module", params=CONFIGURATIONS, ids=lambda shape: f"{shape[0]}{'-scarce' if shape[1] else ''}")
+def mount(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A mount on which set-user-id counts, and everybody may do everything."""
     if os.geteuid() != 0:
         pytest.skip("only root can be other users")
-    with mounted_nrfs(**configuration.options, allow_other=True, o="suid") as path:
+    shape: tuple[Configuration, bool] = request.param
+    configuration, is_scarce = shape
+    with mounted_nrfs(**configuration.options, size=32 << 20, allow_other=True, o="suid") as path:
         path.chmod(0o777)
+        if is_scarce:
+            (path / "fill").write_bytes(bytes(29 << 20))
         yield path
 
 

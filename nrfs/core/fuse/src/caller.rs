@@ -13,6 +13,9 @@ use filesystem::Ino;
 /// Bytes that a pipe holds at the most, unless root says otherwise (`pipe(7)`).
 const PIPE_MAX: u64 = 1 << 20;
 
+/// Bytes that the kernel's own pipe holds, through which it copies between files.
+const INNER_PIPE: u64 = 1 << 16;
+
 /// What is going on in a thread that waits for our answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intent {
@@ -77,9 +80,9 @@ impl SystemCall {
             Some(file.write(offset, length))
         };
         // These write a pipe's content at a time, and do not tell how far they are.
-        let pipe = |descriptor, length: u64| {
+        let pipe = |descriptor, length: u64, pipe: u64| {
             let into = OpenFile::of(pid, descriptor).filter(|file| file.ino == ino)?;
-            Some(if into.is_direct() { Intent::Other } else { Intent::WriteSomewhere { length: length.min(PIPE_MAX) } })
+            Some(if into.is_direct() { Intent::Other } else { Intent::WriteSomewhere { length: length.min(pipe) } })
         };
         let vector = || length_of_vector(pid, pointer, count);
         match self.number {
@@ -90,8 +93,9 @@ impl SystemCall {
             libc::SYS_pwritev => write(Some(at), vector()),
             libc::SYS_pwritev2 if flags & libc::RWF_APPEND as u64 != 0 => None,
             libc::SYS_pwritev2 => write(Some(at).filter(|&at| at != u64::MAX), vector()),
-            libc::SYS_sendfile => pipe(descriptor, at),
-            libc::SYS_splice | libc::SYS_copy_file_range => pipe(count, length),
+            libc::SYS_sendfile => pipe(descriptor, at, INNER_PIPE),
+            libc::SYS_copy_file_range => pipe(count, length, INNER_PIPE),
+            libc::SYS_splice => pipe(count, length, PIPE_MAX),
             libc::SYS_read
             | libc::SYS_pread64
             | libc::SYS_readv

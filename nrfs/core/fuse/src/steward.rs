@@ -121,8 +121,7 @@ impl Shared {
                 Wants::Room(intent)
             }
             Some(Opcode::Getattr | Opcode::Statx) => {
-                // What is told now must not be kept, or the kernel would not ask again.
-                self.kernel().forget_attributes(ino);
+                self.steward.tell(ino);
                 return Ok(None);
             }
             Some(Opcode::Read) => {
@@ -159,7 +158,7 @@ impl Shared {
         Ok(self.is_caching() && flags & getattr::BY_FILE != 0)
     }
 
-    /// Attributes that the kernel does not keep.
+    /// Attributes that the kernel does not keep: so it asks again before the next write, and for nothing else.
     fn attributes_for_once(&self, ino: Ino, token: &Token) -> Result<Answer, Errno> {
         self.kernel().forget_attributes(ino);
         self.filesystem.attributes(ino, token).map(Answer::Attributes)
@@ -207,10 +206,12 @@ impl Shared {
 
     fn make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Answer, Errno> {
         let fs = &self.filesystem;
-        if intent == Intent::Unknown {
-            // What such callers wrote before takes no more than it needs once it is written.
+        if !matches!(intent, Intent::Write { .. }) {
+            // What was written before, of which nobody could say where, takes no more than it needs once it is written.
             self.kernel().write_back(ino, 0);
             fs.give_up_promises(ino, Instant::now());
+        }
+        if intent == Intent::Unknown {
             self.find_space();
             if fs.promise_anywhere(ino, UNKNOWN).is_err() && self.must_be_a_write(ino, token) {
                 return Err(Errno::ENOSPC);
