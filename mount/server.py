@@ -83,14 +83,15 @@ async def serve(listeners: Sequence[socket.socket], answer: Answer) -> None:
     async def converse(stream: trio.SocketStream) -> None:
         async with stream:
             try:
-                if control.peer_of(stream.socket).user not in (0, os.geteuid()):
-                    reply: dict[str, Any] = {"error": control.NO_RIGHT}
-                else:
-                    with trio.fail_after(_PATIENCE_SECONDS):
-                        request = await _receive_line(stream)
-                    if not request:
-                        return
+                # Whoever asks gets to hear the answer: not if the socket is closed before all was read.
+                with trio.fail_after(_PATIENCE_SECONDS):
+                    request = await _receive_line(stream)
+                if not request:
+                    return
+                if control.peer_of(stream.socket).user in (0, os.geteuid()):
                     reply = await _reply(request, answer)
+                else:
+                    reply = {"error": control.NO_RIGHT}
                 with trio.fail_after(_PATIENCE_SECONDS):
                     await stream.send_all(json.dumps(reply).encode() + b"\n")
             except (trio.BrokenResourceError, trio.TooSlowError):

@@ -38,7 +38,7 @@ def test_every_way_to_share_a_structure_is_measured(structure: str, tmp_path: Pa
 
 def test_what_cannot_be_compared_is_said_in_one_line(tmp_path: Path) -> None:
     for arguments, status in [
-        (("nr", "--structure", "stack", "--against", "sharded"), 1),
+        (("nr", "--structure", "stack", "--against", "sharded"), 2),
         (("nr", "--json", str(tmp_path)), 1),
         (("nr", "--write-ratio", "101"), 2),
         (("nr", "--threads", "0"), 2),

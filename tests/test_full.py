@@ -213,6 +213,28 @@ def test_what_is_there_can_be_changed_and_read_though_nothing_can_be_added(pair:
     assert told[1] == told[0]
 
 
+def test_of_a_direct_write_as_much_is_stored_as_has_room_and_that_is_told(pair: Pair) -> None:
+    """By write(2) it is told as on tmpfs, also where other writes are collected: these do not pass the cache."""
+    script = """
+        import mmap, os
+        pages = mmap.mmap(-1, 4 * 4096)
+        pages.write(b"d" * len(pages))
+        descriptor = os.open("direct", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+        print(os.pwrite(descriptor, pages, 0))
+        try:
+            print(os.pwrite(descriptor, pages, 2 * 4096))
+        except OSError as error:
+            print(error.strerror)
+        print(os.fstat(descriptor).st_size, os.pread(os.open("direct", os.O_RDONLY), 99999, 0) == b"d" * 2 * 4096)
+    """
+    told = []
+    for directory in pair.directories("direct"):
+        fill(directory, leave=2 * PAGE)
+        done = python(directory, script)
+        told.append((done.stdout, done.stderr))
+    assert told[1] == told[0]
+
+
 def test_a_file_that_has_no_room_harms_no_other_and_no_sync_of_somebody_else(pair: Pair) -> None:
     directory = pair.directories("others")[1]
     kept = os.urandom(SIZE // 4)

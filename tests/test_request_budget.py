@@ -32,7 +32,7 @@ CHUNK = bytes(4096)
 _CLOCK_TICK = 0.02
 """Seconds in which the clock that stamps files has surely moved."""
 
-_ATTEMPTS = 3
+_ATTEMPTS = 8
 """The least of so many counts is what an operation costs: a clock that ticks in its midst adds a ``setattr``."""
 
 Action = Callable[[Path], object]

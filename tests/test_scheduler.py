@@ -58,8 +58,12 @@ def test_misuse_is_refused_with_its_errno() -> None:
         with pytest.raises(OSError) as raised:
             call()
         assert raised.value.errno == expected
-    for number in (0, -1, 10_000):
-        with pytest.raises(ValueError, match="a number of cores from 1 to"):
+    for number, reason in (
+        (0, "a number of cores from 1 to"),
+        (-1, "negative"),
+        (10_000, "a number of cores from 1 to"),
+    ):
+        with pytest.raises(ValueError, match=reason):
             nrfs.Scheduler(cores=number)
 
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from conftest import (
     nrfs_command,
     run_nrfs,
     take_away,
+    wait_until,
 )
 
 CLOSED = {"input": "<&-", "output": ">&-", "error": "2>&-", "all": "<&- >&- 2>&-"}
@@ -156,15 +158,25 @@ def test_no_descriptor_of_the_caller_is_kept_whatever_the_limit(
     if foreground:
         command = [*before, *nrfs_command("mount", path, "--size", "64M", "--foreground")]
         with subprocess.Popen(command, cwd=REPOSITORY) as process:
-            while entry_at(path) is None:
-                assert process.poll() is None
-            files = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
-            process.terminate()
+            try:
+                wait_until(lambda: entry_at(path) is not None or process.poll() is not None, "the mount is made")
+                files = open_files(process.pid)
+            finally:
+                process.terminate()
             process.wait(PATIENCE_SECONDS)
     else:
         assert run_nrfs("mount", path, "--size", "64M", before=before).returncode == 0
-        files = [str(link.readlink()) for link in Path(f"/proc/{daemon_of(path)}/fd").iterdir()]
+        files = open_files(daemon_of(path))
+    assert files
     assert str(held) not in files
+
+
+def open_files(process: int) -> list[str]:
+    files = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # It was closed meanwhile.
+            files.append(str(link.readlink()))
+    return files
 
 
 # What nobody foresaw

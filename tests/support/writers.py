@@ -18,6 +18,8 @@ from pathlib import Path
 _LONGEST = 600_000
 """Where the last write of a file begins at the most."""
 
+_CLOSED = 0.05
+
 _PIECE = 60_000
 """More than a few pages, and less than a pipe holds."""
 
@@ -108,6 +110,7 @@ def fill(directory: Path, seed: int, writes: int, ways: list[str]) -> dict[str, 
     os.chdir(directory)
     choose = random.Random(seed)
     contents: dict[str, bytearray] = {}
+    opened: dict[str, int] = {}
     for _ in range(writes):
         name = choose.choice(ways)
         way = WAYS[name]
@@ -116,7 +119,9 @@ def fill(directory: Path, seed: int, writes: int, ways: list[str]) -> dict[str, 
         offset = len(content) if way.appends else choose.randrange(_LONGEST)
         data = bytes([choose.randrange(1, 256)]) * choose.choice([1, 100, 5000, mmap.PAGESIZE, _PIECE])
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | way.flags)
+            if file not in opened:
+                opened[file] = os.open(file, os.O_RDWR | os.O_CREAT | way.flags)
+            descriptor = opened[file]
         except OSError:
             continue
         try:
@@ -126,6 +131,10 @@ def fill(directory: Path, seed: int, writes: int, ways: list[str]) -> dict[str, 
         if written:
             content.extend(bytes(max(0, offset + written - len(content))))
             content[offset : offset + written] = data[:written]
+        # A file that is closed has been written: most stay open for a while.
+        if choose.random() < _CLOSED:
+            _close(opened.pop(file))
+    for descriptor in opened.values():
         _close(descriptor)
     return {name: content.hex() for name, content in contents.items()}
 

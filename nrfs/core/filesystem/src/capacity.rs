@@ -5,7 +5,7 @@
 //! need; what it did not take comes back when it has run. So one that is refused while others are still
 //! running tries again: see [`Grant::might_grow`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use machines::namespace::{HEAP_PER_SPACE, INODE_SPACE};
 use machines::types::Errno;
@@ -30,8 +30,9 @@ pub(crate) struct Ledger {
     granted: AtomicU64,
     /// How often an operation gave back a part of its grant.
     returns: AtomicU64,
-    /// Bytes of the space of inodes.
-    inode_space: AtomicU64,
+    /// Bytes of the space of inodes. For a moment they can be fewer than none: where something that took more than was
+    /// granted for it is gone again before it is settled.
+    inode_space: AtomicI64,
     /// Each has its own memory.
     replicas: u64,
 }
@@ -67,7 +68,7 @@ impl Ledger {
             pages: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             returns: AtomicU64::new(0),
-            inode_space: AtomicU64::new(INODE_SPACE),
+            inode_space: AtomicI64::new(INODE_SPACE as i64),
             replicas,
         }
     }
@@ -111,10 +112,10 @@ impl Ledger {
         if bytes == 0 {
             return Ok(());
         }
-        let all = self.limits.inodes.saturating_mul(INODE_SPACE);
-        let take = |used: u64| (bytes <= all.saturating_sub(used)).then_some(used + bytes);
+        let all = signed(self.limits.inodes.saturating_mul(INODE_SPACE));
+        let take = |used: i64| used.checked_add(signed(bytes)).filter(|&used| used <= all);
         let taken = self.inode_space.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        let before = taken.map_err(|_| Errno::ENOSPC)?;
+        let before = taken.map_err(|_| Errno::ENOSPC)?.max(0) as u64;
         if before / NOTED != (before + bytes) / NOTED {
             shortage::taken(NOTED * HEAP_PER_SPACE * self.replicas);
         }
@@ -123,16 +124,14 @@ impl Ledger {
 
     /// Ends what space was taken for: `returned` of it is free again, or was not needed; and `taken` is used by now.
     pub fn settle_inode_space(&self, returned: u64, taken: u64) {
-        if returned > taken {
-            self.inode_space.fetch_sub(returned - taken, Ordering::SeqCst);
-        } else if taken > returned {
-            self.inode_space.fetch_add(taken - returned, Ordering::SeqCst);
+        if returned != taken {
+            self.inode_space.fetch_add(signed(taken) - signed(returned), Ordering::SeqCst);
         }
     }
 
     /// What is left now.
     pub fn capacity(&self) -> Capacity {
-        let inodes = self.inode_space.load(Ordering::SeqCst).div_ceil(INODE_SPACE);
+        let inodes = (self.inode_space.load(Ordering::SeqCst).max(0) as u64).div_ceil(INODE_SPACE);
         Capacity {
             block_size: PAGE_SIZE as u64,
             blocks: self.limits.pages,
@@ -141,6 +140,11 @@ impl Ledger {
             inodes_free: self.limits.inodes.saturating_sub(inodes),
         }
     }
+}
+
+/// A number of bytes that can be subtracted. There are never more than this holds.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 impl Grant<'_> {

@@ -5,7 +5,7 @@ use std::thread;
 
 use machines::content::{self, AllocateMode, Change, SIZE_MAX};
 use machines::types::{Errno, Ino, Kind};
-use memory::shortage::Left;
+use memory::shortage::{self, Left};
 
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
@@ -72,6 +72,8 @@ impl Filesystem {
             let done = self.change_content(ino, change, token)?;
             let more = done.written == rest.len() || grant.might_grow();
             grant.settle(done.taken);
+            // Free pages that are used again may have given their memory back.
+            shortage::taken(self.memory_of(done.taken));
             self.note_space();
             written += done.written;
             if !more && (has_settled || !self.settle()) {

@@ -5,13 +5,15 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::thread;
 
 use filesystem::Ino;
 
-/// Bytes that a pipe holds at the most, unless root says otherwise (`pipe(7)`).
-const PIPE_MAX: u64 = 1 << 20;
+use crate::peek;
+
+/// Bytes that are written at a time where they cannot be counted: what a pipe holds at the most, unless root says
+/// otherwise (`pipe(7)`).
+const PIECE_MAX: u64 = 1 << 20;
 
 /// Bytes that the kernel's own pipe holds, through which it copies between files.
 const INNER_PIPE: u64 = 1 << 16;
@@ -76,8 +78,12 @@ impl SystemCall {
         let [descriptor, pointer, count, at, length, flags] = self.arguments;
         let here = OpenFile::of(pid, descriptor).filter(|file| file.ino == ino);
         let write = |offset: Option<u64>, length: io::Result<u64>| {
-            let (file, length) = (here.as_ref()?, length.ok()?);
-            Some(file.write(offset, length))
+            let file = here.as_ref()?;
+            Some(match length {
+                Ok(length) => file.write(offset, length),
+                Err(_) if file.is_direct() => Intent::Other,
+                Err(_) => Intent::WriteSomewhere { length: PIECE_MAX },
+            })
         };
         // These write a pipe's content at a time, and do not tell how far they are.
         let pipe = |descriptor, length: u64, pipe: u64| {
@@ -95,7 +101,7 @@ impl SystemCall {
             libc::SYS_pwritev2 => write(Some(at).filter(|&at| at != u64::MAX), vector()),
             libc::SYS_sendfile => pipe(descriptor, at, INNER_PIPE),
             libc::SYS_copy_file_range => pipe(count, length, INNER_PIPE),
-            libc::SYS_splice => pipe(count, length, PIPE_MAX),
+            libc::SYS_splice => pipe(count, length, PIECE_MAX),
             libc::SYS_read
             | libc::SYS_pread64
             | libc::SYS_readv
@@ -143,8 +149,7 @@ impl OpenFile {
 /// The bytes of a vector of `count` parts at `pointer` in a thread's memory.
 fn length_of_vector(pid: u32, pointer: u64, count: u64) -> io::Result<u64> {
     let parts = count.min(libc::UIO_MAXIOV as u64) as usize;
-    let mut vector = vec![0; parts * size_of::<libc::iovec>()];
-    fs::File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut vector, pointer)?;
+    let vector = peek::read(pid, pointer, parts * size_of::<libc::iovec>())?;
     let length = |part: &[u8]| part[8..].try_into().map_or(0, u64::from_ne_bytes);
     Ok(vector.chunks_exact(size_of::<libc::iovec>()).map(length).fold(0, u64::saturating_add))
 }

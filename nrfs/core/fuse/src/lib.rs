@@ -8,6 +8,7 @@
 //! - `inode_flags`: of these what has to do with chattr(1), and what that forbids;
 //! - `kernel`: tells the kernel that what it keeps holds no more;
 //! - `caller`: what the caller of a request is about to do;
+//! - `peek`: memory of a caller, read without waiting for it;
 //! - `python`: hands requests on to pyfuse3;
 //! - `yielding`: how workers make room on their CPUs for those they serve;
 //! - `steward`: a thread for requests that must wait for the kernel itself;
@@ -26,6 +27,7 @@ mod kernel;
 #[cfg(test)]
 mod malformed;
 mod native;
+mod peek;
 pub mod protocol;
 mod python;
 mod rights;

@@ -6,9 +6,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::caller::{SystemCall, system_call};
+use crate::peek;
 
 /// A capability, by its number of capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,8 @@ fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
     let argument = |place: usize| call.arguments[place] as u32;
     match call.number {
         libc::SYS_openat | libc::SYS_open_by_handle_at => Purpose::Open(argument(2)),
-        libc::SYS_openat2 => flags_at(pid, call.arguments[2]).map_or(Purpose::Other, Purpose::Open),
+        // What cannot be looked at may be anything.
+        libc::SYS_openat2 => Purpose::Open(flags_at(pid, call.arguments[2]).unwrap_or(libc::O_RDWR as u32)),
         libc::SYS_faccessat | libc::SYS_faccessat2 => Purpose::Access(argument(2)),
         libc::SYS_utimensat => Purpose::SetTimes,
         #[cfg(target_arch = "x86_64")]
@@ -71,9 +72,8 @@ fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
 
 /// The flags at the beginning of openat2(2)'s structure, in a thread's memory.
 fn flags_at(pid: u32, pointer: u64) -> io::Result<u32> {
-    let mut flags = [0; size_of::<u64>()];
-    fs::File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut flags, pointer)?;
-    Ok(u64::from_ne_bytes(flags) as u32)
+    let flags = peek::read(pid, pointer, size_of::<u64>())?;
+    Ok(flags.try_into().map_or(0, u64::from_ne_bytes) as u32)
 }
 
 #[cfg(test)]
