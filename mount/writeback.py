@@ -32,6 +32,7 @@ def collected_at_most(device: str, size: int) -> int:
         if int(setting.read_text()) > wanted:
             with suppress(OSError):  # Only root may.
                 setting.write_text(f"{wanted}\n")
+                setting.with_name("strict_limit").write_text("1\n")
         return int(setting.read_text())
     except (OSError, ValueError):  # Linux before 6.2, or a container without it.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _PART_OF_MEMORY

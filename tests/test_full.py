@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, wait_until
+from support.compare import Failed, outcome
 from support.mounts import Pair, configurations, mounted_pair
 from support.writers import WAYS
 
@@ -247,6 +248,62 @@ def test_a_file_that_has_no_room_harms_no_other_and_no_sync_of_somebody_else(pai
     (directory / "fill").unlink()
     wait_until(lambda: free(directory) > SIZE // 2, "the space comes back")
     assert shell(directory, "echo kept >new; cat new").stdout == "kept\n"
+
+
+def test_who_stores_slowly_in_a_mapping_is_told_as_well(pair: Pair) -> None:
+    """What was promised to him long ago is wanted back while he asks for more."""
+    if not pair.abilities.mapped_writes:
+        return
+    script = """
+        import mmap, os, time
+        descriptor = os.open("mapped", os.O_RDWR | os.O_CREAT)
+        os.ftruncate(descriptor, 1 << 20)
+        mapping = mmap.mmap(descriptor, 1 << 20)
+        mapping[0] = 1
+        time.sleep(1.5)
+        for page in range(0, 1 << 20, 4096):
+            mapping[page] = 1
+    """
+    for directory in pair.directories("slow"):
+        fill(directory, leave=100 * PAGE)
+        assert python(directory, script).returncode == -signal.SIGBUS
+
+
+def test_space_that_collected_data_needs_is_taken_by_nothing_else(pair: Pair) -> None:
+    told = []
+    for directory in pair.directories("collected"):
+        descriptor = os.open(directory / "collected", os.O_RDWR | os.O_CREAT)
+        other = os.open(directory / "other", os.O_RDWR | os.O_CREAT)
+        content = bytes(range(1, 251)) * 800
+        assert os.pwrite(descriptor, content, 0) == len(content)
+        told.append(outcome(os.posix_fallocate, other, 0, SIZE - len(content) // 2))
+        os.close(other)
+        os.close(descriptor)
+        drop_caches()
+        assert (directory / "collected").read_bytes() == content
+    assert told[0] == Failed("ENOSPC")
+    if pair.abilities.fallocate:
+        assert told[1] == told[0]
+
+
+def test_many_who_write_and_look_for_holes_do_not_stop_each_other(pair: Pair) -> None:
+    """More of them than the kernel has requests under way."""
+    directory = pair.directories("many")[1]
+    script = """
+        import os, sys
+        children = []
+        for number in range(60):
+            child = os.fork()
+            if child == 0:
+                descriptor = os.open(f"{number}", os.O_RDWR | os.O_CREAT)
+                for _ in range(30):
+                    os.pwrite(descriptor, b"data" * 4096, 0)
+                    assert os.lseek(descriptor, 0, os.SEEK_HOLE) == 16384
+                os._exit(0)
+            children.append(child)
+        sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+    """
+    assert python(directory, script).returncode == 0
 
 
 def test_a_page_that_was_promised_and_not_used_comes_back(pair: Pair) -> None:

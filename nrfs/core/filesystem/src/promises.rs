@@ -64,17 +64,20 @@ impl Promises {
     fn note(&self, left: u64) -> bool {
         let threshold = self.threshold.load(Ordering::Relaxed);
         if left < threshold {
-            let is_new = !self.is_scarce.load(Ordering::Relaxed) && !self.is_scarce.swap(true, Ordering::SeqCst);
-            if is_new {
-                self.held_back.store(threshold / 2, Ordering::SeqCst);
-            }
-            return is_new;
+            return !self.is_scarce.load(Ordering::Relaxed) && self.declare();
         }
         // What comes and goes at the threshold changes nothing.
-        if left - threshold > threshold / 2 && self.is_scarce.load(Ordering::Relaxed) {
+        let is_plenty = left - threshold > threshold / 2 && self.held_back.load(Ordering::SeqCst) == 0;
+        if is_plenty && self.is_scarce.load(Ordering::Relaxed) {
             self.is_scarce.store(false, Ordering::SeqCst);
         }
         false
+    }
+
+    /// Space is scarce from now on. Whether it was not before.
+    fn declare(&self) -> bool {
+        self.held_back.store(self.threshold.load(Ordering::Relaxed) / 2, Ordering::SeqCst);
+        !self.is_scarce.swap(true, Ordering::SeqCst)
     }
 
     /// Promises those of `missing`, pages that a file lacks, that were not promised before. `take` finds space for so
@@ -96,13 +99,14 @@ impl Promises {
         Ok(())
     }
 
-    /// Takes what was promised for a write to `pages`, which ends at `end`. Returns how many pages that is.
-    pub fn take(&self, ino: Ino, pages: Range<u64>, end: u64) -> u64 {
+    /// Takes what was promised for a write to `pages`, of which a file lacks so many, and which ends at `end`. Returns how
+    /// many pages that is.
+    pub fn take(&self, ino: Ino, pages: Range<u64>, missing: u64, end: u64) -> u64 {
         self.reduce(ino, |promise| {
             let mut taken = promise.pages.split_off(&pages.start);
             promise.pages.append(&mut taken.split_off(&pages.end));
             let here = taken.len() as u64;
-            let anywhere = promise.anywhere.min(pages.end - pages.start - here);
+            let anywhere = promise.anywhere.min(missing.saturating_sub(here));
             promise.anywhere -= anywhere;
             // Then the file itself says where it ends.
             if promise.end <= end {
@@ -110,6 +114,27 @@ impl Promises {
             }
             here + anywhere
         })
+    }
+
+    /// Where an append of `length` bytes begins in a file of `size` bytes. The next one begins behind it.
+    fn extend(&self, ino: Ino, size: u64, length: u64) -> u64 {
+        let mut promises = self.lock();
+        let promise = promises.entry(ino).or_insert_with(|| Promise::new(Instant::now()));
+        let start = promise.end.max(size);
+        promise.end = start.saturating_add(length).min(SIZE_MAX);
+        self.files.store(promises.len(), Ordering::SeqCst);
+        start
+    }
+
+    /// An append that was to begin at `start`, and end at `end`, is not made after all.
+    fn shorten(&self, ino: Ino, start: u64, end: u64) {
+        self.reduce(ino, |promise| {
+            // Not if another one follows already.
+            if promise.end == end {
+                promise.end = start;
+            }
+            0
+        });
     }
 
     /// Gives up what was promised behind `size`, where the file was cut. Returns how many pages that is.
@@ -189,10 +214,13 @@ impl Filesystem {
     /// collected. ENOSPC if there is not enough.
     pub fn promise(&self, ino: Ino, offset: Option<u64>, length: u64, token: &Token) -> Result<(), Errno> {
         let size = self.read_content(ino, |content| content.attributes(ino), token).map_or(0, |content| content.size);
-        let promised_end = self.promises.lock().get(&ino).map_or(0, |promise| promise.end);
-        let start = offset.unwrap_or_else(|| size.max(promised_end));
+        let start = offset.unwrap_or_else(|| self.promises.extend(ino, size, length));
         let end = start.saturating_add(length).min(SIZE_MAX);
-        self.promise_pages(ino, &(start..end), end, token)
+        let promised = self.promise_pages(ino, &(start..end), end, token);
+        if promised.is_err() && offset.is_none() {
+            self.promises.shorten(ino, start, end);
+        }
+        promised
     }
 
     /// Promises space for what is missing of a file's pages in `range`, which somebody maps and may store to. ENOSPC if
@@ -280,8 +308,29 @@ impl Filesystem {
     }
 
     /// What was promised for a write to a file: pages that are in use, as if they were in the file.
-    pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>) -> u64 {
-        self.promises.take(ino, touched(range), range.end).min(pages_touched(range))
+    pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>, token: &Token) -> u64 {
+        if !self.is_promised(ino) {
+            return 0;
+        }
+        let missing = self.read_content(ino, |content| content.missing(ino, range), token);
+        self.promises.take(ino, touched(range), missing, range.end).min(pages_touched(range))
+    }
+
+    /// Gives up what a file was promised of which nobody could say where: all of it has been written.
+    pub fn give_up_anywhere(&self, ino: Ino) {
+        self.ledger.free_pages(self.promises.reduce(ino, |promise| std::mem::take(&mut promise.anywhere)));
+    }
+
+    /// Whether an operation that is not collected may take so many bytes: no data that has been collected needs them.
+    pub fn may_take(&self, bytes: u64) -> bool {
+        let threshold = self.promises.threshold.load(Ordering::Relaxed);
+        let is_settled = self.is_scarce() && self.promises.held_back.load(Ordering::SeqCst) == 0;
+        is_settled || self.ledger.left() >= pages_touched(&(0..bytes)).saturating_add(threshold)
+    }
+
+    /// Has data be collected with a promise only, from now on. What has been collected already is held back for.
+    pub fn declare_scarce(&self) {
+        self.promises.declare();
     }
 
     /// A file was cut at `size`.
@@ -325,11 +374,11 @@ mod tests {
         promises.add(FILE, &[1, 2, 3], 99, space(&ledger)).unwrap();
         promises.add(FILE, &[2, 3, 4], 99, space(&ledger)).unwrap();
         assert_eq!((promises.pages(), ledger.left()), (4, 6));
-        assert_eq!(promises.take(FILE, 2..4, 50), 2);
-        assert_eq!(promises.take(FILE, 2..4, 50), 0);
+        assert_eq!(promises.take(FILE, 2..4, 2, 50), 2);
+        assert_eq!(promises.take(FILE, 2..4, 0, 50), 0);
         assert_eq!(promises.add(FILE, &[10, 11, 12, 13, 14, 15, 16], 99, space(&ledger)), Err(Errno::ENOSPC));
         assert_eq!((promises.pages(), ledger.left()), (2, 6));
-        assert_eq!(promises.take(FILE, 0..9, 99), 2);
+        assert_eq!(promises.take(FILE, 0..9, 9, 99), 2);
         assert!(!promises.is_any());
     }
 
@@ -339,9 +388,9 @@ mod tests {
         let end = || promises.lock().get(&FILE).map_or(0, |promise| promise.end);
         promises.add(FILE, &[], 4090, space(&ledger)).unwrap();
         assert_eq!(end(), 4090);
-        assert_eq!(promises.take(FILE, 0..1, 4000), 0);
+        assert_eq!(promises.take(FILE, 0..1, 0, 4000), 0);
         assert_eq!(end(), 4090);
-        assert_eq!(promises.take(FILE, 0..1, 4090), 0);
+        assert_eq!(promises.take(FILE, 0..1, 0, 4090), 0);
         assert!(!promises.is_any());
     }
 
@@ -363,6 +412,7 @@ mod tests {
         assert!(!promises.note(100));
         assert!(promises.note(99));
         assert!(!promises.note(98));
+        assert_eq!(promises.held_back.swap(0, Ordering::SeqCst), 50);
         assert!(!promises.note(120));
         assert!(promises.is_scarce.load(Ordering::SeqCst));
         assert!(!promises.note(151));

@@ -3,9 +3,9 @@
 //! Before data is collected in its cache, the kernel asks for the file's attributes, and tells us nothing of the data.
 //! The caller waits meanwhile, and /proc tells of the system call that it is in: see `proc_pid_syscall(5)`.
 
-use std::fs;
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use filesystem::Ino;
 
@@ -14,6 +14,9 @@ use crate::peek;
 /// Bytes that are written at a time where they cannot be counted: what a pipe holds at the most, unless root says
 /// otherwise (`pipe(7)`).
 const PIECE_MAX: u64 = 1 << 20;
+
+/// Bytes that one system call writes at the most (MAX_RW_COUNT).
+const WRITE_MAX: u64 = 0x7fff_f000;
 
 /// Bytes that the kernel's own pipe holds, through which it copies between files.
 const INNER_PIPE: u64 = 1 << 16;
@@ -38,7 +41,7 @@ pub(crate) fn intent(pid: u32, ino: Ino) -> Intent {
     if pid == 0 {
         return Intent::Unknown; // In a PID namespace that we do not see.
     }
-    system_call(pid).and_then(|call| call.intent(pid, ino)).unwrap_or(Intent::Unknown)
+    peek::at(move || system_call(pid)?.intent(pid, ino)).unwrap_or(Intent::Unknown)
 }
 
 /// A system call that a thread is in.
@@ -50,13 +53,16 @@ pub(crate) struct SystemCall {
 
 /// The system call of a thread that waits, or is about to.
 pub(crate) fn system_call(pid: u32) -> Option<SystemCall> {
-    const TRIES: usize = 100;
-    for _ in 0..TRIES {
-        let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    const QUICK: usize = 100;
+    const TRIES: usize = 1000;
+    const PAUSE: Duration = Duration::from_micros(100);
+    for attempt in 0..TRIES {
+        let text = peek::text(&format!("/proc/{pid}/syscall"))?;
         if text.trim_end() != "running" {
             return SystemCall::parse(&text);
         }
-        thread::yield_now();
+        // Others may have its CPU, so that it cannot even begin to wait.
+        if attempt < QUICK { thread::yield_now() } else { thread::sleep(PAUSE) }
     }
     None
 }
@@ -122,7 +128,7 @@ struct OpenFile {
 
 impl OpenFile {
     fn of(pid: u32, descriptor: u64) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).ok()?;
+        let text = peek::text(&format!("/proc/{pid}/fdinfo/{descriptor}"))?;
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         Some(Self {
             ino: Ino(value("ino:")?.parse().ok()?),
@@ -141,6 +147,7 @@ impl OpenFile {
         if self.is_direct() {
             return Intent::Other;
         }
+        let length = length.min(WRITE_MAX);
         let appends = self.flags & libc::O_APPEND != 0;
         Intent::Write { offset: Some(offset.unwrap_or(self.position)).filter(|_| !appends), length }
     }
@@ -149,7 +156,7 @@ impl OpenFile {
 /// The bytes of a vector of `count` parts at `pointer` in a thread's memory.
 fn length_of_vector(pid: u32, pointer: u64, count: u64) -> io::Result<u64> {
     let parts = count.min(libc::UIO_MAXIOV as u64) as usize;
-    let vector = peek::read(pid, pointer, parts * size_of::<libc::iovec>())?;
+    let vector = peek::memory(pid, pointer, parts * size_of::<libc::iovec>())?;
     let length = |part: &[u8]| part[8..].try_into().map_or(0, u64::from_ne_bytes);
     Ok(vector.chunks_exact(size_of::<libc::iovec>()).map(length).fold(0, u64::saturating_add))
 }

@@ -303,8 +303,16 @@ impl Shared {
         Kernel(&self.devices[0])
     }
 
-    /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked.
-    pub fn answer(&self, worker: &Worker, request: Request, origin: Origin, token: &Token) -> Result<Answer, i32> {
+    /// Does what a request asks, or hands it on; [`Answer::Silence`] then. The errno is for who asked. `may_wait` says
+    /// whether the request can wait for the kernel itself: see the steward.
+    pub fn answer(
+        &self,
+        worker: &Worker,
+        request: Request,
+        origin: Origin,
+        may_wait: bool,
+        token: &Token,
+    ) -> Result<Answer, i32> {
         worker.count(request);
         self.native().check_flags(request, token).map_err(Errno::code)?;
         if let Some((ino, privileges)) = request.kills_privileges() {
@@ -314,7 +322,7 @@ impl Shared {
         if let Some(offer) = handshake::offer(request) {
             *lock(&self.offer) = Some(offer);
         }
-        if let Some(answer) = self.mind_the_cache(request, origin, token).map_err(Errno::code)? {
+        if let Some(answer) = self.mind_the_cache(request, origin, may_wait, token).map_err(Errno::code)? {
             return Ok(answer);
         }
         let is_native = self.is_native() || request.opcode().is_some_and(Self::is_always_native);
@@ -394,7 +402,7 @@ impl Shared {
         tokens.iter().for_each(|token| self.filesystem.follow(token));
     }
 
-    fn native(&self) -> Native<'_> {
+    pub fn native(&self) -> Native<'_> {
         Native {
             filesystem: &self.filesystem,
             agreement: self.agreement(),
@@ -426,7 +434,7 @@ impl Shared {
         match Request::from_message(message, false) {
             Some(request) if matches!(request.opcode(), Some(Opcode::Forget | Opcode::BatchForget)) => {
                 // A malformed one names nothing to forget.
-                let _ = self.answer(worker, request, Origin::Device(0), token);
+                let _ = self.answer(worker, request, Origin::Device(0), false, token);
                 Read::Forgotten
             }
             _ => read,

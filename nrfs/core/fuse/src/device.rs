@@ -119,7 +119,7 @@ pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
 fn serve(shared: &Shared, number: usize, device: usize, message: &[u8], reply: &mut [u8], token: &Token) {
     // What has not even a header cannot be answered.
     let Some(request) = Request::from_message(message, shared.setxattr_is_extended()) else { return };
-    let answer = shared.answer(&shared.workers[number], request, Origin::Device(device), token);
+    let answer = shared.answer(&shared.workers[number], request, Origin::Device(device), true, token);
     if let Ok(Answer::Silence) = answer {
         return;
     }

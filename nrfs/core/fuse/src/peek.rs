@@ -1,49 +1,66 @@
-//! Memory of a process that waits for us, read without waiting for it.
+//! A look at a process that waits for us, without waiting for it.
 //!
-//! Whoever calls can have laid what he points to where reading it never ends: on a file system that does not answer, or on
-//! this one, so that we would wait for ourselves. So only memory of its own is looked at, by a thread of its own, and not
-//! for long.
+//! Whoever calls can see to it that a look at him never ends: what he points to can lie on a file system that does not
+//! answer, or on this one, so that we would wait for ourselves; and what /proc tells of him can wait for locks that he
+//! holds. So a thread of its own looks, and nobody waits for it long. Of memory only that is read which belongs to no file.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long anybody waits for such memory.
-const PATIENCE: Duration = Duration::from_millis(20);
+use crate::yielding;
+
+/// How long anybody waits for what is seen.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Threads that look at the same time. With as many stuck, nobody looks.
 const THREADS: usize = 4;
 
 static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
-/// `length` bytes at `pointer` in the memory of process `pid`.
-pub(crate) fn read(pid: u32, pointer: u64, length: usize) -> io::Result<Vec<u8>> {
+/// What `look` sees; `None` if it sees nothing, or not in time.
+pub(crate) fn at<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    if LOOKING.fetch_add(1, Ordering::SeqCst) >= THREADS {
+        LOOKING.fetch_sub(1, Ordering::SeqCst);
+        return None;
+    }
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let looking = thread::Builder::new().name("nrfs-peek".into()).spawn(move || {
+        // A worker that yields its CPU waits for us: we do not yield.
+        yielding::be_ordinary();
+        let seen = look();
+        LOOKING.fetch_sub(1, Ordering::SeqCst);
+        // Nobody may be waiting any more.
+        let _ = sender.send(seen);
+    });
+    if looking.is_err() {
+        LOOKING.fetch_sub(1, Ordering::SeqCst);
+        return None;
+    }
+    receiver.recv_timeout(PATIENCE).ok().flatten()
+}
+
+/// The first few KiB of a file of /proc, as text.
+pub(crate) fn text(path: &str) -> Option<String> {
+    const ENOUGH: u64 = 4096;
+    let mut text = String::new();
+    fs::File::open(path).ok()?.take(ENOUGH).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// `length` bytes at `pointer` in the memory of process `pid`. To be called where it may take for ever.
+pub(crate) fn memory(pid: u32, pointer: u64, length: usize) -> io::Result<Vec<u8>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     if !maps.lines().any(|line| is_own_memory(line, pointer, length as u64).unwrap_or(false)) {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    if LOOKING.fetch_add(1, Ordering::SeqCst) >= THREADS {
-        LOOKING.fetch_sub(1, Ordering::SeqCst);
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let looking = thread::Builder::new().name("nrfs-peek".into()).spawn(move || {
-        let mut bytes = vec![0; length];
-        let memory = fs::File::open(format!("/proc/{pid}/mem"));
-        let read = memory.and_then(|memory| memory.read_exact_at(&mut bytes, pointer));
-        LOOKING.fetch_sub(1, Ordering::SeqCst);
-        // Nobody may be waiting any more.
-        let _ = sender.send(read.map(|()| bytes));
-    });
-    if let Err(error) = looking {
-        LOOKING.fetch_sub(1, Ordering::SeqCst);
-        return Err(error);
-    }
-    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let mut bytes = vec![0; length];
+    fs::File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut bytes, pointer)?;
+    Ok(bytes)
 }
 
 /// Whether a line of /proc/PID/maps is of private memory that belongs to no file, and has `length` bytes at `pointer`.
@@ -64,8 +81,15 @@ mod tests {
     #[test]
     fn memory_of_ones_own_is_read() {
         let bytes = Box::new([7_u8; 100]);
-        assert_eq!(read(std::process::id(), bytes.as_ptr() as u64, bytes.len()).unwrap(), *bytes);
-        assert!(read(std::process::id(), 8, 8).is_err());
+        assert_eq!(memory(std::process::id(), bytes.as_ptr() as u64, bytes.len()).unwrap(), *bytes);
+        assert!(memory(std::process::id(), 8, 8).is_err());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_look_that_does_not_end() {
+        assert_eq!(at(|| Some(5)), Some(5));
+        let (_sender, never) = mpsc::channel::<()>();
+        assert_eq!(at(move || never.recv().ok()), None);
     }
 
     #[test]

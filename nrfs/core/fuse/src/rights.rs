@@ -47,7 +47,7 @@ pub(crate) enum Purpose {
 
 /// What the system call is for that thread `pid` is in.
 pub(crate) fn purpose(pid: u32) -> Purpose {
-    system_call(pid).map_or(Purpose::Other, |call| purpose_of(pid, &call))
+    peek::at(move || Some(purpose_of(pid, &system_call(pid)?))).unwrap_or(Purpose::Other)
 }
 
 fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
@@ -72,7 +72,7 @@ fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
 
 /// The flags at the beginning of openat2(2)'s structure, in a thread's memory.
 fn flags_at(pid: u32, pointer: u64) -> io::Result<u32> {
-    let flags = peek::read(pid, pointer, size_of::<u64>())?;
+    let flags = peek::memory(pid, pointer, size_of::<u64>())?;
     Ok(flags.try_into().map_or(0, u64::from_ne_bytes) as u32)
 }
 

@@ -100,6 +100,9 @@ impl Server<'_> {
     fn answer(&mut self, slot: SlotId) -> io::Result<()> {
         self.turn = (self.turn + 1) % self.tokens.len();
         let token = &self.tokens[self.turn];
+        // One slot must be left for what the kernel writes meanwhile.
+        let others = self.with_python.values().filter(|other| self.ring.are_of_one_queue(slot, **other)).count();
+        let may_wait = others + 2 <= self.ring.slots_beside(slot);
         let (header, argument, payload) = self.ring.request(slot);
         let extended = self.shared.setxattr_is_extended();
         // The kernel always sends a header.
@@ -107,7 +110,7 @@ impl Server<'_> {
         let unique = request.unique();
         let worker = &self.shared.workers[self.number];
         worker.yielding.serve(&self.shared.watch);
-        let answer = self.shared.answer(worker, request, Origin::Ring(self.number), token);
+        let answer = self.shared.answer(worker, request, Origin::Ring(self.number), may_wait, token);
         if let Ok(Answer::Silence) = answer {
             self.with_python.insert(unique, slot);
             return Ok(());

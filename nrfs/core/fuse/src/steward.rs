@@ -5,25 +5,34 @@
 //! - **Room.** When space is scarce, nothing is collected for which no space was promised. The kernel asks for a file's
 //!   attributes before it collects a write, if those it has are no good: so it is told that they are not, and what it
 //!   asks is answered once there is a promise, or with ENOSPC, which is what write(2) returns then. A page of a hole
-//!   that is touched in a mapping is read by the kernel: with a promise, or the touch is a bus error.
+//!   that is touched in a mapping is read by the kernel: with a promise, or the touch is a bus error. What takes much
+//!   space at once, and has not been collected, waits until all that has been is written.
 //! - **Holes.** Where there is data in a file is known once the kernel has written what it has of it.
 //!
 //! A worker promises by itself where there is enough. What it cannot promise it hands to the steward, who first has
 //! written what is promised to no purpose, and takes in what the kernel has forgotten.
+//!
+//! While the steward waits for the kernel to write, the writes must find a way: so never all slots of a ring's queue have
+//! requests that wait for him. And he never has a READ, for which the kernel holds pages that it may have to write.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use filesystem::{Errno, Filesystem, Ino, Token, Whence};
 
 use crate::caller::{Intent, intent};
 use crate::connection::{Shared, lock};
-use crate::native::Answer;
+use crate::native::{Answer, COPY_MAX};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::request::Request;
-use crate::protocol::wire::{GetattrArguments, LseekArguments, ReadArguments, WriteArguments, getattr, write};
+use crate::protocol::wire::{
+    BatchForgetArguments, CopyFileRangeArguments, FallocateArguments, GetattrArguments, LseekArguments, ReadArguments,
+    WriteArguments, getattr, write,
+};
 use crate::python::Origin;
 
 /// How long a write that was accepted may take to reach the kernel's cache. What was promised before that, and is not
@@ -47,6 +56,8 @@ enum Job {
     Scarce,
     /// A request that waits.
     Request(Held),
+    /// Promises that are old are wanted back.
+    GiveUp,
     End,
 }
 
@@ -59,12 +70,11 @@ struct Held {
 }
 
 /// What a held request wants.
-#[derive(Clone, Copy)]
 enum Wants {
     /// The attributes, before data is collected.
     Room(Intent),
-    /// A part of a file with holes, for a mapping.
-    Mapped { offset: u64, size: usize },
+    /// Much space at once. The whole request is kept.
+    Space(Vec<u8>),
     /// Where data or a hole is.
     Seek { offset: u64, whence: u32 },
 }
@@ -73,6 +83,11 @@ impl Steward {
     /// Notes that the kernel is told of an inode.
     pub fn tell(&self, ino: Ino) {
         lock(&self.told).insert(ino);
+    }
+
+    /// Notes that the kernel has forgotten an inode.
+    pub fn untell(&self, ino: Ino) {
+        lock(&self.told).remove(&ino);
     }
 
     /// Space has become scarce.
@@ -104,13 +119,38 @@ impl Steward {
 /// What a worker does with a request before it is answered.
 impl Shared {
     /// Sees to it that nothing is collected without room, and that nobody looks for holes where the kernel has data. The
-    /// answer, where that is found here; [`Answer::Silence`] where the steward will give it.
-    pub fn mind_the_cache(&self, request: Request, origin: Origin, token: &Token) -> Result<Option<Answer>, Errno> {
+    /// answer, where that is found here; [`Answer::Silence`] where the steward will give it, for which the request must be
+    /// one that `may_wait`.
+    pub fn mind_the_cache(
+        &self,
+        request: Request,
+        origin: Origin,
+        may_wait: bool,
+        token: &Token,
+    ) -> Result<Option<Answer>, Errno> {
         let (fs, ino) = (&self.filesystem, request.ino());
         let wants = match request.opcode() {
+            // From then on the kernel answers by itself: all is data.
+            Some(Opcode::Lseek) if !may_wait => return Err(Errno::ENOSYS),
             Some(Opcode::Lseek) => {
                 let LseekArguments { offset, whence, .. } = request.argument()?;
                 Wants::Seek { offset, whence }
+            }
+            Some(Opcode::Fallocate | Opcode::CopyFileRange | Opcode::CopyFileRange64) => {
+                let may_take = !self.is_native() || !may_wait || fs.may_take(space_wanted(request)?);
+                if may_take {
+                    return Ok(None);
+                }
+                Wants::Space(request.to_message())
+            }
+            Some(Opcode::Forget) => {
+                self.steward.untell(ino);
+                return Ok(None);
+            }
+            Some(Opcode::BatchForget) => {
+                let BatchForgetArguments { count, .. } = request.argument()?;
+                request.forgotten(count).for_each(|one| self.steward.untell(Ino(one.node)));
+                return Ok(None);
             }
             _ if !fs.is_scarce() => return Ok(None),
             Some(Opcode::Getattr) if self.asks_for_room(request)? => {
@@ -128,14 +168,10 @@ impl Shared {
                 let ReadArguments { offset, size, flags, .. } = request.argument()?;
                 let range = offset..offset.saturating_add(size.into());
                 let may_be_mapped = flags as i32 & libc::O_ACCMODE == libc::O_RDWR;
-                if !may_be_mapped
-                    || !fs.has_holes(ino, &range, token)
-                    || intent(request.header().pid, ino) != Intent::Touch
-                    || fs.promise_mapped(ino, &range, token).is_ok()
-                {
-                    return Ok(None);
+                if may_be_mapped && fs.has_holes(ino, &range, token) {
+                    self.promise_mapped(request, &range, token)?;
                 }
-                Wants::Mapped { offset, size: size as usize }
+                return Ok(None);
             }
             Some(Opcode::Write) => {
                 let WriteArguments { write_flags, .. } = request.argument()?;
@@ -147,8 +183,23 @@ impl Shared {
             }
             _ => return Ok(None),
         };
+        if !may_wait {
+            return Err(Errno::ENOSPC);
+        }
         self.steward.push(Job::Request(Held { unique: request.unique(), origin, ino, wants }));
         Ok(Some(Answer::Silence))
+    }
+
+    /// Promises pages of a hole that are read, if that may be for a mapping. Whoever touches them must have the promise.
+    fn promise_mapped(&self, request: Request, range: &Range<u64>, token: &Token) -> Result<(), Errno> {
+        let (fs, ino) = (&self.filesystem, request.ino());
+        let intent = intent(request.header().pid, ino);
+        if intent == Intent::Other || fs.promise_mapped(ino, range, token).is_ok() || intent != Intent::Touch {
+            return Ok(());
+        }
+        self.steward.push(Job::GiveUp);
+        fs.settle();
+        fs.promise_mapped(ino, range, token)
     }
 
     /// Whether these attributes are asked for because a write is to be collected. Who only wants to know them asks by
@@ -165,13 +216,22 @@ impl Shared {
     }
 }
 
+/// Bytes that a request may take at once.
+fn space_wanted(request: Request) -> Result<u64, Errno> {
+    if request.opcode() != Some(Opcode::Fallocate) {
+        return request.argument().map(|CopyFileRangeArguments { length, .. }| length.min(COPY_MAX));
+    }
+    let FallocateArguments { length, mode, .. } = request.argument()?;
+    Ok(if mode & libc::FALLOC_FL_PUNCH_HOLE as u32 != 0 { 0 } else { length })
+}
+
 /// Promises what a write needs. False where there is not enough, or where nobody knows what it needs.
 fn promise(fs: &Filesystem, ino: Ino, intent: Intent, token: &Token) -> bool {
     match intent {
         Intent::Write { offset, length } => fs.promise(ino, offset, length, token).is_ok(),
         Intent::WriteSomewhere { length } => fs.promise_anywhere(ino, length).is_ok(),
-        Intent::Touch | Intent::Other => true,
-        Intent::Unknown => false,
+        Intent::Other => true,
+        Intent::Touch | Intent::Unknown => false,
     }
 }
 
@@ -180,25 +240,21 @@ pub(crate) fn work(shared: &Shared) -> io::Result<()> {
     let fs = &shared.filesystem;
     loop {
         // Nothing becomes old where nothing is promised.
-        let patience = if fs.has_promises() { 2 * PROMISE } else { Duration::MAX };
+        let patience = if fs.is_scarce() || fs.has_promises() { 2 * PROMISE } else { Duration::MAX };
         match shared.steward.next(patience) {
             Some(Job::End) => return Ok(()),
-            Some(Job::Request(held)) => fs.with_token(|token| shared.answer_held(&held, token)),
-            Some(Job::Scarce) => {
-                lock(&shared.steward.told).clear();
-                fs.held().for_each(|ino| shared.kernel().write_back(ino, 0));
-                fs.nothing_is_held_back();
-            }
-            None => shared.give_up_promises(),
+            Some(Job::Request(held)) => fs.with_token(|token| shared.answer_held(held, token)),
+            Some(Job::Scarce) => shared.write_all_back(),
+            Some(Job::GiveUp) | None => shared.give_up_promises(),
         }
     }
 }
 
 impl Shared {
-    fn answer_held(&self, held: &Held, token: &Token) {
+    fn answer_held(&self, held: Held, token: &Token) {
         let answer = match held.wants {
             Wants::Room(intent) => self.make_room(held.ino, intent, token),
-            Wants::Mapped { offset, size } => self.make_room_for_mapping(held.ino, offset, size, token),
+            Wants::Space(message) => self.take_much(&message, token),
             Wants::Seek { offset, whence } => self.seek(held.ino, offset, whence, token),
         };
         self.reply_later(held.unique, held.origin, answer, token);
@@ -209,9 +265,9 @@ impl Shared {
         if !matches!(intent, Intent::Write { .. }) {
             // What was written before, of which nobody could say where, takes no more than it needs once it is written.
             self.kernel().write_back(ino, 0);
-            fs.give_up_promises(ino, Instant::now());
+            fs.give_up_anywhere(ino);
         }
-        if intent == Intent::Unknown {
+        if matches!(intent, Intent::Touch | Intent::Unknown) {
             self.find_space();
             if fs.promise_anywhere(ino, UNKNOWN).is_err() && self.must_be_a_write(ino, token) {
                 return Err(Errno::ENOSPC);
@@ -233,10 +289,25 @@ impl Shared {
         !was_told || !may_be_read()
     }
 
-    fn make_room_for_mapping(&self, ino: Ino, offset: u64, size: usize, token: &Token) -> Result<Answer, Errno> {
-        self.find_space();
-        self.filesystem.promise_mapped(ino, &(offset..offset.saturating_add(size as u64)), token)?;
-        Ok(Answer::Content { ino, offset, size })
+    /// Answers a request that takes much space at once, when all that has been collected has space of its own.
+    fn take_much(&self, message: &[u8], token: &Token) -> Result<Answer, Errno> {
+        if !self.filesystem.is_scarce() {
+            self.filesystem.declare_scarce();
+            self.write_all_back();
+        }
+        let request = Request::from_message(message, false).ok_or(Errno::EIO)?;
+        self.native().answer(request, token)
+    }
+
+    /// Has the kernel write all that it has collected, and ask from now on before it collects more.
+    fn write_all_back(&self) {
+        // Who was let collect before writes for a moment longer.
+        const GRACE: Duration = Duration::from_millis(5);
+        for _ in 0..2 {
+            self.filesystem.held().for_each(|ino| self.kernel().write_back(ino, 0));
+            thread::sleep(GRACE);
+        }
+        self.filesystem.nothing_is_held_back();
     }
 
     fn seek(&self, ino: Ino, offset: u64, whence: u32, token: &Token) -> Result<Answer, Errno> {

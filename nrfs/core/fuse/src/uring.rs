@@ -160,6 +160,16 @@ impl Ring {
         (&head.header, &head.argument, &self.payload(slot)[..size])
     }
 
+    /// Whether two slots are of the same queue.
+    pub fn are_of_one_queue(&self, one: SlotId, other: SlotId) -> bool {
+        self.slots[one.0].queue == self.slots[other.0].queue
+    }
+
+    /// The number of slots of a slot's queue.
+    pub fn slots_beside(&self, slot: SlotId) -> usize {
+        (0..self.slots.len()).filter(|&other| self.are_of_one_queue(slot, SlotId(other))).count()
+    }
+
     /// The payload of a slot of ours, for the reply.
     pub fn buffer(&mut self, slot: SlotId) -> &mut [u8] {
         let slot = &mut self.slots[slot.0];

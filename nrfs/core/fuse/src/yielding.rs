@@ -195,6 +195,14 @@ fn is_runnable(thread: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
 }
 
+/// Has the calling thread take its turns as others do, if it was made by one that yields.
+pub(crate) fn be_ordinary() {
+    if policy(0) == Ok(YIELDING) {
+        // Where it may not, it looks all the same, if later.
+        let _ = set_policy(0, ORDINARY);
+    }
+}
+
 /// The calls that rustix has no name for.
 mod scheduling {
     use std::time::Duration;
