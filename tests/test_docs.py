@@ -49,7 +49,7 @@ def anchors_of(page: Path) -> set[str]:
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading_of_this_repository(name: str) -> None:
     page = REPOSITORY / name
     broken = []
-    for link in (link for line in text_of(page) for link in LINK.findall(line)):
+    for link in LINK.findall("\n".join(text_of(page))):
         if link.startswith(("https://", "http://", "mailto:")):
             continue
         path, _, anchor = link.partition("#")
