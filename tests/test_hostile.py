@@ -30,6 +30,7 @@ from conftest import (
 
 import nrfs
 from mount import mountinfo, mounting, places, replies, wording
+from mount.failure import MountError
 from mount.options import MountOptions
 from nrfs.terminal import plain
 
@@ -123,7 +124,7 @@ def test_root_mounts_where_it_looked_or_nowhere(mount_nrfs: Mounts, swapped: str
         while time.monotonic() < end:
             try:
                 mount = mounting.attach(MountOptions(mountpoint=str(target)), runtime)
-            except mounting.MountError as failure:
+            except MountError as failure:
                 came_about.add(str(failure).partition(": ")[2])
             else:
                 came_about.add("mounted")

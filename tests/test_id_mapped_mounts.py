@@ -40,8 +40,8 @@ class Side:
 def sides(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
     places = tmp_path_factory.mktemp("mapped")
     places.chmod(0o755)
-    options = {"allow_other": True, "o": "suid"}
-    with mounted_pair(tmp_path_factory.mktemp("pair"), request.param, **options) as pair:
+    directory = tmp_path_factory.mktemp("pair")
+    with mounted_pair(directory, request.param, allow_other=True, o="suid") as pair:
         try:
             with id_mapped(pair.reference, places / "tmpfs") as tmpfs, id_mapped(pair.subject, places / "nrfs") as nrfs:
                 yield Side(pair.reference, tmpfs, request.param), Side(pair.subject, nrfs, request.param)
@@ -145,7 +145,7 @@ def test_access_control_lists_name_mapped_ids(
             Path("directory").mkdir()
             os.setxattr("directory", which, acl.packed(*entries))
             Path("directory/file").touch()
-        told = [os.getxattr("directory", which), sorted(os.listxattr("directory/file"))]
+        told: list[object] = [os.getxattr("directory", which), sorted(os.listxattr("directory/file"))]
         told.append(os.getxattr(side.plain / Path.cwd().name / "directory", which))
         with acting_as(OTHER, 0):
             told += [outcome(os.listdir, "directory"), outcome(Path("directory/new").touch)]

@@ -154,7 +154,7 @@ def _open(path: Path, flags: int, data: bytes = b"") -> None:
 
 def _touch(what: str, path: Path) -> int:
     """One of the two times alone, which Python cannot set."""
-    command = ["touch", "--no-create", "-d", "2001-01-01", what, path]
+    command = ["touch", "--no-create", "-d", "2001-01-01", what, f"{path}"]
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode
 
 

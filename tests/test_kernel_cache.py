@@ -132,6 +132,12 @@ def _splice(files: Files) -> None:
     os.splice(reading, files.open(), 7)
 
 
+def _link_and_unlink(files: Files) -> None:
+    link = files.directory / "l"
+    link.hardlink_to(files.file)
+    link.unlink()
+
+
 def _punch(files: Files) -> None:
     flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
     if libc.fallocate(files.open(), flags, ctypes.c_long(0), ctypes.c_long(8192)) != 0:
@@ -161,7 +167,7 @@ CHANGES: dict[str, Callable[[Files], object]] = {
     "chmod": lambda files: files.file.chmod(0o600),
     "chown": lambda files: os.chown(files.file, NOBODY, NOBODY),
     "utime": lambda files: os.utime(files.file, (1, 2)),
-    "link and unlink": lambda files: (os.link(files.file, files.directory / "l"), (files.directory / "l").unlink()),
+    "link and unlink": _link_and_unlink,
     "rename over": lambda files: files.other.rename(files.file),
     "unlink": lambda files: files.other.unlink(),
     "mkdir": lambda files: (files.directory / "sub" / "new").mkdir(),
@@ -220,8 +226,8 @@ def test_a_program_that_somebody_else_wrote_to_does_not_run_as_its_owner(mount: 
     program.unlink(missing_ok=True)
     shutil.copy("/usr/bin/id", program)
     program.chmod(0o4777)
-    asked = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", program, "-u"]
-    assert "0" in subprocess.run([*asked], capture_output=True, text=True, check=True).stdout.split()
+    asked = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"{program}", "-u"]
+    assert "0" in subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
     page = mmap.mmap(-1, PAGE)
     page.write(program.read_bytes()[:PAGE])
 

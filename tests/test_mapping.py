@@ -267,7 +267,7 @@ def test_processes_that_map_one_file_see_each_others_stores(pair: Pair) -> None:
                 os.pwrite(descriptor, b"z" * 100, PAGE + 50)
                 os.fsync(descriptor)
 
-    run_at_once([*(lambda worker=worker: count(worker) for worker in range(4)), disturb])  # type: ignore[misc]
+    run_at_once([*(lambda worker=worker: count(worker) for worker in range(4)), disturb])
     counters = array.array("Q", path.read_bytes()[: 8 * 4])
     assert list(counters) == [rounds] * 4
 
@@ -411,7 +411,7 @@ def test_statx_tells_what_stat_does(pair: Pair) -> None:
     def use(directory: Path) -> object:
         (directory / "file").write_bytes(b"four")
         (directory / "link").symlink_to("file")
-        told = []
+        told: list[object] = []
         for name in ("file", "link", "."):
             mask, rest = statx(directory / name, _STATX_BASIC, 0x100)
             told.append((mask & _STATX_BASIC, rest if name != "." else rest[:-1]))

@@ -126,10 +126,11 @@ def _acls(draw: st.DrawFn) -> bytes:
     """An access control list: complete and ordered as the kernel wants it, or with a part missing."""
     rights = st.integers(0, 7)
     ids = st.lists(st.sampled_from([0, 1000, 2000]), max_size=2)
-    users, groups = draw(ids), draw(ids)
+    users: list[int] = draw(ids)
+    groups: list[int] = draw(ids)
     entries = [acl.owner(draw(rights)), *(acl.user(uid, draw(rights)) for uid in users)]
     entries += [acl.group(draw(rights)), *(acl.named_group(gid, draw(rights)) for gid in groups)]
-    if users or groups or draw(st.booleans()):
+    if bool(users or groups) or draw(st.booleans()):
         entries.append(acl.mask(draw(rights)))
     entries.append(acl.other(draw(rights)))
     if draw(st.integers(0, 19)) == 19:

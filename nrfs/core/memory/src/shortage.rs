@@ -5,7 +5,7 @@
 //! committed), the process ends itself. So it is refused before, and what is under way by then must still find memory:
 //!
 //! - the *spare*: what this machine, and the cgroups of this process, are to have left. They are asked each time that
-//!   some of it has been [taken](taken), sooner if there is little;
+//!   some of it has been [taken], sooner if there is little;
 //! - the *reserves*: addresses that nobody uses, one for content and one of the heap, given up when a mapping is
 //!   refused. Until one can be had again there is no more of its kind.
 //!

@@ -1,7 +1,7 @@
 //! Models for loom, which runs each under every interleaving and every outcome of its weakly ordered
 //! loads, and watches every access to a cell.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p nr --lib`
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p nrfs-nr --lib`
 
 use std::sync::{
     Arc,
