@@ -34,8 +34,8 @@ Besides what a mount can do, it differs in this:
   its attributes, and look at what the process does: they do not see what io_uring or a program of 32 bits opens, and a
   daemon that may not look at others' processes, that of an ordinary user, sees nothing;
 - under the writeback cache, by pyfuse3, access(2) says the same of files;
-- who opens an immutable file by openat2(2) can change in another thread what it asks for, after the kernel has read it and
-  before the file system does;
+- who opens an immutable file by openat2(2) can change in another thread what it asks for, after the kernel has read
+  it and before the file system does;
 - FS_IOC_GETFSUUID is unknown (ENOTTY): a FUSE mount has no such number;
 - lseek(2) with SEEK_END on a directory fails with EINVAL on tmpfs; on FUSE the kernel seeks, from its size;
 - a directory lists its entries in an order of its own: new ones first where others went, then behind the last.
