@@ -11,8 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _DEVICES = Path("/sys/class/bdi")
-_LEAST = 1 << 20
-_PART_OF_SIZE = 16
+_LEAST = 1 << 19
+_PART_OF_SIZE = 32
+_OVERSHOOT = 2
+"""The kernel slows writers down when there is too much, and lets them exceed its limit for a moment."""
+
 _PART_OF_MEMORY = 500
 """What FUSE may have collected is 1% of what all may, and that is 20% of the memory, unless somebody changes it."""
 
@@ -33,6 +36,6 @@ def collected_at_most(device: str, size: int) -> int:
             with suppress(OSError):  # Only root may.
                 setting.write_text(f"{wanted}\n")
                 setting.with_name("strict_limit").write_text("1\n")
-        return int(setting.read_text())
+        return _OVERSHOOT * int(setting.read_text())
     except (OSError, ValueError):  # Linux before 6.2, or a container without it.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _PART_OF_MEMORY
+        return _OVERSHOOT * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _PART_OF_MEMORY
