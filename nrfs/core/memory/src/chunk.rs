@@ -78,9 +78,11 @@ impl Chunk {
                 self.idle.remove(end);
                 end += 1;
             }
-            // SAFETY: the run lies in our mapping and none of its pages is in use.
-            unsafe {
-                libc::madvise(self.page(first).as_ptr().cast(), (end - first) * PAGE_SIZE, libc::MADV_DONTNEED);
+            // A part of a huge page stays with it until the system needs memory, and counts as ours so long. The first
+            // advice makes small pages of it.
+            for advice in [libc::MADV_FREE, libc::MADV_DONTNEED] {
+                // SAFETY: the run lies in our mapping and none of its pages is in use.
+                unsafe { libc::madvise(self.page(first).as_ptr().cast(), (end - first) * PAGE_SIZE, advice) };
             }
         }
     }
