@@ -92,6 +92,13 @@ impl Ledger {
         grant
     }
 
+    /// Takes `wanted` pages if so many are left, and `kept` more; none otherwise.
+    pub fn take_pages(&self, wanted: u64, kept: u64) -> bool {
+        let all = self.limits.pages;
+        let take = |used: u64| (wanted.saturating_add(kept) <= all - used).then(|| used + wanted);
+        self.pages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
     /// Pages that are left.
     pub fn left(&self) -> u64 {
         self.limits.pages - self.pages.load(Ordering::Relaxed)
@@ -204,6 +211,16 @@ mod tests {
         drop(last);
         ledger.free_pages(5);
         assert_eq!(ledger.capacity().blocks_free, 10);
+    }
+
+    #[test]
+    fn pages_are_taken_all_or_none_and_some_can_be_kept() {
+        let ledger = Ledger::new(LIMITS, 1);
+        assert!(ledger.take_pages(4, 6));
+        assert!(!ledger.take_pages(4, 3));
+        assert!(!ledger.take_pages(u64::MAX, 1));
+        assert_eq!(ledger.left(), 6);
+        assert!(ledger.take_pages(6, 0));
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Filesystem {
                 }
             };
             let grant = match fills {
-                true => self.ledger.grant_with(self.take_promised(ino, &range, token), wanted),
+                true => self.ledger.grant_with(self.take_promised(ino, &range), wanted),
                 false => self.ledger.grant(0),
             };
             let change = Change::Write { offset, data: rest.into(), grant: grant.pages(), fills };

@@ -231,13 +231,10 @@ impl Filesystem {
         self.holds.all()
     }
 
-    /// How much there is and how much is left.
+    /// How much there is and how much is left. What is promised is not left.
     pub fn capacity(&self) -> Capacity {
         self.settle();
-        let mut capacity = self.ledger.capacity();
-        // What is promised is nobody's yet.
-        capacity.blocks_free = capacity.blocks.min(capacity.blocks_free + self.promises.pages());
-        capacity
+        self.ledger.capacity()
     }
 
     /// The attributes of an inode.

@@ -37,6 +37,8 @@ impl Promise {
     }
 }
 
+type ByInode = HashMap<Ino, Promise>;
+
 /// All that is promised.
 pub(crate) struct Promises {
     /// Space is scarce where fewer pages than these are left.
@@ -44,7 +46,7 @@ pub(crate) struct Promises {
     is_scarce: AtomicBool,
     /// Pages that data may still need which was collected before space was scarce.
     held_back: AtomicU64,
-    by_inode: Mutex<HashMap<Ino, Promise>>,
+    by_inode: Mutex<ByInode>,
     /// Files in `by_inode`, for those who need no lock to know that there is none.
     files: AtomicUsize,
 }
@@ -91,39 +93,57 @@ impl Promises {
         if !fresh.is_empty() && !take(fresh.len() as u64) {
             return Err(Errno::ENOSPC);
         }
-        let promise = promises.entry(ino).or_insert_with(|| Promise::new(now));
-        promise.pages.extend(fresh.into_iter().map(|page| (page, now)));
-        promise.end = promise.end.max(end);
-        promise.last = now;
-        self.files.store(promises.len(), Ordering::SeqCst);
+        self.change(&mut promises, ino, |promise| {
+            promise.pages.extend(fresh.into_iter().map(|page| (page, now)));
+            promise.end = promise.end.max(end);
+            promise.last = now;
+        });
         Ok(())
     }
 
-    /// Takes what was promised for a write to `pages`, of which a file lacks so many, and which ends at `end`. Returns how
-    /// many pages that is.
-    pub fn take(&self, ino: Ino, pages: Range<u64>, missing: u64, end: u64) -> u64 {
+    /// Promises pages that were taken for it, of which nobody can say where in the file they will be.
+    fn add_anywhere(&self, ino: Ino, pages: u64) {
+        self.change(&mut self.lock(), ino, |promise| {
+            promise.anywhere += pages;
+            promise.last = Instant::now();
+        });
+    }
+
+    /// Collected data is about to be written to `missing`, pages that a file lacks: what was promised anywhere is for
+    /// these now, as far as it goes.
+    fn place(&self, ino: Ino, missing: &[u64]) {
+        let now = Instant::now();
+        self.reduce(ino, |promise| {
+            for &page in missing {
+                if promise.anywhere > 0 && !promise.pages.contains_key(&page) {
+                    promise.anywhere -= 1;
+                    promise.pages.insert(page, now);
+                }
+            }
+            0
+        });
+    }
+
+    /// Takes what was promised for a write to `pages` that ends at `end`. Returns how many pages that is.
+    pub fn take(&self, ino: Ino, pages: Range<u64>, end: u64) -> u64 {
         self.reduce(ino, |promise| {
             let mut taken = promise.pages.split_off(&pages.start);
             promise.pages.append(&mut taken.split_off(&pages.end));
-            let here = taken.len() as u64;
-            let anywhere = promise.anywhere.min(missing.saturating_sub(here));
-            promise.anywhere -= anywhere;
             // Then the file itself says where it ends.
             if promise.end <= end {
                 promise.end = 0;
             }
-            here + anywhere
+            taken.len() as u64
         })
     }
 
     /// Where an append of `length` bytes begins in a file of `size` bytes. The next one begins behind it.
     fn extend(&self, ino: Ino, size: u64, length: u64) -> u64 {
-        let mut promises = self.lock();
-        let promise = promises.entry(ino).or_insert_with(|| Promise::new(Instant::now()));
-        let start = promise.end.max(size);
-        promise.end = start.saturating_add(length).min(SIZE_MAX);
-        self.files.store(promises.len(), Ordering::SeqCst);
-        start
+        self.change(&mut self.lock(), ino, |promise| {
+            let start = promise.end.max(size);
+            promise.end = start.saturating_add(length).min(SIZE_MAX);
+            start
+        })
     }
 
     /// An append that was to begin at `start`, and end at `end`, is not made after all.
@@ -168,21 +188,27 @@ impl Promises {
         self.files.load(Ordering::SeqCst) > 0
     }
 
+    /// Changes what one file was promised, if it was promised anything. Returns what `reduce` does, or 0.
     fn reduce(&self, ino: Ino, reduce: impl FnOnce(&mut Promise) -> u64) -> u64 {
         if !self.is_any() {
             return 0;
         }
         let mut promises = self.lock();
-        let Some(promise) = promises.get_mut(&ino) else { return 0 };
-        let pages = reduce(promise);
+        if promises.contains_key(&ino) { self.change(&mut promises, ino, reduce) } else { 0 }
+    }
+
+    /// Changes what one file was promised. The only place where a file comes and goes.
+    fn change<R>(&self, promises: &mut ByInode, ino: Ino, change: impl FnOnce(&mut Promise) -> R) -> R {
+        let promise = promises.entry(ino).or_insert_with(|| Promise::new(Instant::now()));
+        let result = change(promise);
         if promise.count() == 0 && promise.end == 0 {
             promises.remove(&ino);
         }
         self.files.store(promises.len(), Ordering::SeqCst);
-        pages
+        result
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Promise>> {
+    fn lock(&self) -> MutexGuard<'_, ByInode> {
         // A promise is changed in one step, so a panic elsewhere cannot have left it half done.
         self.by_inode.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,27 +272,27 @@ impl Filesystem {
         if !self.take_pages(pages) {
             return Err(Errno::ENOSPC);
         }
-        let mut promises = self.promises.lock();
-        let now = Instant::now();
-        let promise = promises.entry(ino).or_insert_with(|| Promise::new(now));
-        promise.anywhere += pages;
-        promise.last = now;
-        self.promises.files.store(promises.len(), Ordering::SeqCst);
+        self.promises.add_anywhere(ino, pages);
         Ok(())
+    }
+
+    /// Collected data is about to be written to a file: what was promised anywhere in it is for these bytes now.
+    pub fn place_promise(&self, ino: Ino, range: &Range<u64>, token: &Token) {
+        if self.is_promised(ino) {
+            let holes = |content: &machines::content::Content| content.holes(ino, range).collect::<Vec<u64>>();
+            self.promises.place(ino, &self.read_content(ino, holes, token));
+        }
     }
 
     /// Takes pages for a promise, if so many are left and nothing else needs them.
     fn take_pages(&self, pages: u64) -> bool {
         let held_back = self.promises.held_back.load(Ordering::SeqCst);
-        if self.memory_left(self.memory_of(pages)) != Left::Enough {
-            return false;
-        }
-        let grant = self.ledger.grant(pages + held_back);
-        let is_enough = grant.pages() == pages + held_back;
-        if is_enough {
-            grant.settle(pages);
-        }
-        is_enough
+        self.memory_left(self.memory_of(pages)) == Left::Enough && self.ledger.take_pages(pages, held_back)
+    }
+
+    /// Whether pages are held back for data that was collected before space was scarce.
+    pub fn holds_back(&self) -> bool {
+        self.promises.held_back.load(Ordering::SeqCst) > 0
     }
 
     /// All has been written that was collected before space was scarce.
@@ -308,12 +334,8 @@ impl Filesystem {
     }
 
     /// What was promised for a write to a file: pages that are in use, as if they were in the file.
-    pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>, token: &Token) -> u64 {
-        if !self.is_promised(ino) {
-            return 0;
-        }
-        let missing = self.read_content(ino, |content| content.missing(ino, range), token);
-        self.promises.take(ino, touched(range), missing, range.end).min(pages_touched(range))
+    pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>) -> u64 {
+        self.promises.take(ino, touched(range), range.end)
     }
 
     /// Gives up what a file was promised of which nobody could say where: all of it has been written.
@@ -323,9 +345,12 @@ impl Filesystem {
 
     /// Whether an operation that is not collected may take so many bytes: no data that has been collected needs them.
     pub fn may_take(&self, bytes: u64) -> bool {
-        let threshold = self.promises.threshold.load(Ordering::Relaxed);
-        let is_settled = self.is_scarce() && self.promises.held_back.load(Ordering::SeqCst) == 0;
-        is_settled || self.ledger.left() >= pages_touched(&(0..bytes)).saturating_add(threshold)
+        let needed = match self.is_scarce() {
+            true => self.promises.held_back.load(Ordering::SeqCst),
+            false => self.promises.threshold.load(Ordering::Relaxed),
+        };
+        // With nothing to keep free for others, the operation itself finds out whether there is enough.
+        needed == 0 || self.ledger.left() >= pages_touched(&(0..bytes)).saturating_add(needed)
     }
 
     /// Has data be collected with a promise only, from now on. What has been collected already is held back for.
@@ -358,14 +383,7 @@ mod tests {
     const FILE: Ino = Ino(5);
 
     fn space(ledger: &Ledger) -> impl Fn(u64) -> bool + '_ {
-        |pages| {
-            let grant = ledger.grant(pages);
-            let is_enough = grant.pages() == pages;
-            if is_enough {
-                grant.settle(pages);
-            }
-            is_enough
-        }
+        |pages| ledger.take_pages(pages, 0)
     }
 
     #[test]
@@ -374,11 +392,25 @@ mod tests {
         promises.add(FILE, &[1, 2, 3], 99, space(&ledger)).unwrap();
         promises.add(FILE, &[2, 3, 4], 99, space(&ledger)).unwrap();
         assert_eq!((promises.pages(), ledger.left()), (4, 6));
-        assert_eq!(promises.take(FILE, 2..4, 2, 50), 2);
-        assert_eq!(promises.take(FILE, 2..4, 0, 50), 0);
+        assert_eq!(promises.take(FILE, 2..4, 50), 2);
+        assert_eq!(promises.take(FILE, 2..4, 50), 0);
         assert_eq!(promises.add(FILE, &[10, 11, 12, 13, 14, 15, 16], 99, space(&ledger)), Err(Errno::ENOSPC));
         assert_eq!((promises.pages(), ledger.left()), (2, 6));
-        assert_eq!(promises.take(FILE, 0..9, 9, 99), 2);
+        assert_eq!(promises.take(FILE, 0..9, 99), 2);
+        assert!(!promises.is_any());
+    }
+
+    #[test]
+    fn what_is_promised_anywhere_is_taken_only_where_collected_data_is_written() {
+        let promises = Promises::new();
+        promises.add_anywhere(FILE, 3);
+        // As a write that was not collected does.
+        assert_eq!(promises.take(FILE, 5..7, 99), 0);
+        promises.place(FILE, &[5, 6]);
+        promises.place(FILE, &[5, 6]);
+        assert_eq!((promises.pages(), promises.take(FILE, 5..7, 99)), (3, 2));
+        promises.place(FILE, &[7, 8, 9]);
+        assert_eq!(promises.take(FILE, 0..10, 99), 1);
         assert!(!promises.is_any());
     }
 
@@ -388,9 +420,9 @@ mod tests {
         let end = || promises.lock().get(&FILE).map_or(0, |promise| promise.end);
         promises.add(FILE, &[], 4090, space(&ledger)).unwrap();
         assert_eq!(end(), 4090);
-        assert_eq!(promises.take(FILE, 0..1, 0, 4000), 0);
+        assert_eq!(promises.take(FILE, 0..1, 4000), 0);
         assert_eq!(end(), 4090);
-        assert_eq!(promises.take(FILE, 0..1, 0, 4090), 0);
+        assert_eq!(promises.take(FILE, 0..1, 4090), 0);
         assert!(!promises.is_any());
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Steward {
     has_job: Condvar,
     /// Inodes of which the kernel was told while space was scarce: of these it may ask before reads, too.
     told: Mutex<HashSet<Ino>>,
+    /// Until when pages are held back for writes that the kernel let in before space was scarce.
+    grace: Mutex<Option<Instant>>,
 }
 
 enum Job {
@@ -152,6 +154,19 @@ impl Shared {
                 request.forgotten(count).for_each(|one| self.steward.untell(Ino(one.node)));
                 return Ok(None);
             }
+            Some(Opcode::Write) if fs.is_scarce() || fs.has_promises() => {
+                let WriteArguments { offset, size, write_flags, .. } = request.argument()?;
+                if write_flags & write::CACHE == 0 {
+                    return Ok(None);
+                }
+                if fs.is_promised(ino) {
+                    fs.place_promise(ino, &(offset..offset.saturating_add(size.into())), token);
+                } else if fs.is_scarce() {
+                    // It was collected before the kernel knew that it must ask.
+                    self.kernel().forget_attributes(ino);
+                }
+                return Ok(None);
+            }
             _ if !fs.is_scarce() => return Ok(None),
             Some(Opcode::Getattr) if self.asks_for_room(request)? => {
                 let intent = intent(request.header().pid, ino);
@@ -170,14 +185,6 @@ impl Shared {
                 let may_be_mapped = flags as i32 & libc::O_ACCMODE == libc::O_RDWR;
                 if may_be_mapped && fs.has_holes(ino, &range, token) {
                     self.promise_mapped(request, &range, token)?;
-                }
-                return Ok(None);
-            }
-            Some(Opcode::Write) => {
-                let WriteArguments { write_flags, .. } = request.argument()?;
-                if write_flags & write::CACHE != 0 && !fs.is_promised(ino) {
-                    // It was collected before the kernel knew that it must ask.
-                    self.kernel().forget_attributes(ino);
                 }
                 return Ok(None);
             }
@@ -240,7 +247,8 @@ pub(crate) fn work(shared: &Shared) -> io::Result<()> {
     let fs = &shared.filesystem;
     loop {
         // Nothing becomes old where nothing is promised.
-        let patience = if fs.is_scarce() || fs.has_promises() { 2 * PROMISE } else { Duration::MAX };
+        let patience = if fs.is_scarce() || fs.has_promises() { PROMISE } else { Duration::MAX };
+        shared.end_grace(false);
         match shared.steward.next(patience) {
             Some(Job::End) => return Ok(()),
             Some(Job::Request(held)) => fs.with_token(|token| shared.answer_held(held, token)),
@@ -261,6 +269,14 @@ impl Shared {
     }
 
     fn make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Answer, Errno> {
+        match self.try_to_make_room(ino, intent, token) {
+            // Not before the pages that are held back have proved to be needed.
+            Err(Errno::ENOSPC) if self.end_grace(true) => self.try_to_make_room(ino, intent, token),
+            made => made,
+        }
+    }
+
+    fn try_to_make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Answer, Errno> {
         let fs = &self.filesystem;
         if !matches!(intent, Intent::Write { .. }) {
             // What was written before, of which nobody could say where, takes no more than it needs once it is written.
@@ -296,18 +312,33 @@ impl Shared {
             self.write_all_back();
         }
         let request = Request::from_message(message, false).ok_or(Errno::EIO)?;
+        if !self.filesystem.may_take(space_wanted(request)?) {
+            self.end_grace(true);
+        }
         self.native().answer(request, token)
     }
 
-    /// Has the kernel write all that it has collected, and ask from now on before it collects more.
+    /// Has the kernel write all that it has collected, and ask from now on before it collects more. A thread that it let
+    /// in before may still be on its way to the cache, and lose its CPU there: for these there is a grace.
     fn write_all_back(&self) {
-        // Who was let collect before writes for a moment longer.
-        const GRACE: Duration = Duration::from_millis(5);
-        for _ in 0..2 {
-            self.filesystem.held().for_each(|ino| self.kernel().write_back(ino, 0));
-            thread::sleep(GRACE);
+        *lock(&self.steward.grace) = Some(Instant::now() + PROMISE);
+        self.filesystem.held().for_each(|ino| self.kernel().write_back(ino, 0));
+    }
+
+    /// Ends the grace once it is over, for which it may `wait`: then all is written that was collected without a promise,
+    /// and nothing need be held back for it. Whether it was ended.
+    fn end_grace(&self, wait: bool) -> bool {
+        let mut grace = lock(&self.steward.grace);
+        let Some(left) = grace.map(|until| until.saturating_duration_since(Instant::now())) else { return false };
+        if !wait && !left.is_zero() {
+            return false;
         }
+        thread::sleep(left);
+        *grace = None;
+        drop(grace);
+        self.filesystem.held().for_each(|ino| self.kernel().write_back(ino, 0));
         self.filesystem.nothing_is_held_back();
+        true
     }
 
     fn seek(&self, ino: Ino, offset: u64, whence: u32, token: &Token) -> Result<Answer, Errno> {
