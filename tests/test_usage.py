@@ -39,6 +39,7 @@ BAD_USAGE = [
     "bench nr --write-ratio 101",
     "bench nr --structure stack --against sharded",
     "bench vm --op frobnicate",
+    "bench service --size 8192 --file-size 4096",
 ]
 FAILURES = [
     "mount /nowhere --size 64M",

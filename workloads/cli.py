@@ -30,6 +30,9 @@ AGAINST = tuple(name for name in AGAINST_ALL if name != "sharded")
 VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
 """What has address spaces otherwise than ours."""
 
+SERVICE_OPERATIONS = ("read-shared", "read-apart", "write-shared", "write-apart", "create", "stat-shared", "stat-apart")
+"""What threads do with the file system service: on one file, or on files apart, each in a log of its own."""
+
 _LARGEST = (1 << 63) - 1
 
 ROUNDS_COMPARED = 5
@@ -46,6 +49,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_tree(workloads)
     _add_structures(workloads)
     _add_vm(workloads)
+    _add_service(workloads)
 
 
 def _add_leveldb(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -151,7 +155,7 @@ def _add_structures(workloads: argparse._SubParsersAction[OneLineParser]) -> Non
         )
         parser.add_argument("--threads", type=_positives, default=None, metavar="T,...", help="(1, and one a CPU)")
         _add_contenders(parser, against)
-        parser.add_argument("--milliseconds", type=_positive, default=200, metavar="MS", help="of each figure (200)")
+        _add_milliseconds(parser)
         parser.set_defaults(run=run_structures)
 
 
@@ -170,13 +174,55 @@ def _add_vm(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.set_defaults(run=run_vm)
 
 
+def _add_service(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "service",
+        help="the file system service without a mount: how its throughput grows with threads",
+        description="Builds what measures (needs the source and cargo), and measures how many reads, writes, creates "
+        "and stats threads do together, on one file and on files apart, and how many times as much that is as one "
+        "thread does. Checks what is read, and that all replicas agree.",
+    )
+    parser.add_argument(
+        "--threads", type=_positives, default=None, metavar="T,...", help="always 1 too (1, and one a CPU)"
+    )
+    _add_nodes(parser)
+    parser.add_argument("--size", type=_positive, default=4096, metavar="B", help="bytes of one read (4096)")
+    parser.add_argument(
+        "--file-size", type=_positive, default=1 << 20, metavar="B", help="bytes of a file, in whole pages (1 MiB)"
+    )
+    operations = partial(_names, "operation", SERVICE_OPERATIONS)
+    parser.add_argument(
+        "--op",
+        type=operations,
+        default=SERVICE_OPERATIONS,
+        metavar="NAME,...",
+        help=f"({','.join(SERVICE_OPERATIONS)})",
+    )
+    _add_milliseconds(parser)
+    _add_rounds(parser)
+    _add_json(parser)
+    parser.set_defaults(run=run_service)
+
+
 def _add_contenders(parser: argparse.ArgumentParser, against: Sequence[str]) -> None:
     """What every workload on structures that threads share is told."""
-    parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+    _add_nodes(parser)
     contenders = partial(_names, "contender", against)
     parser.add_argument("--against", type=contenders, metavar="NAME,...", help=f"({','.join(against)})")
-    parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
+    _add_rounds(parser)
     _add_json(parser)
+
+
+def _add_nodes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes", type=_positives, default=(1, 2), metavar="N,...", help="replicas (1,2)")
+
+
+def _add_milliseconds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--milliseconds", type=_positive, default=200, metavar="MS", help="of each figure (200)")
+
+
+def _add_rounds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS_COMPARED, metavar="R", help="(5)")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -303,6 +349,28 @@ def run_vm(options: argparse.Namespace) -> int:
         vm.show(configuration, vm.run(configuration))
 
     return _run("vm", work)
+
+
+def run_service(options: argparse.Namespace) -> int:
+    """Measures the file system service; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import service
+
+        configuration = service.Configuration(
+            operations=options.op,
+            threads=tuple(sorted({1, *(options.threads or _one_and_all_cpus())})),
+            nodes=options.nodes,
+            size=options.size,
+            file_size=options.file_size,
+            rounds=options.rounds,
+            milliseconds=options.milliseconds,
+            json=options.json,
+        )
+        _check_json(options.json)
+        service.show(configuration, service.run(configuration))
+
+    return _run("service", work)
 
 
 def _one_and_all_cpus() -> tuple[int, ...]:

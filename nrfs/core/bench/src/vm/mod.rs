@@ -17,7 +17,7 @@ pub use linux::Linux;
 pub use replicated::Replicated;
 pub use shared::{Machine, Shared};
 
-use crate::throughput::pin;
+use crate::throughput::pin_one;
 
 /// Pages that a thread maps in one pass: several times as many as a log has entries, so that all replicas apply what is
 /// measured while it is.
@@ -187,11 +187,5 @@ impl Latency {
         samples.sort_unstable();
         let at = |percent: usize| samples[(samples.len() - 1) * percent / 100];
         Self { p50: at(50), p99: at(99), max: at(100) }
-    }
-}
-
-fn pin_one(cpus: &[usize], thread: usize) {
-    if !cpus.is_empty() {
-        pin(cpus[thread % cpus.len()]);
     }
 }

@@ -1,0 +1,58 @@
+"""``nrfs bench service``, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from workloads.cli import SERVICE_OPERATIONS
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nrfs.cli", "bench", "service", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+SHORT = ("--rounds", "1", "--milliseconds", "20", "--file-size", "16384")
+
+
+def test_every_operation_is_measured_and_how_it_scales(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = bench("--threads", "2", "--nodes", "1,2,3", "--size", "5000", *SHORT, "--json", str(report))
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = json.loads(report.read_text())["summary"]
+    keys = {(each["operation"], each["threads"], each["nodes"]) for each in summary}
+    assert keys == {
+        (operation, threads, nodes) for operation in SERVICE_OPERATIONS for threads in (1, 2) for nodes in (1, 2, 3)
+    }
+    assert len(summary) == len(keys)
+    rates = {(each["operation"], each["threads"], each["nodes"]): each["operations_per_second"] for each in summary}
+    assert all(rate > 0 for rate in rates.values())
+    for each in summary:
+        operation, threads, nodes = each["operation"], each["threads"], each["nodes"]
+        if threads == 1:
+            assert each["scaling"] is None
+        else:
+            assert each["scaling"] == rates[operation, threads, nodes] / rates[operation, 1, nodes]
+
+
+def test_one_operation_is_shown_alone() -> None:
+    done = bench("--op", "stat-apart", "--threads", "1", "--nodes", "1", *SHORT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stat-apart" in done.stdout
+    assert "read-apart" not in done.stdout
+
+
+def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:
+    for arguments, status in [
+        (("--json", str(tmp_path)), 1),
+        (("--nodes", "1025"), 1),
+        (("--threads", "0"), 2),
+        (("--op", "read"), 2),
+        (("--file-size", "5000"), 2),
+        (("--size", "8192", "--file-size", "4096"), 2),
+    ]:
+        done = bench(*arguments)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, "", 1)
