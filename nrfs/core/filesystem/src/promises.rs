@@ -242,34 +242,34 @@ impl Filesystem {
         let size = self.read_content(ino, |content| content.attributes(ino), token).map_or(0, |content| content.size);
         let start = offset.unwrap_or_else(|| self.promises.extend(ino, size, length));
         let end = start.saturating_add(length).min(SIZE_MAX);
-        let promised = self.promise_pages(ino, &(start..end), end, token);
+        let promised = self.promise_pages(ino, &(start..end), end, false, token);
         if promised.is_err() && offset.is_none() {
             self.promises.shorten(ino, start, end);
         }
         promised
     }
 
-    /// Promises space for what is missing of a file's pages in `range`, which somebody maps and may store to. ENOSPC if
-    /// there is not enough.
-    pub fn promise_mapped(&self, ino: Ino, range: &Range<u64>, token: &Token) -> Result<(), Errno> {
-        self.promise_pages(ino, range, 0, token)
+    /// Promises space for what is missing of a file's pages in `range`, which somebody maps and may store to; if it is
+    /// `urgent`, also from what is held back. ENOSPC if there is not enough.
+    pub fn promise_mapped(&self, ino: Ino, range: &Range<u64>, urgent: bool, token: &Token) -> Result<(), Errno> {
+        self.promise_pages(ino, range, 0, urgent, token)
     }
 
-    fn promise_pages(&self, ino: Ino, range: &Range<u64>, end: u64, token: &Token) -> Result<(), Errno> {
+    fn promise_pages(&self, ino: Ino, range: &Range<u64>, end: u64, urgent: bool, token: &Token) -> Result<(), Errno> {
         let all = self.ledger.left() + self.promises.pages();
         let missing = |content: &machines::content::Content| {
             // A range may be as long as a file can be.
             (content.missing(ino, range) <= all).then(|| content.holes(ino, range).collect::<Vec<u64>>())
         };
         let missing = self.read_content(ino, missing, token).ok_or(Errno::ENOSPC)?;
-        self.promises.add(ino, &missing, end, |pages| self.take_pages(pages))
+        self.promises.add(ino, &missing, end, |pages| self.take_pages(pages, urgent))
     }
 
     /// Promises space for `length` bytes that are to be written anywhere in a file. ENOSPC if there is not enough.
     pub fn promise_anywhere(&self, ino: Ino, length: u64) -> Result<(), Errno> {
         // They may begin and end within a page.
         let pages = length.div_ceil(PAGE_SIZE as u64) + 1;
-        if !self.take_pages(pages) {
+        if !self.take_pages(pages, false) {
             return Err(Errno::ENOSPC);
         }
         self.promises.add_anywhere(ino, pages);
@@ -284,9 +284,9 @@ impl Filesystem {
         }
     }
 
-    /// Takes pages for a promise, if so many are left and nothing else needs them.
-    fn take_pages(&self, pages: u64) -> bool {
-        let held_back = self.promises.held_back.load(Ordering::SeqCst);
+    /// Takes pages for a promise, if so many are left; unless it is `urgent`, beside what is held back.
+    fn take_pages(&self, pages: u64, urgent: bool) -> bool {
+        let held_back = if urgent { 0 } else { self.promises.held_back.load(Ordering::SeqCst) };
         self.memory_left(self.memory_of(pages)) == Left::Enough && self.ledger.take_pages(pages, held_back)
     }
 

@@ -1,65 +1,129 @@
 //! The device: requests are read from descriptors of /dev/fuse, one for each worker, and replies are
 //! written where the request came from.
 //!
-//! A worker that has just served a request looks for the next one a little longer before it sleeps,
-//! since waking up costs more than a short wait. One worker at a time does so, it lets others run
-//! meanwhile, and it gives up after [`PATIENCE`]: a mount that nobody uses costs nothing.
+//! FORGETs come here whatever the channel. Who must know that all FORGETs have been acted on that the kernel has sent
+//! [drains](Intake::drain) the intake.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use filesystem::{Cpu, NodeId, Token};
-use memory::current_cpu;
+use filesystem::Errno as Refusal;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use zerocopy::IntoBytes;
 
-use crate::connection::Shared;
-use crate::native::Answer;
+use crate::channel::{Channel, Event, Origin, ReplyTo};
+use crate::lock::lock;
 use crate::protocol::request::Request;
-use crate::protocol::{DATA_MAX, HEADER_ROOM};
-use crate::python::Origin;
-use crate::wake::retry;
+use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
+use crate::wake::{Wake, retry};
 
 /// Bytes of the largest message.
-pub(crate) const BUFFER_SIZE: usize = DATA_MAX + HEADER_ROOM;
+const BUFFER_SIZE: usize = DATA_MAX + HEADER_ROOM;
 
-/// How long a worker looks for the next request before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(50);
+/// The descriptors of a mount, and what their workers share.
+pub(crate) struct Intake {
+    /// The mount's own, and behind it its clones.
+    descriptors: Vec<Arc<Descriptor>>,
+    /// Held for reading while a worker takes a request and, if it is a FORGET, acts on it. Whoever has
+    /// it for writing knows that no FORGET is under way.
+    gate: RwLock<()>,
+    /// Requests that somebody read who looked for FORGETs, all from the mount's own descriptor.
+    inbox: Mutex<VecDeque<Vec<u8>>>,
+    inbox_is_empty: AtomicBool,
+    /// Of the worker that takes what is in the inbox.
+    wake: Arc<Wake>,
+}
 
-/// How long FORGETs gather where nothing else is to be expected at the device.
-const GATHERING: Duration = Duration::from_millis(1);
+/// A descriptor of /dev/fuse. The kernel takes a reply only where it gave the request.
+struct Descriptor(OwnedFd);
+
+impl ReplyTo for Descriptor {
+    fn deliver(&self, message: &[u8]) {
+        // An error means that nobody waits for the reply any more.
+        let _ = retry(|| rustix::io::write(&self.0, message));
+    }
+}
+
+impl Intake {
+    /// For so many workers; `wake` is the first one's. The descriptors do not wait any more.
+    pub fn new(device: OwnedFd, workers: usize, wake: Arc<Wake>) -> io::Result<Self> {
+        let mut descriptors = vec![device];
+        for _ in 1..workers {
+            descriptors.push(clone(&descriptors[0])?);
+        }
+        for descriptor in &descriptors {
+            rustix::io::ioctl_fionbio(descriptor, true)?;
+        }
+        Ok(Self {
+            descriptors: descriptors.into_iter().map(|descriptor| Arc::new(Descriptor(descriptor))).collect(),
+            gate: RwLock::new(()),
+            inbox: Mutex::default(),
+            inbox_is_empty: AtomicBool::new(true),
+            wake,
+        })
+    }
+
+    /// The mount's own descriptor.
+    pub fn device(&self) -> &OwnedFd {
+        &self.descriptors[0].0
+    }
+
+    /// The numbers of the workers.
+    pub fn workers(&self) -> std::ops::Range<usize> {
+        0..self.descriptors.len()
+    }
+
+    /// Reads what the kernel has sent until now. All FORGETs have been acted on when this returns, those read here by
+    /// `forget`; other requests are left for the first worker. Whoever acts on a FORGET must not call this.
+    pub fn drain(&self, mut forget: impl FnMut(Request)) {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = vec![0; BUFFER_SIZE];
+        while let Read::Message(length) = read(self.device(), &mut buffer) {
+            let message = &buffer[..length];
+            match Request::from_message(message, false) {
+                Some(request) if request.is_forget() => forget(request),
+                _ => {
+                    let mut inbox = lock(&self.inbox);
+                    inbox.push_back(message.to_vec());
+                    self.inbox_is_empty.store(false, Ordering::SeqCst);
+                    self.wake.signal();
+                }
+            }
+        }
+    }
+
+    fn take_from_inbox(&self) -> Option<Vec<u8>> {
+        if self.inbox_is_empty.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut inbox = lock(&self.inbox);
+        let message = inbox.pop_front();
+        self.inbox_is_empty.store(inbox.is_empty(), Ordering::SeqCst);
+        message
+    }
+}
 
 /// What was found at a descriptor.
-#[derive(Clone, Copy)]
-pub(crate) enum Read<'a> {
-    /// A request.
-    Message(&'a [u8]),
-    /// A FORGET, which has been acted on.
-    Forgotten,
+enum Read {
+    /// A message of so many bytes.
+    Message(usize),
     /// Nothing, now.
     Nothing,
     /// The mount is no more.
     End,
 }
 
-/// Opens one more descriptor of the connection that `device` belongs to.
-pub(crate) fn clone(device: &OwnedFd) -> io::Result<OwnedFd> {
-    use std::os::fd::AsRawFd;
-    let fresh = File::options().read(true).write(true).open("/dev/fuse")?;
-    clone_ioctl::clone_into(&fresh, device.as_raw_fd() as u32)?;
-    Ok(fresh.into())
-}
-
 /// Reads a request that is there now.
-pub(crate) fn read<'a>(device: &OwnedFd, buffer: &'a mut [u8]) -> Read<'a> {
+fn read(device: &OwnedFd, buffer: &mut [u8]) -> Read {
     loop {
         match rustix::io::read(device, &mut *buffer) {
-            Ok(length) => return Read::Message(&buffer[..length]),
+            Ok(length) => return Read::Message(length),
             Err(Errno::AGAIN) => return Read::Nothing,
             // A request that was given up before it was read.
             Err(Errno::NOENT | Errno::INTR) => {}
@@ -68,150 +132,124 @@ pub(crate) fn read<'a>(device: &OwnedFd, buffer: &'a mut [u8]) -> Read<'a> {
     }
 }
 
-/// Serves the descriptor of worker `number` until the end.
-pub(crate) fn work(shared: &Shared, number: usize) -> io::Result<()> {
-    let worker = &shared.workers[number];
-    pin(worker.cpu);
-    worker.yielding.begin();
-    let tokens = tokens(shared, worker.cpu);
-    let mut turn = 0;
-    let waiting = Waiting::new(shared, number)?;
-    let (mut message, mut reply) = (vec![0; BUFFER_SIZE], vec![0; DATA_MAX]);
-    let mut patience = Patience::new(&shared.is_somebody_looking);
-    let mut has_forgotten = false;
-    while !shared.is_ending() {
-        turn = (turn + 1) % tokens.len();
-        let token = &tokens[turn];
-        if let Some(message) = shared.take_from_inbox() {
-            serve(shared, number, 0, &message, &mut reply, token);
-            continue;
-        }
-        match shared.take(number, &mut message, token) {
-            Read::Message(message) => {
-                if worker.cpu.is_some() {
-                    worker.yielding.serve(&shared.watch);
-                }
-                serve(shared, number, number, message, &mut reply, token);
-                patience.renew();
-            }
-            Read::Forgotten => has_forgotten = true,
-            // Nobody waits for a FORGET. Others are let come together, without waking us for each.
-            Read::Nothing if has_forgotten && shared.has_ring() => {
-                has_forgotten = false;
-                thread::sleep(GATHERING);
-            }
-            Read::Nothing if patience.lasts() => thread::yield_now(),
-            Read::Nothing => {
-                patience.end();
-                waiting.wait();
-                pin_again(worker.cpu);
-                if worker.wake.clear() {
-                    shared.follow(&tokens);
-                }
-            }
-            Read::End => break,
-        }
-    }
-    Ok(())
+/// One worker's descriptor. It has one request at a time.
+pub(crate) struct Device<'a> {
+    intake: &'a Intake,
+    number: usize,
+    wake: &'a Wake,
+    /// The worker sleeps at this: its descriptor and its wake. Of those who sleep at the device, the kernel wakes as few
+    /// as it can.
+    epoll: OwnedFd,
+    is_woken: bool,
+    origins: Vec<Origin>,
+    message: Vec<u8>,
+    length: usize,
+    reply: Vec<u8>,
+    /// From before a request is read until it is known that it is no FORGET, or it has been acted on.
+    gate: Cell<Option<RwLockReadGuard<'a, ()>>>,
 }
 
-/// Answers a message that was read at descriptor `device`.
-fn serve(shared: &Shared, number: usize, device: usize, message: &[u8], reply: &mut [u8], token: &Token) {
-    // What has not even a header cannot be answered.
-    let Some(request) = Request::from_message(message, shared.setxattr_is_extended()) else { return };
-    let answer = shared.answer(&shared.workers[number], request, Origin::Device(device), true, token);
-    if let Ok(Answer::Silence) = answer {
-        return;
-    }
-    match answer.and_then(|answer| shared.write(answer, reply, token)) {
-        Ok(length) => shared.reply(device, request.unique(), 0, &reply[..length]),
-        Err(errno) => shared.reply(device, request.unique(), errno, &[]),
-    }
-}
+/// The number of the descriptor that a request was read from.
+#[derive(Clone, Copy)]
+pub(crate) struct From(usize);
 
-/// Keeps the calling thread on a CPU, as far as that is allowed.
-pub(crate) fn pin(cpu: Option<Cpu>) {
-    if let Some(Cpu(cpu)) = cpu {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        // It was allowed at the start; since then the CPU may have gone, and any other will do.
-        let _ = sched_setaffinity(None, &set);
-    }
-}
-
-/// Pins the calling thread again if the kernel has let it go: its CPU had gone, and may have come back.
-pub(crate) fn pin_again(cpu: Option<Cpu>) {
-    let Some(here) = cpu.filter(|cpu| *cpu != current_cpu()) else { return };
-    // Where it may run nowhere else, or not at its CPU, somebody has said so.
-    if sched_getaffinity(None).is_ok_and(|set| set.count() > 1 && set.is_set(here.0)) {
-        pin(cpu);
-    }
-}
-
-/// Places at the replicas of all nodes of a CPU; of all there are, for a worker that runs anywhere.
-pub(crate) fn tokens(shared: &Shared, cpu: Option<Cpu>) -> Vec<Token> {
-    let topology = shared.filesystem.topology();
-    let nodes = match cpu {
-        Some(cpu) => topology.nodes_of(cpu).to_vec(),
-        None => (0..topology.nodes().len()).collect(),
-    };
-    nodes.into_iter().map(|node| shared.filesystem.register(NodeId(node))).collect()
-}
-
-/// What a worker sleeps at: its descriptor and its wake. Of those who sleep at the device, the kernel
-/// wakes as few as it can.
-struct Waiting(OwnedFd);
-
-impl Waiting {
-    fn new(shared: &Shared, number: usize) -> Result<Self, Errno> {
-        let (device, wake) = (&shared.devices[number], shared.workers[number].wake.as_fd());
+impl<'a> Device<'a> {
+    /// The descriptor of worker `number`, who is woken by `wake`.
+    pub fn new(intake: &'a Intake, number: usize, wake: &'a Wake) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let nothing = epoll::EventData::new_u64(0);
-        epoll::add(&epoll, device, nothing, epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
-        epoll::add(&epoll, wake, nothing, epoll::EventFlags::IN)?;
-        Ok(Self(epoll))
+        let device = &intake.descriptors[number].0;
+        epoll::add(&epoll, device, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
+        epoll::add(&epoll, wake.as_fd(), WOKEN, epoll::EventFlags::IN)?;
+        Ok(Self {
+            intake,
+            number,
+            wake,
+            epoll,
+            is_woken: false,
+            origins: intake.descriptors.iter().map(|descriptor| Arc::clone(descriptor) as Origin).collect(),
+            message: vec![0; BUFFER_SIZE],
+            length: 0,
+            reply: vec![0; DATA_MAX],
+            gate: Cell::new(None),
+        })
+    }
+}
+
+/// What the kernel says of the wake.
+const WOKEN: epoll::EventData = epoll::EventData::new_u64(1);
+
+impl Channel for Device<'_> {
+    type Slot = From;
+
+    fn next(&mut self) -> io::Result<Event<From>> {
+        self.gate.set(None);
+        if std::mem::take(&mut self.is_woken) && self.wake.clear() {
+            return Ok(Event::Woken);
+        }
+        if let Some(message) = (self.number == 0).then(|| self.intake.take_from_inbox()).flatten() {
+            self.length = message.len();
+            self.message[..self.length].copy_from_slice(&message);
+            return Ok(Event::Request(From(0)));
+        }
+        let gate = self.intake.gate.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(match read(&self.intake.descriptors[self.number].0, &mut self.message) {
+            Read::Message(length) => {
+                self.length = length;
+                self.gate.set(Some(gate));
+                Event::Request(From(self.number))
+            }
+            Read::Nothing => Event::Nothing,
+            Read::End => Event::End,
+        })
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) -> io::Result<()> {
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
         // A failure shows at the device again.
-        let _ = retry(|| epoll::wait(&self.0, &mut events, None));
-    }
-}
-
-/// Whether a worker may go on looking for requests.
-struct Patience<'a> {
-    is_somebody_looking: &'a AtomicBool,
-    until: Option<Instant>,
-}
-
-impl<'a> Patience<'a> {
-    fn new(is_somebody_looking: &'a AtomicBool) -> Self {
-        Self { is_somebody_looking, until: None }
+        let ready = retry(|| epoll::wait(&self.epoll, &mut events, None)).unwrap_or(0);
+        self.is_woken = events[..ready].iter().any(|event| event.data.u64() == WOKEN.u64());
+        Ok(())
     }
 
-    /// A request came: there may be more, unless another worker is looking already.
-    fn renew(&mut self) {
-        if self.until.is_some() || !self.is_somebody_looking.swap(true, Ordering::Relaxed) {
-            self.until = Some(Instant::now() + PATIENCE);
+    fn request(&self, _: From, extended: bool) -> Option<Request<'_>> {
+        let request = Request::from_message(&self.message[..self.length], extended);
+        if !request.is_some_and(Request::is_forget) {
+            self.gate.set(None);
         }
+        request
     }
 
-    fn lasts(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() < until)
+    fn reply(
+        &mut self,
+        From(device): From,
+        unique: u64,
+        pack: impl FnOnce(&mut [u8]) -> Result<usize, Refusal>,
+    ) -> io::Result<()> {
+        let packed = pack(&mut self.reply);
+        let header = reply::header(unique, packed);
+        let data = &self.reply[..packed.unwrap_or(0)];
+        let parts = [io::IoSlice::new(header.as_bytes()), io::IoSlice::new(data)];
+        // An error means that nobody waits for the reply any more.
+        let _ = retry(|| rustix::io::writev(&self.intake.descriptors[device].0, &parts));
+        Ok(())
     }
 
-    fn end(&mut self) {
-        if self.until.take().is_some() {
-            self.is_somebody_looking.store(false, Ordering::Relaxed);
-        }
+    fn leave(&mut self, _: From, _: u64) {}
+
+    fn may_wait(&self, _: From) -> bool {
+        true
+    }
+
+    fn origin(&self, From(device): From) -> &Origin {
+        &self.origins[device]
     }
 }
 
-impl Drop for Patience<'_> {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// Opens one more descriptor of the connection that `device` belongs to.
+fn clone(device: &OwnedFd) -> io::Result<OwnedFd> {
+    let fresh = File::options().read(true).write(true).open("/dev/fuse")?;
+    clone_ioctl::clone_into(&fresh, device.as_raw_fd() as u32)?;
+    Ok(fresh.into())
 }
 
 /// The call that rustix has no name for.

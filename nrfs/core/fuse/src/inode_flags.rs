@@ -13,8 +13,8 @@ use crate::protocol::opcode::Opcode;
 use crate::protocol::reply::Validity;
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
-    CopyFileRangeArguments, ExtendedFlags, FallocateArguments, GetattrArguments, IoctlArguments, IoctlReply,
-    OpenArguments, SetattrArguments, getattr, valid,
+    CopyFileRangeArguments, ExtendedFlags, FallocateArguments, GetattrArguments, GetattrFlags, IoctlArguments,
+    IoctlReply, OpenArguments, SetattrArguments, SetattrValid,
 };
 use crate::rights::{self, Purpose};
 
@@ -35,16 +35,20 @@ const SET_EXTENDED: u32 = 0x401c_5820;
 const GET: u32 = libc::FS_IOC_GETFLAGS as u32;
 const SET: u32 = libc::FS_IOC_SETFLAGS as u32;
 
-impl Native<'_> {
+impl Native {
     /// How long the kernel may keep the attributes of an inode.
     pub fn validity(&self, attributes: &Attributes) -> Validity {
         let is_asked_for = attributes.kind == Kind::File && attributes.flags.check_change().is_err();
-        if self.caching && !self.scarce && !is_asked_for { Validity::FOREVER } else { Validity::NONE }
+        if self.is_caching() && !self.filesystem().is_scarce() && !is_asked_for {
+            Validity::FOREVER
+        } else {
+            Validity::NONE
+        }
     }
 
     /// Whether flags of its inode forbid a request; EPERM then. A malformed one is left to who answers it.
     pub fn check_flags(&self, request: Request, token: &Token) -> Result<()> {
-        let of = |ino| self.filesystem.flags(ino, token);
+        let of = |ino| self.filesystem().flags(ino, token);
         match request.opcode() {
             Some(Opcode::Setattr) => self.check_setattr(request, token),
             Some(Opcode::Open) => match request.argument() {
@@ -52,7 +56,9 @@ impl Native<'_> {
                 Err(_) => Ok(()),
             },
             Some(Opcode::Getattr) => match request.argument() {
-                Ok(GetattrArguments { flags, .. }) if flags & getattr::BY_FILE == 0 => self.check_named(request, token),
+                Ok(GetattrArguments { flags, .. }) if !flags.contains(GetattrFlags::BY_FILE) => {
+                    self.check_named(request, token)
+                }
                 _ => Ok(()),
             },
             Some(Opcode::Fallocate) => match request.argument() {
@@ -71,8 +77,8 @@ impl Native<'_> {
 
     /// Attributes of an inode are asked for. A file is what the system call names; a directory may be on the way.
     fn check_named(&self, request: Request, token: &Token) -> Result<()> {
-        let flags = self.filesystem.flags(request.ino(), token)?;
-        if flags.check_change().is_ok() || self.filesystem.attributes(request.ino(), token)?.kind != Kind::File {
+        let flags = self.filesystem().flags(request.ino(), token)?;
+        if flags.check_change().is_ok() || self.filesystem().attributes(request.ino(), token)?.kind != Kind::File {
             return Ok(());
         }
         match rights::purpose(request.header().pid) {
@@ -83,23 +89,24 @@ impl Native<'_> {
     }
 
     fn check_setattr(&self, request: Request, token: &Token) -> Result<()> {
-        let Ok(SetattrArguments { valid: bits, .. }) = request.argument() else { return Ok(()) };
-        let has = |of: u32| bits & of != 0;
-        if !has(valid::MODE | valid::UID | valid::GID | valid::SIZE | valid::ACCESSED | valid::MODIFIED) {
+        let Ok(SetattrArguments { valid, .. }) = request.argument() else { return Ok(()) };
+        let has = |any: SetattrValid| valid.intersects(any);
+        let of_owner = SetattrValid::MODE | SetattrValid::UID | SetattrValid::GID;
+        if !has(of_owner | SetattrValid::SIZE | SetattrValid::ACCESSED | SetattrValid::MODIFIED) {
             return Ok(());
         }
-        let flags = self.filesystem.flags(request.ino(), token)?;
+        let flags = self.filesystem().flags(request.ino(), token)?;
         if flags.check_change().is_ok() {
             return Ok(());
         }
         // Those that the kernel kept, and now writes back, nobody sets.
-        let may_be_kept = has(valid::CHANGED) && !has(valid::ACCESSED);
-        if has(valid::MODE | valid::UID | valid::GID) {
+        let may_be_kept = has(SetattrValid::CHANGED) && !has(SetattrValid::ACCESSED);
+        if has(of_owner) {
             flags.check_change()
-        } else if has(valid::SIZE) {
+        } else if has(SetattrValid::SIZE) {
             // By an open file it is ftruncate(2): who has it open for writing was let in.
-            if has(valid::HANDLE) && !flags.has(InodeFlags::APPEND_ONLY) { Ok(()) } else { flags.check_change() }
-        } else if has(valid::ACCESSED_NOW) && has(valid::MODIFIED_NOW | valid::CHANGED) {
+            if has(SetattrValid::HANDLE) && !flags.has(InodeFlags::APPEND_ONLY) { Ok(()) } else { flags.check_change() }
+        } else if has(SetattrValid::ACCESSED_NOW) && has(SetattrValid::MODIFIED_NOW | SetattrValid::CHANGED) {
             // Both are now, as far as can be seen: that is a touch.
             flags.check_addition()
         } else if may_be_kept && rights::purpose(request.header().pid) != Purpose::SetTimes {
@@ -113,7 +120,7 @@ impl Native<'_> {
     /// caller's. All else is ENOTTY, also the same commands from a caller, for whom nobody has looked.
     pub fn ioctl(&self, request: Request, token: &Token) -> Result<Answer> {
         let IoctlArguments { command, argument, in_size, .. } = request.argument()?;
-        let (fs, ino) = (self.filesystem, request.ino());
+        let (fs, ino) = (self.filesystem(), request.ino());
         if argument != 0 || !matches!(command, GET | SET | GET_EXTENDED | SET_EXTENDED) {
             return Err(Errno::ENOTTY);
         }
@@ -172,8 +179,9 @@ pub(crate) fn sets_flags(request: Request) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::protocol::handshake::Agreement;
     use crate::protocol::wire::RequestHeader;
     use filesystem::{
         Configuration, Filesystem, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Topology, XattrMode,
@@ -181,8 +189,8 @@ mod tests {
 
     const OWNER: Owner = Owner { uid: 0, gid: 0 };
 
-    /// A file system with one file, and the number of that.
-    fn with_file() -> (Filesystem, Ino) {
+    /// A file system with one file, its number, and what answers requests.
+    fn with_file() -> (Arc<Filesystem>, Ino, Native) {
         let configuration = Configuration {
             topology: Topology::emulated(1).unwrap(),
             logs: 1,
@@ -196,11 +204,8 @@ mod tests {
         let inode = NewInode::new(NewNode::File, 0o644, 0, OWNER);
         let ino = filesystem.create(Ino::ROOT, Name::new(b"file").unwrap(), inode, &token).unwrap().ino;
         drop(token);
-        (filesystem, ino)
-    }
-
-    fn native(filesystem: &Filesystem) -> Native<'_> {
-        Native { filesystem, agreement: Agreement::default(), caching: true, scarce: false }
+        let filesystem = Arc::new(filesystem);
+        (Arc::clone(&filesystem), ino, Native::new(filesystem, true))
     }
 
     /// A request of somebody of whom the kernel says nothing.
@@ -214,11 +219,12 @@ mod tests {
     }
 
     /// What an ioctl with these data is answered, behind the structure that all replies begin with.
-    fn ioctl(fs: &Filesystem, ino: Ino, command: u32, argument: u64, data: &[u8]) -> Result<Vec<u8>> {
+    fn ioctl(native: &Native, ino: Ino, command: u32, argument: u64, data: &[u8]) -> Result<Vec<u8>> {
         let in_size = data.len() as u32;
         let argument = IoctlArguments { handle: 0, flags: 0, command, argument, in_size, out_size: 28 };
         let message = message(Opcode::Ioctl, ino, argument.as_bytes(), data);
-        match native(fs).answer(Request::from_message(&message, false).unwrap(), &fs.register(NodeId(0)))? {
+        let token = native.filesystem().register(NodeId(0));
+        match native.answer(Request::from_message(&message, false).unwrap(), &token)? {
             Answer::Bytes(bytes) => Ok(bytes[size_of::<IoctlReply>()..].to_vec()),
             _ => panic!("it is answered here"),
         }
@@ -226,44 +232,44 @@ mod tests {
 
     #[test]
     fn the_kernels_own_ioctls_set_and_show_flags() {
-        let (fs, ino) = with_file();
+        let (_, ino, native) = with_file();
         let all = 0xf0_u32.to_ne_bytes();
-        assert_eq!(ioctl(&fs, ino, SET, 0, &all), Ok(vec![]));
-        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(all.to_vec()));
-        let extended = ioctl(&fs, ino, GET_EXTENDED, 0, b"").unwrap();
+        assert_eq!(ioctl(&native, ino, SET, 0, &all), Ok(vec![]));
+        assert_eq!(ioctl(&native, ino, GET, 0, b""), Ok(all.to_vec()));
+        let extended = ioctl(&native, ino, GET_EXTENDED, 0, b"").unwrap();
         assert_eq!((extended.len(), &extended[..4]), (28, &0xd8_u32.to_ne_bytes()[..]));
         let other = ExtendedFlags { flags: 1 << 7, ..ExtendedFlags::default() };
-        assert_eq!(ioctl(&fs, ino, SET_EXTENDED, 0, other.as_bytes()), Ok(vec![]));
-        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
+        assert_eq!(ioctl(&native, ino, SET_EXTENDED, 0, other.as_bytes()), Ok(vec![]));
+        assert_eq!(ioctl(&native, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
         for refused in [
             ExtendedFlags { flags: 1 << 5, ..ExtendedFlags::default() },
             ExtendedFlags { project: 5, ..ExtendedFlags::default() },
             ExtendedFlags { extent_size: 4096, ..ExtendedFlags::default() },
         ] {
-            assert_eq!(ioctl(&fs, ino, SET_EXTENDED, 0, refused.as_bytes()), Err(Errno::EOPNOTSUPP));
+            assert_eq!(ioctl(&native, ino, SET_EXTENDED, 0, refused.as_bytes()), Err(Errno::EOPNOTSUPP));
         }
-        assert_eq!(ioctl(&fs, ino, SET, 0, b"\x10"), Err(Errno::EINVAL));
-        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
+        assert_eq!(ioctl(&native, ino, SET, 0, b"\x10"), Err(Errno::EINVAL));
+        assert_eq!(ioctl(&native, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
     }
 
     #[test]
     fn a_callers_own_ioctl_is_unknown_as_nobody_has_looked_at_his_rights() {
         const TCGETS: u32 = 0x5401;
-        let (fs, ino) = with_file();
+        let (fs, ino, native) = with_file();
         for command in [SET, GET, SET_EXTENDED, GET_EXTENDED, TCGETS] {
-            assert_eq!(ioctl(&fs, ino, command, 0x7fff_0000, &[0x10; 28]), Err(Errno::ENOTTY));
+            assert_eq!(ioctl(&native, ino, command, 0x7fff_0000, &[0x10; 28]), Err(Errno::ENOTTY));
         }
-        assert_eq!(ioctl(&fs, ino, TCGETS, 0, b""), Err(Errno::ENOTTY));
+        assert_eq!(ioctl(&native, ino, TCGETS, 0, b""), Err(Errno::ENOTTY));
         assert_eq!(fs.flags(ino, &fs.register(NodeId(0))), Ok(InodeFlags::default()));
     }
 
     #[test]
     fn the_kernel_keeps_no_attributes_of_a_file_that_must_be_asked_for() {
-        let (fs, ino) = with_file();
+        let (fs, ino, native) = with_file();
         let token = fs.register(NodeId(0));
         let validity = |flags, ino| {
             fs.set_flags(ino, flags, &token).unwrap();
-            native(&fs).validity(&fs.attributes(ino, &token).unwrap())
+            native.validity(&fs.attributes(ino, &token).unwrap())
         };
         for flags in [InodeFlags::default(), InodeFlags::NO_DUMP, InodeFlags::NO_ACCESS_TIME] {
             assert_eq!(validity(flags, ino), Validity::FOREVER);
@@ -275,33 +281,35 @@ mod tests {
     }
 
     /// Whether SETATTR with these bits is let through.
-    fn may_set(fs: &Filesystem, ino: Ino, bits: u32) -> bool {
-        let words: Vec<u32> = [bits].into_iter().chain([0; 21]).collect();
+    fn may_set(native: &Native, ino: Ino, valid: SetattrValid) -> bool {
+        let words: Vec<u32> = [valid.bits()].into_iter().chain([0; 21]).collect();
         let message = message(Opcode::Setattr, ino, words.as_bytes(), b"");
-        native(fs).check_flags(Request::from_message(&message, false).unwrap(), &fs.register(NodeId(0))).is_ok()
+        let token = native.filesystem().register(NodeId(0));
+        native.check_flags(Request::from_message(&message, false).unwrap(), &token).is_ok()
     }
 
     #[test]
     fn times_that_the_kernel_kept_are_taken_in_whatever_the_flags() {
-        let (fs, ino) = with_file();
-        let kept = valid::MODIFIED | valid::CHANGED;
-        let touch = valid::ACCESSED | valid::ACCESSED_NOW | valid::MODIFIED | valid::MODIFIED_NOW;
-        let set = valid::ACCESSED | kept;
-        let truncate = valid::SIZE | kept;
+        let (fs, ino, native) = with_file();
+        let kept = SetattrValid::MODIFIED | SetattrValid::CHANGED;
+        let touch =
+            SetattrValid::ACCESSED | SetattrValid::ACCESSED_NOW | SetattrValid::MODIFIED | SetattrValid::MODIFIED_NOW;
+        let set = SetattrValid::ACCESSED | kept;
+        let truncate = SetattrValid::SIZE | kept;
         for (flags, may) in [
             (InodeFlags::default(), [true; 6]),
             (InodeFlags::IMMUTABLE, [true, false, false, false, true, false]),
             (InodeFlags::APPEND_ONLY, [true, true, false, false, false, false]),
         ] {
             fs.set_flags(ino, flags, &fs.register(NodeId(0))).unwrap();
-            let asked = [kept, touch, set, truncate, truncate | valid::HANDLE, valid::MODE];
-            assert_eq!(asked.map(|bits| may_set(&fs, ino, bits)), may);
+            let asked = [kept, touch, set, truncate, truncate | SetattrValid::HANDLE, SetattrValid::MODE];
+            assert_eq!(asked.map(|valid| may_set(&native, ino, valid)), may);
         }
     }
 
     #[test]
     fn an_extended_attribute_is_refused_by_the_tree_itself() {
-        let (fs, ino) = with_file();
+        let (fs, ino, _) = with_file();
         let token = fs.register(NodeId(0));
         fs.set_flags(ino, InodeFlags::IMMUTABLE, &token).unwrap();
         let set = |name: &[u8]| fs.set_xattr(ino, name.into(), b"v"[..].into(), XattrMode::Set, &token);

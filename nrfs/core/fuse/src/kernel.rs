@@ -3,7 +3,7 @@
 //! Source: `FUSE_NOTIFY_INVAL_INODE` in `include/uapi/linux/fuse.h`.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use filesystem::Ino;
 use zerocopy::IntoBytes;
@@ -13,9 +13,14 @@ use crate::protocol::wire::InvalidateInode;
 use crate::wake::retry;
 
 /// The kernel's end of a mount, by any of its descriptors.
-pub(crate) struct Kernel<D>(pub D);
+pub(crate) struct Kernel(OwnedFd);
 
-impl<D: AsFd> Kernel<D> {
+impl Kernel {
+    /// By another descriptor of the same open file.
+    pub fn of(device: &OwnedFd) -> io::Result<Self> {
+        device.try_clone().map(Self)
+    }
+
     /// Has the kernel ask for an inode's attributes when it needs them next, and not use those that a reply under way
     /// tells it. Whoever answers a request about the inode may call this: the kernel waits for nobody.
     pub fn forget_attributes(&self, ino: Ino) {

@@ -4,28 +4,40 @@
 //! alike. `PROPTEST_CASES` sets how many sequences of requests are tried.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use filesystem::{Configuration, Filesystem, NodeId, Owner, Permissions, Size, Token, Topology};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::native::{Answer, COPY_MAX, Native};
-use crate::protocol::handshake::{self, Agreement, Offer, Terms, flags};
+use crate::channel::{Origin, ReplyTo};
+use crate::kernel::Kernel;
+use crate::native::{COPY_MAX, Native};
+use crate::negotiation::{Negotiation, native_terms};
+use crate::protocol::handshake::{self, Agreement, InitFlags, Offer, Terms};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::reply;
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
     AttrReply, CountReply, Dirent, EntryReply, ExtendedFlags, GetxattrArguments, InitReply, IoctlReply, OffsetReply,
-    OpenReply, ReadArguments, ReplyHeader, RequestHeader, StatfsReply, StatxReply, valid,
+    OpenReply, ReadArguments, ReplyHeader, RequestHeader, SetattrValid, StatfsReply, StatxReply,
 };
+use crate::python::Python;
+use crate::server::{Outcome, Server};
+use crate::steward::Steward;
 
 /// Pages of the file system: enough for what sequences write, so few that some find it full.
 const PAGES: u64 = 300;
 
 /// What a request may make the whole process have mapped.
 const ADDRESS_SPACE: u64 = 3 << 30;
+
+/// What a kernel may offer.
+const OFFERS: &[InitFlags] = &[InitFlags::empty(), InitFlags::SETXATTR_EXT, InitFlags::all()];
 
 /// Room for a reply: as the kernel gives it, but smaller.
 const ROOM: usize = 1 << 16;
@@ -220,10 +232,10 @@ fn number_of(opcode: Opcode) -> u32 {
 }
 
 /// What the kernel and we agree on where it offers `offered` and we want all of it.
-fn agreement(offered: u64) -> Agreement {
+fn agreement(offered: InitFlags) -> Agreement {
     let mut reply = [[0; size_of::<ReplyHeader>()].as_slice(), InitReply::default().as_bytes()].concat();
-    let terms = Terms { kept: 0, wanted: u64::MAX, data: ROOM };
-    handshake::settle(&mut reply, Offer { unique: 1, flags: offered }, terms).unwrap()
+    let terms = Terms { kept: InitFlags::empty(), wanted: InitFlags::all(), data: ROOM };
+    handshake::conclude(&mut reply, Offer { unique: 1, flags: offered }, terms).unwrap()
 }
 
 fn filesystem(pages: u64) -> Filesystem {
@@ -238,9 +250,29 @@ fn filesystem(pages: u64) -> Filesystem {
     .unwrap()
 }
 
+/// A server of `filesystem`, whose kernel and whose pyfuse3 are sockets that nobody reads from; they come with it.
+fn server(filesystem: Filesystem, caching: bool, offered: InitFlags) -> (Server, [OwnedFd; 2]) {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let (python, pyfuse3) = Python::new().unwrap();
+    let (native, kernel) = (Arc::new(Native::new(Arc::new(filesystem), caching)), Arc::new(Kernel::of(&ours).unwrap()));
+    native.agree(agreement(offered));
+    let steward = Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), true));
+    let negotiation = Negotiation::new(native_terms(caching, true));
+    (Server { native, kernel, steward, python, negotiation, is_native: true }, [theirs, pyfuse3])
+}
+
+/// Where nothing is to arrive: who else would reply does not run.
+struct Nowhere;
+
+impl ReplyTo for Nowhere {
+    fn deliver(&self, _: &[u8]) {
+        panic!("nobody replies later");
+    }
+}
+
 /// Serves a message as a worker does; the reply, unless there is to be none.
-fn serve(native: &Native, message: &Message, unique: u64, token: &Token) -> Option<Vec<u8>> {
-    let extended = native.agreement.has(flags::SETXATTR_EXT);
+fn serve(server: &Server, message: &Message, unique: u64, token: &Token) -> Option<Vec<u8>> {
+    let extended = server.native.has(InitFlags::SETXATTR_EXT);
     let bytes = message.bytes(unique);
     let whole = Request::from_message(&bytes, extended)?;
     let argument_size = whole.opcode().map_or(0, Opcode::argument_size) + if extended { 8 } else { 0 };
@@ -251,24 +283,18 @@ fn serve(native: &Native, message: &Message, unique: u64, token: &Token) -> Opti
 
     let forwarded = request.to_message();
     assert_eq!(forwarded[..4], (forwarded.len() as u32).to_ne_bytes());
-    handshake::offer(request);
-    if let Some((ino, privileges)) = request.kills_privileges() {
-        let _ = native.filesystem.kill_privileges(ino, privileges, token);
-    }
     let mut buffer = vec![0xee; ROOM];
-    let written = match native.answer(request, token) {
-        Ok(Answer::Silence | Answer::Python) => return None,
-        answer => answer.and_then(|answer| native.write(answer, &mut buffer, token)),
+    let origin: Origin = Arc::new(Nowhere);
+    let packed = match server.serve(request, &origin, true, token) {
+        Ok(Outcome::NoReply | Outcome::Left) => return None,
+        Ok(Outcome::Reply(answer)) => server.native.pack(answer, &mut buffer, token),
+        Err(errno) => Err(errno),
     };
-    let (error, length) = match written {
-        Ok(length) => (0, length),
-        Err(errno) => (errno.code(), 0),
-    };
-    let header = reply::header(request.unique(), error, length);
-    let data = &buffer[..length];
-    assert!((0..ERRNO_MAX).contains(&error));
+    let header = reply::header(request.unique(), packed);
+    let data = &buffer[..packed.unwrap_or(0)];
+    assert!((-ERRNO_MAX..=0).contains(&header.error));
     assert_eq!(header.length as usize, size_of::<ReplyHeader>() + data.len());
-    if error == 0 {
+    if packed.is_ok() {
         check(request, data);
     }
     Some([header.as_bytes(), data].concat())
@@ -335,15 +361,15 @@ proptest! {
     #[test]
     fn any_requests_get_well_formed_replies_and_leave_the_replicas_alike(
         messages in prop::collection::vec(any_message(), 1..40),
-        (caching, offered) in (any::<bool>(), select(&[0, flags::SETXATTR_EXT, u64::MAX])),
+        (caching, offered) in (any::<bool>(), select(OFFERS)),
     ) {
         bound_memory();
-        let filesystem = filesystem(PAGES);
+        let (server, _others) = server(filesystem(PAGES), caching, offered);
+        let filesystem = server.filesystem();
         let tokens = [0, 1].map(|node| filesystem.register(NodeId(node)));
-        let native = Native { filesystem: &filesystem, agreement: agreement(offered), caching, scarce: false };
         for (unique, message) in beginning().chain(messages).enumerate() {
             let unique = unique as u64;
-            if let Some(reply) = serve(&native, &message, unique, &tokens[unique as usize % 2]) {
+            if let Some(reply) = serve(&server, &message, unique, &tokens[unique as usize % 2]) {
                 let is_damaged = !message.damage.is_empty();
                 prop_assert!(is_damaged || reply::unique(&reply) == Some(unique));
             }
@@ -377,26 +403,26 @@ proptest! {
     fn any_bytes_are_a_reply_to_the_handshake_or_none(
         bytes in prop::collection::vec(any::<u8>(), 0..120), flags in any::<u64>(),
     ) {
-        let mut settled = bytes.clone();
+        let flags = InitFlags::from_bits_retain(flags);
+        let mut concluded = bytes.clone();
         let terms = Terms { kept: flags, wanted: !flags, data: ROOM };
-        let agreement = handshake::settle(&mut settled, Offer { unique: 1, flags }, terms);
-        prop_assert_eq!(settled.len(), bytes.len());
-        prop_assert!(agreement.is_some() || settled == bytes);
+        let agreement = handshake::conclude(&mut concluded, Offer { unique: 1, flags }, terms);
+        prop_assert_eq!(concluded.len(), bytes.len());
+        prop_assert!(agreement.is_some() || concluded == bytes);
     }
 }
 
 #[test]
 fn a_copy_of_any_length_is_bounded() {
-    let filesystem = filesystem(2 * (COPY_MAX >> 12));
-    let token = filesystem.register(NodeId(0));
-    let native = Native { filesystem: &filesystem, agreement: agreement(u64::MAX), caching: true, scarce: false };
+    let (server, _others) = server(filesystem(2 * (COPY_MAX >> 12)), true, InitFlags::all());
+    let token = server.filesystem().register(NodeId(0));
     let (from, to) = (2_u64, 3_u64);
-    let size = [u64::from(valid::SIZE), 0, 1 << 40, 0, 0, 0, 0, 0, 0, 0, 0];
+    let size = [u64::from(SetattrValid::SIZE.bits()), 0, 1 << 40, 0, 0, 0, 0, 0, 0, 0, 0];
     let copy = [0, 0, to, 0, 0, u64::MAX, 0];
     let messages = [
         whole(Opcode::Setattr, from, size.as_bytes(), b""),
         whole(Opcode::CopyFileRange64, from, copy.as_bytes(), b""),
     ];
-    let replies = beginning().chain(messages).map(|message| serve(&native, &message, 1, &token).unwrap());
+    let replies = beginning().chain(messages).map(|message| serve(&server, &message, 1, &token).unwrap());
     assert_eq!(replies.last().unwrap()[size_of::<ReplyHeader>()..], COPY_MAX.to_ne_bytes());
 }

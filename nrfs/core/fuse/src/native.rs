@@ -2,24 +2,27 @@
 //!
 //! An answer is found in two steps, because request and reply may lie in one buffer, as on the ring:
 //! [`Native::answer`] takes all it needs out of the request and makes the change or finds what is to be
-//! told; [`Native::write`] puts that into the buffer. What is not answered here is pyfuse3's.
+//! told; [`Native::pack`] puts that into the buffer. What is not answered here is pyfuse3's.
 //!
 //! Inodes that a reply tells the kernel of are held until it forgets them. Open files need no hold: the
 //! kernel does not forget an inode that is open.
+
+use std::sync::{Arc, OnceLock};
 
 use filesystem::{
     AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
     Permissions, Privileges, RenameMode, Time, Token, XattrMode,
 };
 
-use crate::protocol::handshake::{Agreement, flags};
+use crate::protocol::handshake::{Agreement, InitFlags};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::reply::{self, Validity, Writer};
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
     BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
-    GetxattrArguments, LinkArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments, ReadArguments,
-    Rename2Arguments, RenameArguments, SetattrArguments, SetxattrArguments, WriteArguments, open, valid, write,
+    GetxattrArguments, LinkArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments, OpenedFlags,
+    ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetattrValid, SetxattrArguments,
+    WriteArguments, WriteFlags,
 };
 use crate::rights::{self, Capability};
 
@@ -27,19 +30,17 @@ use crate::rights::{self, Capability};
 pub(crate) const COPY_MAX: u64 = 1 << 24;
 
 /// Answers the requests of one mount.
-pub(crate) struct Native<'a> {
-    pub filesystem: &'a Filesystem,
-    pub agreement: Agreement,
+pub(crate) struct Native {
+    filesystem: Arc<Filesystem>,
     /// Whether the kernel may keep what it is told.
-    pub caching: bool,
-    /// Whether it must ask for attributes before it collects data.
-    pub scarce: bool,
+    caching: bool,
+    agreement: OnceLock<Agreement>,
 }
 
 /// What is to be told.
 pub(crate) enum Answer {
     /// The request wants no reply.
-    Silence,
+    NoReply,
     /// It is pyfuse3's to answer.
     Python,
     Done,
@@ -47,9 +48,14 @@ pub(crate) enum Answer {
     Entry(Option<Attributes>),
     Attributes(Attributes),
     Statx(Attributes),
-    Opened(u32),
-    Created(Attributes, u32),
-    Count(u32),
+    Opened(OpenedFlags),
+    Created(Attributes, OpenedFlags),
+    /// Bytes of a value.
+    Size(u32),
+    /// Bytes that were written.
+    Written(u32),
+    /// Bytes that were copied, for who asks with 64 bits.
+    Copied(u64),
     Offset(u64),
     Bytes(Box<[u8]>),
     Content {
@@ -68,16 +74,51 @@ pub(crate) enum Answer {
 
 type Result<T> = std::result::Result<T, Errno>;
 
-impl Native<'_> {
+impl Answer {
+    /// Bytes that were written to a file.
+    pub fn written(&self) -> u64 {
+        match *self {
+            Self::Written(bytes) => bytes.into(),
+            Self::Copied(bytes) => bytes,
+            _ => 0,
+        }
+    }
+}
+
+impl Native {
+    /// Before the handshake nothing is agreed on.
+    pub fn new(filesystem: Arc<Filesystem>, caching: bool) -> Self {
+        Self { filesystem, caching, agreement: OnceLock::new() }
+    }
+
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
+    /// Whether the kernel may keep what it is told.
+    pub fn is_caching(&self) -> bool {
+        self.caching
+    }
+
+    /// What was agreed on in the handshake. The kernel shakes hands once: only the first counts.
+    pub fn agree(&self, agreement: Agreement) {
+        let _ = self.agreement.set(agreement);
+    }
+
+    /// Whether all of this was agreed on.
+    pub fn has(&self, flags: InitFlags) -> bool {
+        self.agreement.get().is_some_and(|agreement| agreement.has(flags))
+    }
+
     /// Does what is asked, with all that must be read of the request.
     pub fn answer(&self, request: Request, token: &Token) -> Result<Answer> {
-        let (fs, ino) = (self.filesystem, request.ino());
+        let (fs, ino) = (&self.filesystem, request.ino());
         let Some(opcode) = request.opcode() else { return Ok(Answer::Python) };
         Ok(match opcode {
             Opcode::Lookup => self.lookup(request, token)?,
             Opcode::Forget | Opcode::BatchForget => {
                 self.forget(request, token)?;
-                Answer::Silence
+                Answer::NoReply
             }
             Opcode::Getattr => Answer::Attributes(fs.attributes(ino, token)?),
             Opcode::Statx => Answer::Statx(fs.attributes(ino, token)?),
@@ -112,7 +153,7 @@ impl Native<'_> {
                 let Rename2Arguments { new_parent, flags, .. } = request.argument()?;
                 done(self.rename(request, Ino(new_parent), flags, token))?
             }
-            Opcode::Open if self.opens_are_free(flags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
+            Opcode::Open if self.opens_are_free(InitFlags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Open => {
                 let OpenArguments { flags, .. } = request.argument()?;
                 if flags & libc::O_TRUNC as u32 != 0 {
@@ -126,15 +167,18 @@ impl Native<'_> {
                 // The hold that it is made with is the kernel's.
                 Answer::Created(fs.create_nameless(ino, inode, token)?, self.open_flags())
             }
-            // Made by MKNOD instead, the file is opened, and later released, without a word.
-            Opcode::Create if self.opens_are_free(flags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
+            // The kernel makes the file by MKNOD instead, and asks for neither its opening nor its release.
+            Opcode::Create if self.opens_are_free(InitFlags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
                 let CreateArguments { mode, umask, .. } = request.argument()?;
                 let made = self.create(request, request.name()?, NewNode::File, (mode, umask), token)?;
                 Answer::Created(made, self.open_flags())
             }
-            Opcode::Opendir if self.opens_are_free(flags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
-            Opcode::Opendir => Answer::Opened(if self.caching { open::KEEP_CACHE | open::CACHE_DIR } else { 0 }),
+            Opcode::Opendir if self.opens_are_free(InitFlags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
+            Opcode::Opendir => {
+                let cached = OpenedFlags::KEEP_CACHE | OpenedFlags::CACHE_DIR;
+                Answer::Opened(if self.caching { cached } else { OpenedFlags::empty() })
+            }
             Opcode::Release | Opcode::Releasedir | Opcode::Syncfs => Answer::Done,
             // There is nothing to do, and the kernel need not ask again.
             Opcode::Flush | Opcode::Fsync | Opcode::Fsyncdir | Opcode::Access => return Err(Errno::ENOSYS),
@@ -145,11 +189,11 @@ impl Native<'_> {
             Opcode::Write => {
                 let WriteArguments { offset, size, write_flags, .. } = request.argument()?;
                 let written = fs.write(ino, offset, request.data(size)?, token)?;
-                if written < size as usize && write_flags & write::CACHE != 0 {
+                if written < size as usize && write_flags.contains(WriteFlags::CACHE) {
                     // Nobody looks at how much of a cached page was written, only at an error.
                     return Err(Errno::ENOSPC);
                 }
-                Answer::Count(written as u32)
+                Answer::Written(written as u32)
             }
             Opcode::Readdir | Opcode::Readdirplus => {
                 let ReadArguments { offset, size, .. } = request.argument()?;
@@ -164,8 +208,8 @@ impl Native<'_> {
                 self.kill_privileges(ino, request, token);
                 Answer::Done
             }
-            Opcode::CopyFileRange => Answer::Count(self.copy(request, token)? as u32),
-            Opcode::CopyFileRange64 => Answer::Offset(self.copy(request, token)?),
+            Opcode::CopyFileRange => Answer::Written(self.copy(request, token)? as u32),
+            Opcode::CopyFileRange64 => Answer::Copied(self.copy(request, token)?),
             Opcode::Getxattr => {
                 let GetxattrArguments { size, .. } = request.argument()?;
                 Self::sized(fs.xattr(ino, request.name()?, token)?, size)?
@@ -183,7 +227,7 @@ impl Native<'_> {
             }
             Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
             Opcode::Ioctl => self.ioctl(request, token)?,
-            Opcode::Interrupt => Answer::Silence,
+            Opcode::Interrupt => Answer::NoReply,
             // Holes are where the kernel has not collected data: the steward answers.
             Opcode::Lseek => return Err(Errno::ENOSYS),
             Opcode::Init
@@ -196,13 +240,13 @@ impl Native<'_> {
         })
     }
 
-    /// Writes an answer into `buffer`; returns its length.
-    pub fn write(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize> {
+    /// Puts an answer into `buffer`; returns its length.
+    pub fn pack(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize> {
         let room = buffer.len();
         let mut writer = Writer::new(buffer);
         let names = if self.caching { Validity::FOREVER } else { Validity::NONE };
         let fits = match answer {
-            Answer::Silence | Answer::Python | Answer::Done => true,
+            Answer::NoReply | Answer::Python | Answer::Done => true,
             Answer::Entry(Some(attributes)) => {
                 writer.put(&reply::entry(&attributes, names, self.validity(&attributes)))
             }
@@ -214,8 +258,8 @@ impl Native<'_> {
                 writer.put(&reply::entry(&attributes, names, self.validity(&attributes)))
                     && writer.put(&reply::opened(open_flags))
             }
-            Answer::Count(size) => writer.put(&CountReply { size, padding: 0 }),
-            Answer::Offset(offset) => writer.put(&OffsetReply { offset }),
+            Answer::Size(size) | Answer::Written(size) => writer.put(&CountReply { size, padding: 0 }),
+            Answer::Offset(offset) | Answer::Copied(offset) => writer.put(&OffsetReply { offset }),
             Answer::Bytes(bytes) => writer.put_bytes(&bytes),
             Answer::Capacity(capacity) => writer.put(&reply::statfs(&capacity)),
             Answer::Content { ino, offset, size } => {
@@ -245,7 +289,7 @@ impl Native<'_> {
     }
 
     fn lookup(&self, request: Request, token: &Token) -> Result<Answer> {
-        let (fs, parent) = (self.filesystem, request.ino());
+        let (fs, parent) = (&self.filesystem, request.ino());
         let found = match request.name()? {
             // By these the kernel finds a directory again from a file handle (exportfs).
             b"." => fs.attributes(parent, token),
@@ -279,16 +323,17 @@ impl Native<'_> {
 
     fn set_attributes(&self, request: Request, token: &Token) -> Result<Attributes> {
         let new: SetattrArguments = request.argument()?;
-        let given = |bit: u32| new.valid & bit != 0;
-        let time = |bit, seconds: u64, nanoseconds| given(bit).then_some(Time { seconds: seconds as i64, nanoseconds });
+        let given = |flag| new.valid.contains(flag);
+        let time =
+            |flag, seconds: u64, nanoseconds| given(flag).then_some(Time { seconds: seconds as i64, nanoseconds });
         let new = NewAttributes {
-            permissions: given(valid::MODE).then(|| Permissions::from_mode(new.mode)),
-            uid: given(valid::UID).then_some(new.uid),
-            gid: given(valid::GID).then_some(new.gid),
-            size: given(valid::SIZE).then_some(new.size),
-            accessed: time(valid::ACCESSED, new.accessed, new.accessed_nanoseconds),
-            modified: time(valid::MODIFIED, new.modified, new.modified_nanoseconds),
-            changed: time(valid::CHANGED, new.changed, new.changed_nanoseconds),
+            permissions: given(SetattrValid::MODE).then(|| Permissions::from_mode(new.mode)),
+            uid: given(SetattrValid::UID).then_some(new.uid),
+            gid: given(SetattrValid::GID).then_some(new.gid),
+            size: given(SetattrValid::SIZE).then_some(new.size),
+            accessed: time(SetattrValid::ACCESSED, new.accessed, new.accessed_nanoseconds),
+            modified: time(SetattrValid::MODIFIED, new.modified, new.modified_nanoseconds),
+            changed: time(SetattrValid::CHANGED, new.changed, new.changed_nanoseconds),
         };
         self.filesystem.set_attributes(request.ino(), new, token)
     }
@@ -327,7 +372,7 @@ impl Native<'_> {
     /// A value, or only its size where `size` is 0.
     fn sized(value: Box<[u8]>, size: u32) -> Result<Answer> {
         match size as usize {
-            0 => Ok(Answer::Count(value.len() as u32)),
+            0 => Ok(Answer::Size(value.len() as u32)),
             size if size < value.len() => Err(Errno::ERANGE),
             _ => Ok(Answer::Bytes(value)),
         }
@@ -344,13 +389,14 @@ impl Native<'_> {
         token: &Token,
     ) -> Result<()> {
         const ENTRIES_AT_A_TIME: usize = 64;
+        let is_scarce = self.filesystem.is_scarce();
         loop {
             let entries = self.filesystem.list(ino, cookie, ENTRIES_AT_A_TIME, token)?;
             for entry in &entries {
                 // Of these two the kernel counts no lookup.
                 let is_itself = matches!(&*entry.name, b"." | b"..");
                 // While it must ask for attributes, the kernel is not told of inodes that nobody asked for.
-                let is_held = plus.is_some() && !is_itself && !self.scarce;
+                let is_held = plus.is_some() && !is_itself && !is_scarce;
                 let about = plus.map(|names| match is_held {
                     true => reply::entry(&entry.attributes, names, self.validity(&entry.attributes)),
                     false => reply::missing(Validity::NONE),
@@ -379,12 +425,15 @@ impl Native<'_> {
     }
 
     /// Whether the kernel opens without asking.
-    fn opens_are_free(&self, support: u64) -> bool {
-        self.caching && self.agreement.has(support)
+    fn opens_are_free(&self, support: InitFlags) -> bool {
+        self.caching && self.has(support)
     }
 
-    fn open_flags(&self) -> u32 {
-        if self.caching { open::KEEP_CACHE } else { open::DIRECT_IO | open::PARALLEL_DIRECT_WRITES }
+    fn open_flags(&self) -> OpenedFlags {
+        match self.caching {
+            true => OpenedFlags::KEEP_CACHE,
+            false => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
+        }
     }
 }
 

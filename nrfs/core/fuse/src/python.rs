@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use filesystem::Ino;
+use filesystem::{Errno as Refusal, Ino};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
+use crate::channel::Origin;
 use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
 use crate::wake::{Wake, retry};
 
@@ -39,20 +40,10 @@ struct Waiting {
 }
 
 /// What must be known of a request when its reply comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forwarded {
     pub origin: Origin,
     /// The file and the bytes of a write that the kernel had collected.
     pub collected: Option<(Ino, u32)>,
-}
-
-/// Where a request came from, and its reply must go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// The descriptor of that number: only there the kernel takes the reply.
-    Device(usize),
-    /// The ring of that worker.
-    Ring(usize),
 }
 
 impl Python {
@@ -68,8 +59,8 @@ impl Python {
         self.data
     }
 
-    /// Hands a request on. The errno is for who asked.
-    pub fn send(&self, unique: u64, message: &[u8], forwarded: Forwarded) -> Result<(), Errno> {
+    /// Hands a request on. EIO if that cannot be: it is too large, or pyfuse3 has gone.
+    pub fn send(&self, unique: u64, message: &[u8], forwarded: Forwarded) -> Result<(), Refusal> {
         let mut waiting = self.waiting();
         waiting.forwarded.insert(unique, forwarded);
         let sent = if waiting.backlog.is_empty() { self.try_send(message) } else { Err(Errno::AGAIN) };
@@ -79,9 +70,9 @@ impl Python {
                 self.has_backlog.signal();
                 Ok(())
             }
-            Err(errno) => {
+            Err(_) => {
                 waiting.forwarded.remove(&unique);
-                Err(errno)
+                Err(Refusal::EIO)
             }
             Ok(()) => Ok(()),
         }
@@ -89,7 +80,7 @@ impl Python {
 
     /// Receives replies and calls `deliver` with each and what is known of its request, until pyfuse3 has
     /// closed its end or [`shut_down`](Self::shut_down) is called. A request that could not be handed on after all is
-    /// replied to with the errno.
+    /// replied to with EIO.
     pub fn receive(&self, mut deliver: impl FnMut(&mut [u8], Forwarded)) {
         let mut buffer = vec![0; DATA_MAX + HEADER_ROOM];
         loop {
@@ -105,8 +96,8 @@ impl Python {
                 }
                 Err(Errno::AGAIN) => {
                     self.wait();
-                    for (unique, forwarded, errno) in self.send_backlog() {
-                        deliver(reply::header(unique, errno.raw_os_error(), 0).as_mut_bytes(), forwarded);
+                    for (unique, forwarded) in self.send_backlog() {
+                        deliver(reply::header(unique, Err(Refusal::EIO)).as_mut_bytes(), forwarded);
                     }
                 }
                 Err(_) => return,
@@ -132,14 +123,14 @@ impl Python {
     }
 
     /// Sends what had no room, as far as there is room now. Returns what cannot be sent.
-    fn send_backlog(&self) -> Vec<(u64, Forwarded, Errno)> {
+    fn send_backlog(&self) -> Vec<(u64, Forwarded)> {
         let mut refused = Vec::new();
         let mut waiting = self.waiting();
         while let Some((unique, message)) = waiting.backlog.front() {
             let unique = *unique;
             match self.try_send(message) {
                 Err(Errno::AGAIN) => break,
-                Err(errno) => refused.extend(waiting.forwarded.remove(&unique).map(|known| (unique, known, errno))),
+                Err(_) => refused.extend(waiting.forwarded.remove(&unique).map(|known| (unique, known))),
                 Ok(()) => {}
             }
             waiting.backlog.pop_front();
@@ -184,7 +175,23 @@ fn largest_data(socket: &OwnedFd, theirs: &OwnedFd) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::channel::ReplyTo;
     use crate::protocol::wire::ReplyHeader;
+
+    /// An origin that only has a number.
+    struct Numbered(u64);
+
+    impl ReplyTo for Numbered {
+        fn deliver(&self, message: &[u8]) {
+            assert_eq!(reply::unique(message), Some(self.0));
+        }
+    }
+
+    fn forwarded(number: u64) -> Forwarded {
+        Forwarded { origin: Arc::new(Numbered(number)), collected: None }
+    }
 
     #[test]
     fn what_has_no_room_is_sent_later_and_every_reply_finds_its_origin() {
@@ -192,11 +199,10 @@ mod tests {
         let (python, theirs) = Python::new().unwrap();
         let message = vec![7; 1 << 18];
         for unique in 0..REQUESTS {
-            let forwarded = Forwarded { origin: Origin::Ring(unique as usize), collected: None };
-            python.send(unique, &message, forwarded).unwrap();
+            python.send(unique, &message, forwarded(unique)).unwrap();
         }
         assert!(!python.waiting().backlog.is_empty());
-        let mut delivered = Vec::new();
+        let mut delivered = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut buffer = vec![0; message.len()];
@@ -208,25 +214,27 @@ mod tests {
                 }
                 shutdown(&theirs, Shutdown::Both).unwrap();
             });
-            python.receive(|_, forwarded| delivered.push(forwarded.origin));
+            python.receive(|reply, forwarded| {
+                forwarded.origin.deliver(reply);
+                delivered += 1;
+            });
         });
-        assert_eq!(delivered, (0..REQUESTS as usize).map(Origin::Ring).collect::<Vec<_>>());
+        assert_eq!(delivered, REQUESTS);
     }
 
     #[test]
-    fn what_cannot_be_sent_after_all_is_replied_to_with_the_errno() {
+    fn what_cannot_be_sent_after_all_is_replied_to() {
         let (python, theirs) = Python::new().unwrap();
-        let forwarded = Forwarded { origin: Origin::Device(7), collected: None };
         let message = vec![7; 1 << 18];
         let mut unique = 0;
         while python.waiting().backlog.is_empty() {
             unique += 1;
-            python.send(unique, &message, forwarded).unwrap();
+            python.send(unique, &message, forwarded(unique)).unwrap();
         }
         // It will have no reader when there is room.
         shutdown(&theirs, Shutdown::Read).unwrap();
         let mut refused = python.send_backlog();
-        assert_eq!(refused.pop(), Some((unique, forwarded, Errno::PIPE)));
+        assert_eq!(refused.pop().map(|(refused, _)| refused), Some(unique));
         assert!(refused.is_empty() && python.waiting().backlog.is_empty());
     }
 }

@@ -7,21 +7,20 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::Mutex;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
 
-use filesystem::{Cpu, Filesystem, Token};
+use filesystem::{Cpu, Errno, Topology};
 use memory::possible_cpus;
+use zerocopy::FromBytes;
 
-use crate::connection::{Shared, lock};
-use crate::device::{pin, pin_again, tokens};
-use crate::native::Answer;
+use crate::channel::{Channel, Event, Origin, ReplyTo};
+use crate::lock::lock;
 use crate::protocol::request::Request;
 use crate::protocol::wire::ReplyHeader;
 use crate::protocol::{DATA_MAX, reply};
-use crate::python::Origin;
-use crate::uring::{Event, Ring, SlotId};
-use zerocopy::FromBytes;
+use crate::uring::{Completion, SlotId, Uring};
+use crate::wake::Wake;
 
 /// Requests that a CPU can have under way.
 const DEPTH: usize = 8;
@@ -29,117 +28,118 @@ const DEPTH: usize = 8;
 /// The same for a CPU that has no worker of its own.
 const FOREIGN_DEPTH: usize = 2;
 
-/// Replies of pyfuse3's that a worker is to commit.
-pub(crate) type Mailbox = Mutex<Vec<Vec<u8>>>;
-
 /// Whether this process can have a ring, whatever FUSE offers.
 pub fn probe() -> io::Result<()> {
-    Ring::new(&[0], DATA_MAX, None).map(drop)
+    Uring::new(&[0], DATA_MAX, None).map(drop)
 }
 
 /// A ring for each of `cpus`, which together have a slot for every possible CPU.
-pub(crate) fn for_each(cpus: &[Cpu], filesystem: &Filesystem) -> io::Result<Vec<Ring>> {
+pub(crate) fn for_each(cpus: &[Cpu], topology: &Topology) -> io::Result<Vec<Uring>> {
     let mut queues: Vec<Vec<u16>> = cpus.iter().map(|cpu| vec![cpu.0 as u16; DEPTH]).collect();
     let foreign = (0..possible_cpus()).filter(|&cpu| !cpus.contains(&Cpu(cpu)));
     for (number, cpu) in foreign.enumerate() {
         queues[number % cpus.len()].extend([cpu as u16; FOREIGN_DEPTH]);
     }
-    let topology = filesystem.topology();
     let physical = |&cpu| topology.nodes_of(cpu).first().and_then(|&node| topology.nodes()[node].physical);
-    cpus.iter().zip(queues).map(|(cpu, queues)| Ring::new(&queues, DATA_MAX, physical(cpu))).collect()
+    cpus.iter().zip(queues).map(|(cpu, queues)| Uring::new(&queues, DATA_MAX, physical(cpu))).collect()
 }
 
-/// Serves a ring as worker `number` until the end.
-pub(crate) fn work(shared: &Shared, number: usize, mut ring: Ring) -> io::Result<()> {
-    let worker = &shared.workers[number];
-    pin(worker.cpu);
-    worker.yielding.begin();
-    while !shared.has_ring() {
-        worker.wake.wait();
-        worker.wake.clear();
-        if shared.is_ending() {
-            return Ok(());
-        }
-    }
-    ring.register(shared.devices[0].as_fd(), worker.wake.as_fd())?;
-    let tokens = tokens(shared, worker.cpu);
-    Server { shared, number, ring, tokens, turn: 0, with_python: HashMap::new() }.serve()
+/// One worker's ring.
+pub(crate) struct Ring {
+    uring: Uring,
+    mailbox: Arc<Mailbox>,
+    /// The mailbox.
+    origin: Origin,
+    /// Where requests lie that somebody else will reply to.
+    left: HashMap<u64, SlotId>,
 }
 
-/// What a worker works with.
-struct Server<'a> {
-    shared: &'a Shared,
-    number: usize,
-    ring: Ring,
-    tokens: Vec<Token>,
-    turn: usize,
-    /// Where requests lie that pyfuse3 is to answer.
-    with_python: HashMap<u64, SlotId>,
+/// Replies that a ring's worker is to commit, as only it uses the ring.
+struct Mailbox {
+    replies: Mutex<Vec<Vec<u8>>>,
+    wake: Arc<Wake>,
 }
 
-impl Server<'_> {
-    fn serve(mut self) -> io::Result<()> {
-        let mut events = Vec::new();
-        while !self.shared.is_ending() {
-            self.ring.wait(&mut events)?;
-            pin_again(self.shared.workers[self.number].cpu);
-            for event in events.drain(..) {
-                match event {
-                    Event::Request(slot) => self.answer(slot)?,
-                    Event::Woken => {
-                        self.empty_mailbox()?;
-                        self.shared.follow(&self.tokens);
-                    }
-                    Event::End => return Ok(()),
-                }
-            }
-        }
-        Ok(())
+impl ReplyTo for Mailbox {
+    fn deliver(&self, message: &[u8]) {
+        lock(&self.replies).push(message.to_vec());
+        self.wake.signal();
+    }
+}
+
+impl Ring {
+    /// Gives the ring to the kernel, for requests of the mount of `device`. Only the calling thread uses it; `wake` wakes it.
+    pub fn open(mut uring: Uring, device: BorrowedFd, wake: &Arc<Wake>) -> io::Result<Self> {
+        uring.register(device, wake.as_fd())?;
+        let mailbox = Arc::new(Mailbox { replies: Mutex::default(), wake: Arc::clone(wake) });
+        let origin = Arc::clone(&mailbox) as Origin;
+        Ok(Self { uring, mailbox, origin, left: HashMap::new() })
     }
 
-    fn answer(&mut self, slot: SlotId) -> io::Result<()> {
-        self.turn = (self.turn + 1) % self.tokens.len();
-        let token = &self.tokens[self.turn];
-        // One slot must be left for what the kernel writes meanwhile.
-        let others = self.with_python.values().filter(|other| self.ring.are_of_one_queue(slot, **other)).count();
-        let may_wait = others + 2 <= self.ring.slots_beside(slot);
-        let (header, argument, payload) = self.ring.request(slot);
-        let extended = self.shared.setxattr_is_extended();
-        // The kernel always sends a header.
-        let Some(request) = Request::from_parts(header, argument, payload, extended) else { return Ok(()) };
-        let unique = request.unique();
-        let worker = &self.shared.workers[self.number];
-        worker.yielding.serve(&self.shared.watch);
-        let answer = self.shared.answer(worker, request, Origin::Ring(self.number), may_wait, token);
-        if let Ok(Answer::Silence) = answer {
-            self.with_python.insert(unique, slot);
-            return Ok(());
-        }
-        let buffer = self.ring.buffer(slot);
-        match answer.and_then(|answer| self.shared.write(answer, buffer, token)) {
-            Ok(length) => self.ring.commit(slot, unique, 0, length),
-            Err(errno) => self.ring.commit(slot, unique, errno, 0),
-        }
-    }
-
-    /// Commits the replies of pyfuse3's that have come.
+    /// Commits the replies that others have given.
     fn empty_mailbox(&mut self) -> io::Result<()> {
-        let worker = &self.shared.workers[self.number];
-        worker.wake.clear();
-        for message in std::mem::take(&mut *lock(&worker.mailbox)) {
+        self.mailbox.wake.clear();
+        let replies = std::mem::take(&mut *lock(&self.mailbox.replies));
+        for message in replies {
             let Ok((header, data)) = ReplyHeader::read_from_prefix(&message) else { continue };
-            let Some(slot) = reply::unique(&message).and_then(|unique| self.with_python.remove(&unique)) else {
-                continue;
-            };
-            match self.ring.buffer(slot).get_mut(..data.len()) {
-                Some(room) => room.copy_from_slice(data),
-                None => {
-                    self.ring.commit(slot, header.unique, libc::EIO, 0)?;
-                    continue;
+            let Some(slot) = self.left.remove(&header.unique) else { continue };
+            match self.uring.buffer(slot).get_mut(..data.len()) {
+                Some(room) => {
+                    room.copy_from_slice(data);
+                    self.uring.commit(slot, &header, data.len())?;
                 }
+                None => self.uring.commit(slot, &reply::header(header.unique, Err(Errno::EIO)), 0)?,
             }
-            self.ring.commit(slot, header.unique, -header.error, data.len())?;
         }
         Ok(())
+    }
+}
+
+impl Channel for Ring {
+    type Slot = SlotId;
+
+    fn next(&mut self) -> io::Result<Event<SlotId>> {
+        Ok(match self.uring.next()? {
+            Some(Completion::Request(slot)) => Event::Request(slot),
+            Some(Completion::Woken) => {
+                self.empty_mailbox()?;
+                Event::Woken
+            }
+            Some(Completion::End) => Event::End,
+            None => Event::Nothing,
+        })
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        self.uring.wait()
+    }
+
+    fn request(&self, slot: SlotId, extended: bool) -> Option<Request<'_>> {
+        let (header, argument, payload) = self.uring.request(slot);
+        Request::from_parts(header, argument, payload, extended)
+    }
+
+    fn reply(
+        &mut self,
+        slot: SlotId,
+        unique: u64,
+        pack: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+    ) -> io::Result<()> {
+        let packed = pack(self.uring.buffer(slot));
+        self.uring.commit(slot, &reply::header(unique, packed), packed.unwrap_or(0))
+    }
+
+    fn leave(&mut self, slot: SlotId, unique: u64) {
+        self.left.insert(unique, slot);
+    }
+
+    /// One slot of the queue must be left for what the kernel writes meanwhile.
+    fn may_wait(&self, slot: SlotId) -> bool {
+        let others = self.left.values().filter(|other| self.uring.are_of_one_queue(slot, **other)).count();
+        others == 0 || others + 2 <= self.uring.slots_beside(slot)
+    }
+
+    fn origin(&self, _: SlotId) -> &Origin {
+        &self.origin
     }
 }

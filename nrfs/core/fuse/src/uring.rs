@@ -18,7 +18,7 @@ use io_uring::{IoUring, cqueue, opcode, types};
 use memory::{Buffer, PhysicalNode};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::protocol::reply;
+use crate::protocol::wire::ReplyHeader;
 
 /// FUSE_IO_URING_CMD_REGISTER: gives the kernel a new slot.
 const REGISTER: u32 = 1;
@@ -58,7 +58,7 @@ struct Command {
 pub(crate) struct SlotId(usize);
 
 /// What happened.
-pub(crate) enum Event {
+pub(crate) enum Completion {
     /// There is a request in a slot; it is ours until the reply is committed.
     Request(SlotId),
     /// The wake was signalled.
@@ -82,7 +82,7 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 /// One worker's ring.
-pub(crate) struct Ring {
+pub(crate) struct Uring {
     uring: IoUring<Entry128, cqueue::Entry>,
     wake: RawFd,
     slots: Vec<Slot>,
@@ -92,7 +92,7 @@ pub(crate) struct Ring {
 
 const PAGE: usize = 4096;
 
-impl Ring {
+impl Uring {
     /// A ring with one slot for each of `queues`, which may repeat, and room for `payload` bytes in each.
     /// It is used by the thread that calls [`register`](Self::register).
     pub fn new(queues: &[u16], payload: usize, physical: Option<PhysicalNode>) -> io::Result<Self> {
@@ -117,25 +117,27 @@ impl Ring {
         (0..self.slots.len()).try_for_each(|number| self.push(SlotId(number), REGISTER, 0))
     }
 
-    /// Waits for something to happen, and calls `happened` with all that has.
-    pub fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    /// Tells the kernel what was committed, and waits for something to happen.
+    pub fn wait(&mut self) -> io::Result<()> {
         match self.uring.submit_and_wait(1) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => drop(result?),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result.map(drop),
         }
-        let completed: Vec<(u64, i32)> =
-            self.uring.completion().map(|entry| (entry.user_data(), entry.result())).collect();
-        for (number, result) in completed {
-            if number == WAKE {
+    }
+
+    /// What has happened, one thing at a time.
+    pub fn next(&mut self) -> io::Result<Option<Completion>> {
+        loop {
+            let Some(entry) = self.uring.completion().next() else { return Ok(None) };
+            if entry.user_data() == WAKE {
                 self.look_at_wake()?;
-                events.push(Event::Woken);
-                continue;
+                return Ok(Some(Completion::Woken));
             }
-            let slot = SlotId(number as usize);
-            match -result {
+            let slot = SlotId(entry.user_data() as usize);
+            match -entry.result() {
                 0 => {
                     self.slots[slot.0].is_ours = true;
-                    events.push(Event::Request(slot));
+                    return Ok(Some(Completion::Request(slot)));
                 }
                 // The kernel was not ready for it, or a signal came in between: again.
                 libc::EAGAIN | libc::EINTR => {
@@ -144,12 +146,11 @@ impl Ring {
                 }
                 libc::ENOTCONN | libc::ECANCELED => {
                     self.slots[slot.0].is_ours = true;
-                    events.push(Event::End);
+                    return Ok(Some(Completion::End));
                 }
                 errno => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
-        Ok(())
     }
 
     /// The request in a slot of ours: its header, its argument and its payload.
@@ -179,16 +180,15 @@ impl Ring {
         unsafe { slice::from_raw_parts_mut(slot.memory.base().add(PAGE).as_ptr(), slot.payload_size()) }
     }
 
-    /// Replies to the request in a slot, with `length` bytes that are in its payload, and gives the slot
+    /// Replies to the request in a slot, with this header and `length` bytes that are in its payload, and gives the slot
     /// back. It goes to the kernel with the next [`wait`](Self::wait).
-    pub fn commit(&mut self, slot: SlotId, unique: u64, error: i32, length: usize) -> io::Result<()> {
+    pub fn commit(&mut self, slot: SlotId, header: &ReplyHeader, length: usize) -> io::Result<()> {
         let ours = &mut self.slots[slot.0];
         assert!(ours.is_ours, "a slot is given back once");
         // SAFETY: the head lies in the slot's memory, which is aligned to a page; any bytes are a `Head`;
         // the slot is ours, and `&mut self` makes this the only reference.
         let head = unsafe { ours.memory.base().cast::<Head>().as_mut() };
-        let header = reply::header(unique, error, length);
-        head.header[..size_of_val(&header)].copy_from_slice(header.as_bytes());
+        head.header[..size_of_val(header)].copy_from_slice(header.as_bytes());
         head.payload_size = length as u32;
         let commit_id = head.commit_id;
         ours.is_ours = false;
@@ -242,7 +242,7 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl Drop for Uring {
     fn drop(&mut self) {
         // A ring that is closed has its commands taken back, but nobody waits for that: until this thread has ended the
         // kernel may still put a request into a slot of its own. The memory of these is never used for anything else.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::thread::gettid;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::connection::lock;
+use crate::lock::lock;
 use crate::wake::Wake;
 use scheduling::{ORDINARY, YIELDING, policy, run_time, set_policy};
 

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fuse::connection::Channel;
+use fuse::connection::ChannelKind;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -101,9 +101,9 @@ impl Connection {
         collected: u64,
     ) -> PyResult<Self> {
         let channel = match channel {
-            "pyfuse3" => Channel::Pyfuse3,
-            "device" => Channel::Device,
-            "ring" => Channel::Ring,
+            "pyfuse3" => ChannelKind::Pyfuse3,
+            "device" => ChannelKind::Device,
+            "ring" => ChannelKind::Ring,
             _ => return Err(PyValueError::new_err(format!("there is no channel '{channel}'"))),
         };
         let service = Arc::clone(filesystem.service()?);

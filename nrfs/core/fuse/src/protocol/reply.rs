@@ -1,9 +1,11 @@
 //! Replies, put together.
 
-use filesystem::{Attributes, Capacity, Ino, Time};
+use filesystem::{Attributes, Capacity, Errno, Ino, Time};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::wire::{Attr, AttrReply, Dirent, EntryReply, OpenReply, ReplyHeader, StatfsReply, StatxReply, StatxTime};
+use super::wire::{
+    Attr, AttrReply, Dirent, EntryReply, OpenReply, OpenedFlags, ReplyHeader, StatfsReply, StatxReply, StatxTime,
+};
 
 /// How long the kernel may keep what it is told, in seconds: for ever, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +18,10 @@ impl Validity {
     pub const NONE: Self = Self(0);
 }
 
-/// The header of a reply with `length` bytes behind it.
-pub fn header(unique: u64, error: i32, length: usize) -> ReplyHeader {
-    ReplyHeader { length: (size_of::<ReplyHeader>() + length) as u32, error: -error, unique }
+/// The header of a reply: with so many bytes behind it, or with an error and nothing behind it.
+pub fn header(unique: u64, result: Result<usize, Errno>) -> ReplyHeader {
+    let error = result.err().map_or(0, |errno| -errno.code());
+    ReplyHeader { length: (size_of::<ReplyHeader>() + result.unwrap_or(0)) as u32, error, unique }
 }
 
 /// The notification that what the kernel keeps of an inode is no good any more (`FUSE_NOTIFY_INVAL_INODE`).
@@ -110,7 +113,7 @@ pub fn statx(attributes: &Attributes, validity: Validity) -> StatxReply {
 }
 
 /// An open file. We need no handle: every request names its inode.
-pub fn opened(open_flags: u32) -> OpenReply {
+pub fn opened(open_flags: OpenedFlags) -> OpenReply {
     OpenReply { open_flags, ..OpenReply::default() }
 }
 

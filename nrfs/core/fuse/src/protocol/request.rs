@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::opcode::Opcode;
 use super::wire::{
-    ForgetOne, OpenArguments, RequestHeader, SetattrArguments, SetxattrArguments, SetxattrExtension, WriteArguments,
-    open, setxattr, valid, write,
+    ForgetOne, OpenArguments, OpenFlags, RequestHeader, SetattrArguments, SetattrValid, SetxattrArguments,
+    SetxattrExtension, SetxattrFlags, WriteArguments, WriteFlags,
 };
 
 /// A request: its header, the structure that its arguments begin with, and the names or data behind.
@@ -55,6 +55,11 @@ impl<'a> Request<'a> {
     /// What it asks for; `None` for what we have not heard of.
     pub fn opcode(self) -> Option<Opcode> {
         self.opcode
+    }
+
+    /// Whether the kernel says that it has forgotten inodes. It waits for no reply.
+    pub fn is_forget(self) -> bool {
+        matches!(self.opcode, Some(Opcode::Forget | Opcode::BatchForget))
     }
 
     /// Who asks, and about which inode.
@@ -125,20 +130,20 @@ impl<'a> Request<'a> {
         let (is_marked, changes) = match self.opcode? {
             Opcode::Setattr => {
                 let bits = self.argument::<SetattrArguments>().ok()?.valid;
-                (bits & valid::KILL_PRIVILEGES != 0, bits & valid::SIZE != 0)
+                (bits.contains(SetattrValid::KILL_PRIVILEGES), bits.contains(SetattrValid::SIZE))
             }
             Opcode::Open => {
                 let OpenArguments { flags, open_flags } = self.argument().ok()?;
-                (open_flags & open::KILL_PRIVILEGES != 0, flags & libc::O_TRUNC as u32 != 0)
+                (open_flags.contains(OpenFlags::KILL_PRIVILEGES), flags & libc::O_TRUNC as u32 != 0)
             }
             Opcode::Write => {
                 let bits = self.argument::<WriteArguments>().ok()?.write_flags;
-                (bits & write::KILL_PRIVILEGES != 0, bits & write::CACHE == 0)
+                (bits.contains(WriteFlags::KILL_PRIVILEGES), !bits.contains(WriteFlags::CACHE))
             }
             Opcode::Setxattr => {
                 let bits = self.setxattr_extension()?.setxattr_flags;
                 let is_access_list = self.name() == Ok(b"system.posix_acl_access");
-                let is_marked = is_access_list && bits & setxattr::KILL_SET_GROUP_ID != 0;
+                let is_marked = is_access_list && bits.contains(SetxattrFlags::KILL_SET_GROUP_ID);
                 return is_marked.then_some((ino, Privileges::SetGroupId));
             }
             _ => return None,

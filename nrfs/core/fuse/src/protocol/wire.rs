@@ -1,6 +1,7 @@
 //! The structures of requests and replies, as `linux/fuse.h` has them, field by field.
 #![allow(missing_docs, reason = "linux/fuse.h has the names, and most say it all")]
 
+use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Defines structures that any bytes can be read as.
@@ -23,6 +24,20 @@ macro_rules! replies {
     )* };
 }
 
+/// Defines flags, as a field of a structure has them: bits without a name stay what they are.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident { $($(#[doc = $about:literal])* $flag:ident = $bit:literal),* $(,)? })*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+        #[repr(transparent)]
+        pub struct $name(u32);
+
+        bitflags! {
+            impl $name: u32 { $($(#[doc = $about])* const $flag = 1 << $bit;)* }
+        }
+    )* };
+}
+
 requests! {
     /// What every request begins with.
     RequestHeader {
@@ -34,9 +49,9 @@ requests! {
     ForgetOne { node: u64, lookups: u64 }
     ForgetArguments { lookups: u64 }
     BatchForgetArguments { count: u32, dummy: u32 }
-    GetattrArguments { flags: u32, padding: u32, handle: u64 }
+    GetattrArguments { flags: GetattrFlags, padding: u32, handle: u64 }
     SetattrArguments {
-        valid: u32, padding: u32, handle: u64, size: u64, lock_owner: u64,
+        valid: SetattrValid, padding: u32, handle: u64, size: u64, lock_owner: u64,
         accessed: u64, modified: u64, changed: u64,
         accessed_nanoseconds: u32, modified_nanoseconds: u32, changed_nanoseconds: u32,
         mode: u32, unused4: u32, uid: u32, gid: u32, unused5: u32,
@@ -46,14 +61,30 @@ requests! {
     RenameArguments { new_parent: u64 }
     Rename2Arguments { new_parent: u64, flags: u32, padding: u32 }
     LinkArguments { old_node: u64 }
-    OpenArguments { flags: u32, open_flags: u32 }
-    CreateArguments { flags: u32, mode: u32, umask: u32, open_flags: u32 }
+    OpenArguments { flags: u32, open_flags: OpenFlags }
+    CreateArguments { flags: u32, mode: u32, umask: u32, open_flags: OpenFlags }
     /// Of READ, READDIR and READDIRPLUS.
     ReadArguments { handle: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32 }
-    WriteArguments { handle: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32 }
+    WriteArguments {
+        handle: u64, offset: u64, size: u32, write_flags: WriteFlags, lock_owner: u64, flags: u32, padding: u32,
+    }
+    ReleaseArguments { handle: u64, flags: u32, release_flags: u32, lock_owner: u64 }
+    /// Of FSYNC and FSYNCDIR.
+    FsyncArguments { handle: u64, fsync_flags: u32, padding: u32 }
+    FlushArguments { handle: u64, unused: u32, padding: u32, lock_owner: u64 }
+    /// Of GETLK, SETLK and SETLKW.
+    LockArguments {
+        handle: u64, owner: u64, start: u64, end: u64, kind: u32, pid: u32, lock_flags: u32, padding: u32,
+    }
+    AccessArguments { mask: u32, padding: u32 }
+    InterruptArguments { unique: u64 }
+    BmapArguments { block: u64, block_size: u32, padding: u32 }
+    PollArguments { handle: u64, kernel_handle: u64, flags: u32, events: u32 }
+    SyncfsArguments { padding: u64 }
+    StatxArguments { getattr_flags: GetattrFlags, reserved: u32, handle: u64, statx_flags: u32, mask: u32 }
     SetxattrArguments { size: u32, flags: u32 }
     /// What SETXATTR_EXT adds.
-    SetxattrExtension { setxattr_flags: u32, padding: u32 }
+    SetxattrExtension { setxattr_flags: SetxattrFlags, padding: u32 }
     /// Of GETXATTR and LISTXATTR.
     GetxattrArguments { size: u32, padding: u32 }
     FallocateArguments { handle: u64, offset: u64, length: u64, mode: u32, padding: u32 }
@@ -62,7 +93,7 @@ requests! {
         handle_in: u64, offset_in: u64, node_out: u64, handle_out: u64, offset_out: u64, length: u64, flags: u64,
     }
     IoctlArguments { handle: u64, flags: u32, command: u32, argument: u64, in_size: u32, out_size: u32 }
-    InitArguments { major: u32, minor: u32, max_readahead: u32, flags: u32, flags2: u32 }
+    InitArguments { major: u32, minor: u32, max_readahead: u32, flags: u32, flags2: u32, unused: [u32; 11] }
 }
 
 replies! {
@@ -86,7 +117,7 @@ replies! {
         accessed: StatxTime, born: StatxTime, changed: StatxTime, modified: StatxTime,
         device_major: u32, device_minor: u32, filesystem_major: u32, filesystem_minor: u32, spare2: [u64; 14],
     }
-    OpenReply { handle: u64, open_flags: u32, backing_id: i32 }
+    OpenReply { handle: u64, open_flags: OpenedFlags, backing_id: i32 }
     /// Of WRITE, COPY_FILE_RANGE, and of GETXATTR and LISTXATTR that ask for a size.
     CountReply { size: u32, padding: u32 }
     /// Of LSEEK and COPY_FILE_RANGE_64.
@@ -110,56 +141,53 @@ replies! {
     }
 }
 
-/// Bits of [`GetattrArguments::flags`].
-pub mod getattr {
-    /// By an open file, which is named.
-    pub const BY_FILE: u32 = 1 << 0;
-}
-
-/// Bits of [`SetattrArguments::valid`].
-pub mod valid {
-    pub const MODE: u32 = 1 << 0;
-    pub const UID: u32 = 1 << 1;
-    pub const GID: u32 = 1 << 2;
-    pub const SIZE: u32 = 1 << 3;
-    pub const ACCESSED: u32 = 1 << 4;
-    pub const MODIFIED: u32 = 1 << 5;
-    pub const HANDLE: u32 = 1 << 6;
-    /// Of `ACCESSED`: now.
-    pub const ACCESSED_NOW: u32 = 1 << 7;
-    /// Of `MODIFIED`: now.
-    pub const MODIFIED_NOW: u32 = 1 << 8;
-    pub const CHANGED: u32 = 1 << 10;
-    /// Set-user-id and set-group-id go.
-    pub const KILL_PRIVILEGES: u32 = 1 << 11;
-}
-
-/// Bits of [`WriteArguments::write_flags`].
-pub mod write {
-    /// The kernel had collected it.
-    pub const CACHE: u32 = 1 << 0;
-    /// Set-user-id and set-group-id go.
-    pub const KILL_PRIVILEGES: u32 = 1 << 2;
-}
-
-/// Bits of [`SetxattrExtension::setxattr_flags`].
-pub mod setxattr {
-    /// Set-group-id goes, if it is the access control list.
-    pub const KILL_SET_GROUP_ID: u32 = 1 << 0;
-}
-
-/// Bits of `open_flags`: in a request, in a reply.
-pub mod open {
-    /// In a request: set-user-id and set-group-id go.
-    pub const KILL_PRIVILEGES: u32 = 1 << 0;
-    /// Reads and writes pass the page cache by.
-    pub const DIRECT_IO: u32 = 1 << 0;
-    /// What is cached of the file stays valid.
-    pub const KEEP_CACHE: u32 = 1 << 1;
-    /// The listing may be cached.
-    pub const CACHE_DIR: u32 = 1 << 3;
-    /// Several direct writes may run at a time.
-    pub const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
+flags! {
+    /// Of GETATTR and STATX.
+    GetattrFlags {
+        /// By an open file, which is named.
+        BY_FILE = 0,
+    }
+    /// What SETATTR sets, and how.
+    SetattrValid {
+        MODE = 0, UID = 1, GID = 2, SIZE = 3, ACCESSED = 4, MODIFIED = 5,
+        /// By an open file, which is named.
+        HANDLE = 6,
+        /// Of `ACCESSED`: now.
+        ACCESSED_NOW = 7,
+        /// Of `MODIFIED`: now.
+        MODIFIED_NOW = 8,
+        CHANGED = 10,
+        /// Set-user-id and set-group-id go.
+        KILL_PRIVILEGES = 11,
+    }
+    /// Of WRITE.
+    WriteFlags {
+        /// The kernel had collected the data.
+        CACHE = 0,
+        /// Set-user-id and set-group-id go.
+        KILL_PRIVILEGES = 2,
+    }
+    /// Of SETXATTR, with SETXATTR_EXT.
+    SetxattrFlags {
+        /// Set-group-id goes, if the attribute is the access control list.
+        KILL_SET_GROUP_ID = 0,
+    }
+    /// Of OPEN and CREATE, beside those of open(2).
+    OpenFlags {
+        /// Set-user-id and set-group-id go.
+        KILL_PRIVILEGES = 0,
+    }
+    /// Of the reply to OPEN and CREATE.
+    OpenedFlags {
+        /// Reads and writes pass the page cache by.
+        DIRECT_IO = 0,
+        /// What is cached of the file stays valid.
+        KEEP_CACHE = 1,
+        /// The listing may be cached.
+        CACHE_DIR = 3,
+        /// Several direct writes may run at a time.
+        PARALLEL_DIRECT_WRITES = 6,
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +196,20 @@ mod tests {
 
     #[test]
     fn structures_have_the_sizes_that_the_kernel_knows() {
-        assert_eq!(size_of::<RequestHeader>(), 40);
+        let of_requests = [
+            (size_of::<RequestHeader>(), 40),
+            (size_of::<ReleaseArguments>(), 24),
+            (size_of::<FsyncArguments>(), 16),
+            (size_of::<FlushArguments>(), 24),
+            (size_of::<LockArguments>(), 48),
+            (size_of::<PollArguments>(), 24),
+            (size_of::<LseekArguments>(), 24),
+            (size_of::<CopyFileRangeArguments>(), 56),
+            (size_of::<FallocateArguments>(), 32),
+            (size_of::<StatxArguments>(), 24),
+            (size_of::<InitArguments>(), 64),
+        ];
+        assert!(of_requests.into_iter().all(|(ours, theirs)| ours == theirs), "{of_requests:?}");
         assert_eq!(size_of::<ReplyHeader>(), 16);
         assert_eq!(size_of::<SetattrArguments>(), 88);
         assert_eq!(size_of::<ReadArguments>(), 40);

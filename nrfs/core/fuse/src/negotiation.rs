@@ -1,0 +1,69 @@
+//! The handshake with the kernel. pyfuse3 answers INIT; on the way back its answer is changed to what we want.
+
+use std::sync::Mutex;
+
+use crate::lock::lock;
+use crate::protocol::DATA_MAX;
+use crate::protocol::handshake::{self, Agreement, InitFlags, Offer, Terms};
+use crate::protocol::reply;
+use crate::protocol::request::Request;
+
+/// The handshake, from the kernel's offer to what holds.
+pub(crate) struct Negotiation {
+    terms: Terms,
+    /// Until the reply to it comes.
+    offer: Mutex<Option<Offer>>,
+}
+
+impl Negotiation {
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, offer: Mutex::new(None) }
+    }
+
+    /// Notes the kernel's offer, if that is what a request is.
+    pub fn note(&self, request: Request) {
+        if let Some(offer) = handshake::offer(request) {
+            *lock(&self.offer) = Some(offer);
+        }
+    }
+
+    /// Changes pyfuse3's reply to the offer to our terms, if that is what `message` is.
+    pub fn conclude(&self, message: &mut [u8]) -> Option<Agreement> {
+        let offer = lock(&self.offer).take_if(|offer| reply::unique(message) == Some(offer.unique))?;
+        handshake::conclude(message, offer, self.terms)
+    }
+}
+
+/// What is wanted on every channel. ALLOW_IDMAP is refused without default_permissions, which every mount has.
+fn wanted_always(caching: bool) -> InitFlags {
+    let cached = if caching { InitFlags::CACHE_SYMLINKS } else { InitFlags::empty() };
+    InitFlags::DONT_MASK
+        | InitFlags::POSIX_ACL
+        | InitFlags::SETXATTR_EXT
+        | InitFlags::HANDLE_KILLPRIV_V2
+        | InitFlags::ALLOW_IDMAP
+        | cached
+}
+
+/// What we want where pyfuse3 answers requests of at most `data` bytes.
+pub(crate) fn terms_for_python(caching: bool, data: usize) -> Terms {
+    Terms { kept: !(InitFlags::HANDLE_KILLPRIV | InitFlags::ASYNC_DIO), wanted: wanted_always(caching), data }
+}
+
+/// What we want where we answer; over the ring, if the kernel can.
+pub(crate) fn native_terms(caching: bool, ring: bool) -> Terms {
+    let wanted = wanted_always(caching)
+        | InitFlags::ASYNC_READ
+        | InitFlags::EXPORT_SUPPORT
+        | InitFlags::BIG_WRITES
+        | InitFlags::DO_READDIRPLUS
+        | InitFlags::READDIRPLUS_AUTO
+        | InitFlags::PARALLEL_DIROPS
+        | InitFlags::MAX_PAGES
+        | InitFlags::EXPLICIT_INVAL_DATA
+        | InitFlags::DIRECT_IO_ALLOW_MMAP;
+    let cached = InitFlags::WRITEBACK_CACHE | InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT;
+    let optional = [(caching, cached), (ring, InitFlags::OVER_IO_URING)];
+    let wanted = optional.into_iter().filter(|(is_wanted, _)| *is_wanted).fold(wanted, |all, (_, flags)| all | flags);
+    Terms { kept: InitFlags::empty(), wanted, data: DATA_MAX }
+}

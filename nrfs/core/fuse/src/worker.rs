@@ -1,0 +1,289 @@
+//! The workers of a connection: threads that take requests from a channel, have them served, and reply.
+//!
+//! A worker is pinned to its CPU and reads the replicas of its nodes. One that has just served a request at the device
+//! looks for the next one a little longer before it sleeps, since waking up costs more than a short wait: see
+//! [`Patience`]. While requests come fast it makes room on its CPU for those it serves: see [`Yielding`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filesystem::{Cpu, Filesystem, NodeId, Token, Topology};
+use memory::current_cpu;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::channel::{Channel, Event};
+use crate::protocol::handshake::InitFlags;
+use crate::protocol::opcode::Opcode;
+use crate::server::{Outcome, Server};
+use crate::wake::Wake;
+use crate::yielding::{Watch, Yielding};
+
+/// How long a worker looks for the next request before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(50);
+
+/// How long FORGETs gather where nothing else is to be expected.
+const GATHERING: Duration = Duration::from_millis(1);
+
+/// Bytes that are written before the workers of other nodes are woken for them.
+const ENOUGH_TO_FOLLOW: u64 = 1 << 20;
+
+/// All workers of a connection.
+pub(crate) struct Crew {
+    workers: Box<[Worker]>,
+    watch: Watch,
+    /// By node: a worker there, if one is pinned there.
+    followers: Box<[Option<usize>]>,
+    /// Bytes written since the followers were last woken.
+    unfollowed: AtomicU64,
+    /// Whether a worker is looking for requests before it sleeps.
+    is_somebody_looking: AtomicBool,
+    is_ending: AtomicBool,
+}
+
+/// What is known of one worker.
+pub(crate) struct Worker {
+    /// Where it runs; anywhere, if `None`.
+    pub cpu: Option<Cpu>,
+    pub wake: Arc<Wake>,
+    yielding: Yielding,
+    /// By opcode.
+    requests: Box<[AtomicU64]>,
+}
+
+/// How many requests of each kind a worker has taken.
+#[derive(Clone, Debug)]
+pub struct WorkerStatistics {
+    /// Where it runs; anywhere, if `None`.
+    pub cpu: Option<Cpu>,
+    /// By name.
+    pub requests: BTreeMap<&'static str, u64>,
+}
+
+impl Crew {
+    /// A worker for each of `cpus`, or for any CPU.
+    pub fn new(cpus: &[Option<Cpu>], topology: &Topology) -> io::Result<Self> {
+        let is_of = |cpu: &Option<Cpu>, node| cpu.is_some_and(|cpu| topology.nodes_of(cpu).contains(&node));
+        let nodes = 0..topology.nodes().len();
+        Ok(Self {
+            workers: cpus.iter().map(|&cpu| Worker::new(cpu)).collect::<Result<_, _>>()?,
+            watch: Watch::new()?,
+            followers: nodes.map(|node| cpus.iter().position(|cpu| is_of(cpu, node))).collect(),
+            unfollowed: AtomicU64::new(0),
+            is_somebody_looking: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+        })
+    }
+
+    /// All of them.
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// Whether they are to come to their end.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
+    }
+
+    /// Has all come to their end.
+    pub fn end(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
+        self.wake_all();
+        self.watch.wake();
+    }
+
+    /// Wakes all, in case that one waits for what has just happened.
+    pub fn wake_all(&self) {
+        self.workers.iter().for_each(|worker| worker.wake.signal());
+    }
+
+    /// Looks after workers that yield, until the end.
+    pub fn watch(&self) {
+        self.watch.work(|| self.workers.iter().map(|worker| &worker.yielding).collect(), || self.is_ending());
+    }
+
+    /// The calling thread is worker `number` from now on.
+    pub fn begin(&self, number: usize) {
+        pin(self.workers[number].cpu);
+        self.workers[number].yielding.begin();
+    }
+
+    /// What worker `number` does: serves the requests of a channel, until the end of the crew or of the mount.
+    pub fn work(&self, number: usize, server: &Server, channel: impl Channel, looks: bool) -> io::Result<()> {
+        let worker = &self.workers[number];
+        let tokens = tokens(server.filesystem(), worker.cpu);
+        let patience = Patience { is_somebody_looking: &self.is_somebody_looking, looks, until: None };
+        Shift { crew: self, worker, server, channel, tokens, turn: 0, patience, has_forgotten: false }.work()
+    }
+
+    /// Has workers of other nodes bring their replicas up to date, once so much was written that there is enough to do.
+    /// Otherwise whoever finds a log full would do it for them, and wait for it, though their CPUs may be idle.
+    fn lead(&self, written: u64, here: NodeId) {
+        if self.unfollowed.fetch_add(written, Ordering::Relaxed) + written < ENOUGH_TO_FOLLOW {
+            return;
+        }
+        self.unfollowed.store(0, Ordering::Relaxed);
+        let others = self.followers.iter().enumerate().filter(|&(node, _)| node != here.0);
+        others.filter_map(|(_, follower)| *follower).for_each(|follower| self.workers[follower].wake.signal());
+    }
+}
+
+impl Worker {
+    fn new(cpu: Option<Cpu>) -> Result<Self, rustix::io::Errno> {
+        let requests = Opcode::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { cpu, wake: Arc::new(Wake::new()?), yielding: Yielding::default(), requests })
+    }
+
+    /// Counts a request, unless it is of an unknown kind.
+    pub fn count(&self, opcode: Option<Opcode>) {
+        if let Some(opcode) = opcode {
+            self.requests[opcode as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn statistics(&self) -> WorkerStatistics {
+        let mut requests = BTreeMap::new();
+        for (opcode, count) in Opcode::ALL.iter().zip(&self.requests) {
+            *requests.entry(opcode.name()).or_default() += count.load(Ordering::Relaxed);
+        }
+        WorkerStatistics { cpu: self.cpu, requests }
+    }
+}
+
+/// What a worker works with.
+struct Shift<'a, C> {
+    crew: &'a Crew,
+    worker: &'a Worker,
+    server: &'a Server,
+    channel: C,
+    /// Of its nodes, which take turns.
+    tokens: Vec<Token>,
+    turn: usize,
+    patience: Patience<'a>,
+    /// Whether the last request was a FORGET.
+    has_forgotten: bool,
+}
+
+impl<C: Channel> Shift<'_, C> {
+    fn work(mut self) -> io::Result<()> {
+        while !self.crew.is_ending() {
+            match self.channel.next()? {
+                Event::Request(slot) => self.serve(slot)?,
+                Event::Woken => self.tokens.iter().for_each(|token| self.server.filesystem().follow(token)),
+                Event::Nothing => self.wait()?,
+                Event::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, slot: C::Slot) -> io::Result<()> {
+        let extended = self.server.native.has(InitFlags::SETXATTR_EXT);
+        let Some(request) = self.channel.request(slot, extended) else { return Ok(()) };
+        self.worker.count(request.opcode());
+        self.turn = (self.turn + 1) % self.tokens.len();
+        let (unique, token) = (request.unique(), &self.tokens[self.turn]);
+        let may_wait = self.channel.may_wait(slot);
+        match self.server.serve(request, self.channel.origin(slot), may_wait, token) {
+            Ok(Outcome::Reply(answer)) => {
+                let (written, native) = (answer.written(), &self.server.native);
+                self.channel.reply(slot, unique, |buffer| native.pack(answer, buffer, token))?;
+                if written > 0 {
+                    self.crew.lead(written, token.node());
+                }
+            }
+            Ok(Outcome::Left) => self.channel.leave(slot, unique),
+            Ok(Outcome::NoReply) => {
+                self.has_forgotten = true;
+                return Ok(());
+            }
+            Err(errno) => self.channel.reply(slot, unique, |_| Err(errno))?,
+        }
+        if self.worker.cpu.is_some() {
+            self.worker.yielding.serve(&self.crew.watch);
+        }
+        self.patience.renew();
+        Ok(())
+    }
+
+    /// Waits for the next request, or looks for it once more before that.
+    fn wait(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.has_forgotten) && self.server.native.has(InitFlags::OVER_IO_URING) {
+            // Nobody waits for a FORGET. Others are let come together, without waking us for each.
+            thread::sleep(GATHERING);
+        } else if self.patience.lasts() {
+            thread::yield_now();
+        } else {
+            self.patience.end();
+            self.channel.wait()?;
+            pin_again(self.worker.cpu);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a worker may go on looking for requests. One at a time does so, it lets others run meanwhile, and it gives up
+/// soon: a mount that nobody uses costs nothing.
+struct Patience<'a> {
+    is_somebody_looking: &'a AtomicBool,
+    /// Whether this worker does so at all.
+    looks: bool,
+    until: Option<Instant>,
+}
+
+impl Patience<'_> {
+    /// A request came: there may be more, unless another worker is looking already.
+    fn renew(&mut self) {
+        if self.looks && (self.until.is_some() || !self.is_somebody_looking.swap(true, Ordering::Relaxed)) {
+            self.until = Some(Instant::now() + PATIENCE);
+        }
+    }
+
+    fn lasts(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn end(&mut self) {
+        if self.until.take().is_some() {
+            self.is_somebody_looking.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Keeps the calling thread on a CPU, as far as that is allowed.
+fn pin(cpu: Option<Cpu>) {
+    if let Some(Cpu(cpu)) = cpu {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        // It was allowed at the start; since then the CPU may have gone, and any other will do.
+        let _ = sched_setaffinity(None, &set);
+    }
+}
+
+/// Pins the calling thread again if the kernel has let it go: its CPU had gone, and may have come back.
+fn pin_again(cpu: Option<Cpu>) {
+    let Some(here) = cpu.filter(|cpu| *cpu != current_cpu()) else { return };
+    // Where it may run nowhere else, or not at its CPU, somebody has said so.
+    if sched_getaffinity(None).is_ok_and(|set| set.count() > 1 && set.is_set(here.0)) {
+        pin(cpu);
+    }
+}
+
+/// Places at the replicas of all nodes of a CPU; of all there are, for a worker that runs anywhere.
+fn tokens(filesystem: &Filesystem, cpu: Option<Cpu>) -> Vec<Token> {
+    let topology = filesystem.topology();
+    let nodes = match cpu {
+        Some(cpu) => topology.nodes_of(cpu).to_vec(),
+        None => (0..topology.nodes().len()).collect(),
+    };
+    nodes.into_iter().map(|node| filesystem.register(NodeId(node))).collect()
+}
