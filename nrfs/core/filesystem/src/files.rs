@@ -35,22 +35,21 @@ impl Whence {
 impl Filesystem {
     /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8], token: &Token) -> Result<usize, Errno> {
-        let _pin = self.pin(ino, token)?;
-        self.check_file(ino, token)?;
-        Ok(self.read_content(ino, |content| content.read(ino, offset, buffer), token))
+        let read = self.read_content(ino, |content| content.read(ino, offset, buffer), token);
+        // Of a file that is in the tree still, the content had not been dropped: see `drop_inode`.
+        self.check_file(ino, token).map(|()| read)
     }
 
     /// Copies into a file, beginning at `offset`. Returns the bytes copied: fewer than given where
     /// space or memory ran out behind them, and ENOSPC where not one had room.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], token: &Token) -> Result<usize, Errno> {
-        let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
         let room = SIZE_MAX.saturating_sub(offset);
         if room == 0 && !data.is_empty() {
             return Err(Errno::EFBIG);
         }
         let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        let (mut written, mut has_settled) = (0, false);
+        let (mut written, mut has_waited) = (0, false);
         while written < data.len() {
             let offset = offset + written as u64;
             let rest = &data[written..data.len().min(written + Self::STEP_BYTES)];
@@ -65,25 +64,28 @@ impl Filesystem {
                 }
             };
             let grant = match fills {
-                true => self.ledger.grant_with(self.take_promised(ino, &range), wanted),
-                false => self.ledger.grant(0),
+                true => self.ledger.grant_with(token.node(), self.take_promised(ino, &range), wanted),
+                false => self.ledger.grant(token.node(), 0),
             };
             let change = Change::Write { offset, data: rest.into(), grant: grant.pages(), fills };
             let done = self.change_content(ino, change, token)?;
             let more = done.written == rest.len() || grant.might_grow();
-            grant.settle(done.taken);
-            // Free pages that are used again may have given their memory back.
-            shortage::taken(self.memory_of(done.taken));
+            grant.close(done.taken);
+            if done.taken > 0 {
+                // Free pages that are used again may have given their memory back.
+                shortage::taken(self.memory_of(done.taken));
+            }
             self.note_space();
             written += done.written;
-            if !more && (has_settled || !self.settle()) {
+            if !more && (has_waited || !self.take_in_forgets()) {
                 break;
             }
-            has_settled |= !more;
+            has_waited |= !more;
             if written < data.len() {
                 thread::yield_now();
             }
         }
+        self.check_change(ino, token)?;
         if written == 0 && !data.is_empty() { Err(Errno::ENOSPC) } else { Ok(written) }
     }
 
@@ -120,14 +122,13 @@ impl Filesystem {
         keep_size: bool,
         token: &Token,
     ) -> Result<(), Errno> {
-        let _pin = self.pin(ino, token)?;
         self.check_file(ino, token)?;
         if length == 0 {
             return Err(Errno::EINVAL);
         }
         let end = offset.checked_add(length).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
         let range = offset..end;
-        let mut has_settled = false;
+        let mut has_waited = false;
         loop {
             let wanted = match mode {
                 AllocateMode::PunchHole => 0,
@@ -137,18 +138,18 @@ impl Filesystem {
             if wanted > 0 && self.memory_left(self.memory_of(wanted)) != Left::Enough {
                 return Err(Errno::ENOSPC);
             }
-            let grant = self.ledger.grant(wanted);
+            let grant = self.ledger.grant(token.node(), wanted);
             let change = Change::Allocate { range: range.clone(), mode, keep_size, grant: grant.pages() };
             match self.change_content(ino, change, token) {
                 Ok(done) => {
-                    grant.settle(done.taken);
+                    grant.close(done.taken);
                     self.free_pages(done.freed);
                     self.note_space();
-                    return Ok(());
+                    return self.check_change(ino, token);
                 }
                 // Somebody else made holes meanwhile, or may give back what is missing.
                 Err(Errno::ENOSPC) if grant.pages() == wanted || grant.might_grow() => thread::yield_now(),
-                Err(Errno::ENOSPC) if !has_settled && self.settle() => has_settled = true,
+                Err(Errno::ENOSPC) if !has_waited && self.take_in_forgets() => has_waited = true,
                 Err(errno) => return Err(errno),
             }
         }
@@ -156,13 +157,18 @@ impl Filesystem {
 
     /// The first offset from `offset` on where there is data, or a hole.
     pub fn seek(&self, ino: Ino, offset: u64, whence: Whence, token: &Token) -> Result<u64, Errno> {
-        let _pin = self.pin(ino, token)?;
-        self.check_file(ino, token)?;
         let find = |content: &content::Content| match whence {
             Whence::Data => content.next_data(ino, offset),
             Whence::Hole => content.next_hole(ino, offset),
         };
-        self.read_content(ino, find, token)
+        let found = self.read_content(ino, find, token);
+        self.check_file(ino, token).and(found)
+    }
+
+    /// After a change to the content of a file: had the file gone meanwhile, what the change made of it goes, too. ENOENT
+    /// then.
+    pub(crate) fn check_change(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
+        self.check_file(ino, token).inspect_err(|_| self.drop_content(ino, token))
     }
 
     /// Whether the inode is a file, without which it has no content.

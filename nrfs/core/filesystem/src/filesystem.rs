@@ -117,26 +117,13 @@ pub struct Filesystem {
 /// Who holds inodes on behalf of the kernel.
 pub trait Holder: Send + Sync {
     /// Takes in all that the kernel has forgotten until now, and gives up the holds on it.
-    fn settle(&self);
+    fn take_in_forgets(&self);
 
     /// Space has become scarce: from now on it must be promised before data is collected.
     fn space_is_scarce(&self);
 
     /// Attributes of an inode have changed otherwise than by an operation whose result tells of them.
     fn forget_attributes(&self, ino: Ino);
-}
-
-/// Keeps an inode alive while an operation on it runs.
-pub(crate) struct Pin<'a> {
-    filesystem: &'a Filesystem,
-    ino: Ino,
-    token: &'a Token,
-}
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        self.filesystem.forget(self.ino, 1, self.token);
-    }
 }
 
 impl Filesystem {
@@ -176,7 +163,7 @@ impl Filesystem {
             vacancies[node.0].push(arena.vacancy());
             Content::new(arena)
         });
-        let (ledger, holds, tokens) = (Ledger::new(limits, nodes as u64), Holds::new(), Nearby::new(&topology));
+        let (ledger, holds, tokens) = (Ledger::new(limits, nodes), Holds::new(), Nearby::new(&topology));
         Ok(Self {
             topology,
             namespace,
@@ -217,9 +204,9 @@ impl Filesystem {
 
     /// Before the file system says that it is full: what was deleted before may still be held, because
     /// word of the kernel that it has forgotten it is under way. False if there is nothing to wait for.
-    pub fn settle(&self) -> bool {
+    pub fn take_in_forgets(&self) -> bool {
         let holder = self.holder().filter(|_| self.holds.has_orphans());
-        holder.inspect(|holder| holder.settle()).is_some()
+        holder.inspect(|holder| holder.take_in_forgets()).is_some()
     }
 
     pub(crate) fn holder(&self) -> Option<Arc<dyn Holder>> {
@@ -233,14 +220,20 @@ impl Filesystem {
 
     /// How much there is and how much is left. What is promised is not left.
     pub fn capacity(&self) -> Capacity {
-        self.settle();
+        self.take_in_forgets();
         self.ledger.capacity()
     }
 
     /// The attributes of an inode.
     pub fn attributes(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
-        let tree = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?;
-        Ok(self.join(tree, token))
+        let look = || self.namespace.execute(|tree| tree.attributes(ino), &token.namespace);
+        let attributes = self.join(look()?, token);
+        // A file without content may be one that has just gone.
+        if attributes.kind == Kind::File && attributes.blocks == 0 {
+            look().map(|_| attributes)
+        } else {
+            Ok(attributes)
+        }
     }
 
     /// Keeps an inode alive though it loses its last name.
@@ -255,11 +248,6 @@ impl Filesystem {
         if self.holds.remove(ino, count) {
             self.drop_inode(ino, token);
         }
-    }
-
-    pub(crate) fn pin<'a>(&'a self, ino: Ino, token: &'a Token) -> Result<Pin<'a>, Errno> {
-        self.holds.add(ino, 1)?;
-        Ok(Pin { filesystem: self, ino, token })
     }
 
     /// Adds what the content knows to what the tree knows.
@@ -299,7 +287,7 @@ impl Filesystem {
         let operation = namespace::WriteOperation { time: clock::now(), change };
         let changed = self.namespace.execute_mut(operation, &token.namespace);
         let (taken, freed) = changed.map_or((0, 0), |changed| (changed.taken, changed.freed));
-        self.ledger.settle_inode_space(granted + freed, taken);
+        self.ledger.close_inode_space(granted + freed, taken);
         if let Some(orphan) = changed?.orphan {
             if self.holds.orphan(orphan) {
                 self.drop_inode(orphan, token);
@@ -343,7 +331,7 @@ impl Filesystem {
             return Err(Errno::ENOSPC);
         }
         let take = || self.ledger.take_inode_space(bytes);
-        take().or_else(|errno| if self.settle() { take() } else { Err(errno) })
+        take().or_else(|errno| if self.take_in_forgets() { take() } else { Err(errno) })
     }
 
     /// Why there is no space for a change: what is wrong with a new name comes first.
@@ -375,16 +363,22 @@ impl Filesystem {
         self.note_space();
     }
 
-    /// The end of an inode: first in the tree, then its content.
+    /// The end of an inode: first in the tree, then its content. As its number is never used again, content that was read
+    /// before the tree was asked, and had the inode, is content of before its end.
     fn drop_inode(&self, ino: Ino, token: &Token) {
         if let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) {
             if dropped.attributes.kind == Kind::File {
-                self.cut_promises(ino, 0);
-                if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
-                    self.free_pages(changed.freed);
-                }
+                self.drop_content(ino, token);
             }
         }
         self.holds.bury(ino);
+    }
+
+    /// The end of a file's content.
+    pub(crate) fn drop_content(&self, ino: Ino, token: &Token) {
+        self.cut_promises(ino, 0);
+        if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {
+            self.free_pages(changed.freed);
+        }
     }
 }

@@ -1,14 +1,15 @@
-//! Who still uses an inode: the kernel's lookups, open files, operations that are running.
+//! Who still uses an inode: the kernel, by its lookups, and whoever gives it a name.
 //!
 //! An inode that has lost its last name lives until nobody holds it. Which of the two comes last, the
-//! last name or the last hold, is decided here under one lock for each inode. From then on nobody can
-//! hold it any more, until it has been dropped: so no operation meets a half dropped inode.
+//! last name or the last hold, is decided here under one lock, that of the inode's shard. From then on nobody can
+//! hold it any more, until it has been dropped. Reads and writes hold nothing: they look at the tree afterwards.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, OccupiedEntry};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crossbeam_utils::CachePadded;
 use machines::types::{Errno, Ino};
 
 #[derive(Default)]
@@ -25,9 +26,10 @@ type Shard = HashMap<Ino, Hold>;
 
 /// The inodes that somebody holds.
 pub(crate) struct Holds {
-    shards: [Mutex<Shard>; Self::SHARDS],
+    /// Who holds inodes of one shard shares no cache line with who holds those of another.
+    shards: [CachePadded<Mutex<Shard>>; Self::SHARDS],
     /// Inodes without a name that are not buried yet.
-    orphans: AtomicUsize,
+    orphans: CachePadded<AtomicUsize>,
 }
 
 impl Holds {
@@ -38,7 +40,7 @@ impl Holds {
     const SMALL: usize = 64;
 
     pub fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), orphans: AtomicUsize::new(0) }
+        Self { shards: std::array::from_fn(|_| CachePadded::default()), orphans: CachePadded::default() }
     }
 
     /// Whether there are inodes without a name that are not buried yet.
@@ -48,7 +50,7 @@ impl Holds {
 
     /// The inodes that are held while each shard is looked at.
     pub fn all(&self) -> impl Iterator<Item = Ino> + '_ {
-        let of = |shard: &Mutex<Shard>| -> Vec<Ino> {
+        let of = |shard: &CachePadded<Mutex<Shard>>| -> Vec<Ino> {
             shard.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
         };
         self.shards.iter().flat_map(of)

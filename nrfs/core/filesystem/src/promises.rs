@@ -365,7 +365,7 @@ impl Filesystem {
 
     /// Has the one who collects data told if space has become scarce.
     pub(crate) fn note_space(&self) {
-        if self.promises.note(self.ledger.left().min(self.pages_in_memory())) {
+        if self.promises.note(self.ledger.left_at_least().min(self.pages_in_memory())) {
             match self.holder() {
                 Some(holder) => holder.space_is_scarce(),
                 None => self.nothing_is_held_back(),

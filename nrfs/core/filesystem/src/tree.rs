@@ -50,12 +50,14 @@ impl Filesystem {
 
     /// Gives an inode one more name.
     pub fn link(&self, ino: Ino, parent: Ino, name: Name, token: &Token) -> Result<Attributes, Errno> {
-        let _pin = self.pin(ino, token)?;
-        let changed = self.change_tree(Change::Link { ino, parent, name }, token)?;
-        if changed.attributes.links == 1 {
+        // It may have no name yet: so it must not be dropped until it is noted that it has one.
+        self.holds.add(ino, 1)?;
+        let changed = self.change_tree(Change::Link { ino, parent, name }, token);
+        if changed.is_ok_and(|changed| changed.attributes.links == 1) {
             self.holds.adopt(ino);
         }
-        Ok(self.join(changed.attributes, token))
+        self.forget(ino, 1, token);
+        changed.map(|changed| self.join(changed.attributes, token))
     }
 
     /// Removes a name of anything but a directory.
@@ -104,7 +106,6 @@ impl Filesystem {
     /// Sets what is given and leaves the rest. A file's size and times are its content's, all else
     /// the tree's: where both are set it is two changes, the tree's first.
     pub fn set_attributes(&self, ino: Ino, new: NewAttributes, token: &Token) -> Result<Attributes, Errno> {
-        let _pin = self.pin(ino, token)?;
         let kind = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind;
         let NewAttributes { permissions, uid, gid, size, accessed, modified, changed } = new;
         match (size, kind) {
@@ -132,6 +133,7 @@ impl Filesystem {
             }
             let done = self.change_content(ino, content::Change::SetAttributes { size, modified, changed }, token)?;
             self.free_pages(done.freed);
+            self.check_change(ino, token)?;
         }
         self.attributes(ino, token)
     }

@@ -225,7 +225,7 @@ impl Holder for KernelHolds {
         self.server.kernel.forget_attributes(ino);
     }
 
-    fn settle(&self) {
+    fn take_in_forgets(&self) {
         let native = &self.server.native;
         native.filesystem().with_token(|token| {
             self.intake.drain(|request| {

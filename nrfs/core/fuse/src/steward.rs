@@ -220,7 +220,7 @@ impl Steward {
             return Ok(());
         }
         self.push(Job::GiveUp);
-        fs.settle();
+        fs.take_in_forgets();
         // A touch cannot wait for the end of the grace, as the kernel has locked the page for it.
         fs.promise_mapped(ino, range, lock(&self.grace).is_some(), token)
     }
@@ -383,7 +383,7 @@ impl Steward {
     /// Space that was promised to no purpose, or that the kernel has given up, and we have not heard of it.
     fn find_space(&self) {
         self.give_up_promises();
-        self.filesystem().settle();
+        self.filesystem().take_in_forgets();
     }
 
     fn give_up_promises(&self) {
