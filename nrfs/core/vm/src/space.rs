@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, PoisonError};
 
@@ -126,7 +125,7 @@ pub struct AddressSpace {
     space: Arc<Replicated>,
     cores: Box<[Core]>,
     frames: Frames,
-    backing: Option<Backing>,
+    backing: Option<Arc<Backing>>,
     /// Held to change several logs at once, or what views there are; shared by changes of one log.
     views: Arc<ShardedLock<Views>>,
 }
@@ -158,7 +157,7 @@ impl AddressSpace {
         let views = Arc::default();
         let backing = backed.then(|| Backing::new(&topology, frames_per_node, &space, &views)).transpose();
         let backing = backing.map_err(ConfigurationError::Memory)?;
-        Ok(Self { topology, space, cores, frames, backing, views })
+        Ok(Self { topology, space, cores, frames, backing: backing.map(Arc::new), views })
     }
 
     /// How many cores there are.
@@ -277,7 +276,7 @@ impl AddressSpace {
 
     /// What is mapped in an area, as memory of this process: to be read everywhere, and written if all of it may be.
     /// While the view lives, whoever would change that is refused.
-    pub fn view(self: &Arc<Self>, core: CoreId, area: &Area) -> Result<View, ViewError> {
+    pub fn view(&self, core: CoreId, area: &Area) -> Result<View, ViewError> {
         let backing = self.backing.as_ref().ok_or(ViewError::NotBacked)?;
         let core = self.core(core);
         let state = core.enter();
@@ -296,16 +295,12 @@ impl AddressSpace {
         let pieces: Vec<_> = logs.flat_map(|log| self.space.execute_on(log, frames, &state.token)).collect();
         let shown = Arc::new(backing.show(area, rights, core.node, &pieces)?);
         views.insert(&shown);
-        Ok(View::new(Arc::clone(self), shown))
-    }
-
-    pub(crate) fn forget_view(&self, base: NonNull<u8>) {
-        self.views.write().unwrap_or_else(PoisonError::into_inner).remove(base);
+        Ok(View::new(Arc::clone(backing), shown))
     }
 
     /// What views have done; `None` where there can be none.
     pub fn view_statistics(&self) -> Option<ViewStatistics> {
-        self.backing.as_ref().map(Backing::statistics)
+        self.backing.as_ref().map(|backing| backing.statistics())
     }
 
     /// What translates an address, by all changes that were complete.

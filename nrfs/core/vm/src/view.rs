@@ -34,7 +34,6 @@ use nr::{NodeId, Token};
 
 use crate::by_slice::BySlice;
 use crate::core::Replicated;
-use crate::space::AddressSpace;
 
 /// Pages that a touch makes visible: few enough to be quick, and so many that a view has few mappings.
 const STEP: PageSize = PageSize::Large2M;
@@ -70,13 +69,13 @@ impl From<io::Error> for ViewError {
 
 /// What is mapped in an area, as memory of this process. While it lives, that stays mapped.
 pub struct View {
-    space: Arc<AddressSpace>,
+    backing: Arc<Backing>,
     shown: Arc<Shown>,
 }
 
 impl View {
-    pub(crate) fn new(space: Arc<AddressSpace>, shown: Arc<Shown>) -> Self {
-        Self { space, shown }
+    pub(crate) fn new(backing: Arc<Backing>, shown: Arc<Shown>) -> Self {
+        Self { backing, shown }
     }
 
     /// The first address in this process. It and those behind can be read, and written if
@@ -102,7 +101,7 @@ impl Drop for View {
     fn drop(&mut self) {
         // In a process that was forked, the lock may be held by a thread that is not there.
         if self.shown.window.is_here() {
-            self.space.forget_view(self.base());
+            self.backing.forget(self.base());
         }
     }
 }
@@ -127,7 +126,7 @@ impl Views {
         self.0.insert(shown.base(), Arc::clone(shown));
     }
 
-    pub fn remove(&mut self, base: NonNull<u8>) {
+    fn remove(&mut self, base: NonNull<u8>) {
         self.0.remove(&base.addr().get());
     }
 
@@ -227,6 +226,11 @@ impl Backing {
         Ok(shown)
     }
 
+    /// Allows again the changes that the view at `base` forbids.
+    fn forget(&self, base: NonNull<u8>) {
+        self.views.write().unwrap_or_else(PoisonError::into_inner).remove(base);
+    }
+
     /// Wipes frames that were mapped; returns those that can be mapped again: what cannot be wiped, nobody is to see.
     pub fn wiped(&self, mut frames: Runs) -> Runs {
         let wipe = |run: &Run| self.shared.memory.wipe(run.first << PAGE_SHIFT, run.frames << PAGE_SHIFT);
@@ -245,7 +249,7 @@ impl Backing {
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        // There are no views any more: they keep the address space. The thread ends by itself.
+        // No view is left: each of them holds the backing. The thread ends by itself.
         self.shared.faults.iter().for_each(Faults::stop);
     }
 }
