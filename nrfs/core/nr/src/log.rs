@@ -40,15 +40,32 @@ struct Place<T> {
     entry: UnsafeCell<Option<T>>,
 }
 
+/// A position that threads share.
+struct AtomicPosition(AtomicU64);
+
+impl AtomicPosition {
+    fn new(position: LogPosition) -> Self {
+        Self(AtomicU64::new(position.0))
+    }
+
+    fn load(&self, ordering: Ordering) -> LogPosition {
+        LogPosition(self.0.load(ordering))
+    }
+
+    fn store(&self, position: LogPosition, ordering: Ordering) {
+        self.0.store(position.0, ordering);
+    }
+}
+
 /// See the module's page.
 pub(crate) struct Log<T> {
     places: Box<[Place<T>]>,
     /// By replica: every entry before it has been applied there. Stored by one thread at a time.
-    local_tails: Box<[CachePadded<AtomicU64>]>,
+    local_tails: Box<[CachePadded<AtomicPosition>]>,
     payload_bound: u64,
     /// Where the next entry goes. Stored by the appender, after the entries before it are written. Apart from what
     /// else an appender writes, as every read looks at it.
-    tail: CachePadded<AtomicU64>,
+    tail: CachePadded<AtomicPosition>,
     end: CachePadded<End>,
     /// Bytes ever dropped.
     payload_dropped: CachePadded<AtomicU64>,
@@ -59,10 +76,10 @@ struct End {
     /// Set while somebody appends.
     appending: AtomicBool,
     /// The same as the log's tail, where no reader takes it away. Used while appending.
-    tail: AtomicU64,
+    tail: AtomicPosition,
     /// Every position before it may be written: all replicas have passed what was there. An old value
     /// says less than is true. Used while appending.
-    room: AtomicU64,
+    room: AtomicPosition,
     /// The node that found no room for a payload; that one goes next, or else small payloads could
     /// keep out a large one for ever. [`NOBODY`] if there is none. Used while appending.
     next_payload: AtomicU64,
@@ -75,7 +92,7 @@ pub(crate) struct Appender<'a, T> {
     log: &'a Log<T>,
     node: u64,
     /// Where the next entry goes.
-    tail: u64,
+    tail: LogPosition,
 }
 
 // SAFETY: entries are moved in by one thread, read by several, and dropped by any. There is one
@@ -90,16 +107,17 @@ impl<T: Entry> Log<T> {
     pub(crate) fn new(replicas: usize, entries: usize, payload_bound: usize) -> Self {
         assert!(entries.is_power_of_two());
         let entries = if replicas == 1 { 0 } else { entries };
+        let start = LogPosition(0);
         let place = || Place { remaining: AtomicU32::new(0), entry: UnsafeCell::new(None) };
         Self {
             places: (0..entries).map(|_| place()).collect(),
-            local_tails: (0..replicas).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+            local_tails: (0..replicas).map(|_| CachePadded::new(AtomicPosition::new(start))).collect(),
             payload_bound: payload_bound as u64,
-            tail: CachePadded::new(AtomicU64::new(0)),
+            tail: CachePadded::new(AtomicPosition::new(start)),
             end: CachePadded::new(End {
                 appending: AtomicBool::new(false),
-                tail: AtomicU64::new(0),
-                room: AtomicU64::new(entries as u64),
+                tail: AtomicPosition::new(start),
+                room: AtomicPosition::new(start + entries as u64),
                 next_payload: AtomicU64::new(NOBODY),
                 payload_appended: AtomicU64::new(0),
             }),
@@ -127,7 +145,7 @@ impl<T: Entry> Log<T> {
     }
 
     /// The position up to which there is room, now.
-    fn look_for_room(&self) -> u64 {
+    fn look_for_room(&self) -> LogPosition {
         // Acquire: each replica's use of what was there comes before ours.
         let tails = self.local_tails.iter().map(|tail| tail.load(Ordering::Acquire));
         let room = tails.min().unwrap_or_default() + self.places.len() as u64;
@@ -137,18 +155,18 @@ impl<T: Entry> Log<T> {
 
     /// Where the next entry will go. A read that begins now must have seen every entry before: among them are
     /// all that have completed.
-    pub(crate) fn tail(&self) -> u64 {
+    pub(crate) fn tail(&self) -> LogPosition {
         self.tail.load(Ordering::Acquire)
     }
 
     /// Every entry before it has been applied by the replica.
-    pub(crate) fn local_tail(&self, replica: NodeId) -> u64 {
+    pub(crate) fn local_tail(&self, replica: NodeId) -> LogPosition {
         self.local_tails[replica.0].load(Ordering::Acquire)
     }
 
     /// Records that the replica has applied everything before `position`. Each replica calls this
     /// from one thread at a time, with ever higher positions.
-    pub(crate) fn complete(&self, replica: NodeId, position: u64) {
+    pub(crate) fn complete(&self, replica: NodeId, position: LogPosition) {
         self.local_tails[replica.0].store(position, Ordering::Release);
     }
 
@@ -159,7 +177,7 @@ impl<T: Entry> Log<T> {
     ///
     /// `position` is before the tail as read by this thread, and each replica applies each position
     /// exactly once, in order, before it completes it.
-    pub(crate) unsafe fn apply<R>(&self, position: u64, f: impl FnOnce(&T) -> R) -> R {
+    pub(crate) unsafe fn apply<R>(&self, position: LogPosition, f: impl FnOnce(&T) -> R) -> R {
         let place = self.place(position);
         let (result, owns_something) = place.entry.with(|cell| {
             // SAFETY: the entry was written before the tail passed it. It stays, and is only read,
@@ -188,8 +206,8 @@ impl<T: Entry> Log<T> {
         place.remaining.load(Ordering::Acquire) == 1 || place.remaining.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    fn place(&self, position: u64) -> &Place<T> {
-        &self.places[position as usize & (self.places.len() - 1)]
+    fn place(&self, position: LogPosition) -> &Place<T> {
+        &self.places[position.0 as usize & (self.places.len() - 1)]
     }
 
     pub(crate) fn statistics(&self) -> LogStatistics {
@@ -203,18 +221,13 @@ impl<T: Entry> Log<T> {
         };
         // What was applied is read first, and so is never after the tail.
         let completed_tail = self.local_tails.iter().map(|tail| tail.load(Ordering::Acquire)).max().unwrap_or_default();
-        LogStatistics {
-            entries: self.places.len(),
-            tail: LogPosition(self.tail()),
-            completed_tail: LogPosition(completed_tail),
-            payload_bytes,
-        }
+        LogStatistics { entries: self.places.len(), tail: self.tail(), completed_tail, payload_bytes }
     }
 }
 
 impl<T: Entry> Appender<'_, T> {
     /// Where the next entry goes.
-    pub(crate) fn tail(&self) -> u64 {
+    pub(crate) fn tail(&self) -> LogPosition {
         self.tail
     }
 
@@ -310,8 +323,8 @@ mod tests {
             for replica in [0, 1] {
                 assert_eq!(dropped.get(), before);
                 // SAFETY: it is before the tail, and each replica applies it once, in order.
-                unsafe { log.apply(position, |_| ()) };
-                log.complete(NodeId(replica), position + 1);
+                unsafe { log.apply(LogPosition(position), |_| ()) };
+                log.complete(NodeId(replica), LogPosition(position + 1));
             }
             // Nobody drops what owns nothing: there would be nothing to gain.
             assert_eq!(dropped.get() - before, u32::from(owns));

@@ -15,7 +15,7 @@ use loom::{
 };
 
 use crate::{
-    Configuration, Dispatch, LogId, NodeId, NodeReplicated, Token,
+    Configuration, Dispatch, LogId, LogPosition, NodeId, NodeReplicated, Token,
     log::{Entry, Log},
     rwlock::RwLock,
 };
@@ -116,10 +116,10 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         const ENTRIES: u64 = 3;
         let drops = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(Log::new(2, 2, 0));
-        let follow = |log: &Log<Counted>, replica: usize, from: &mut u64| {
+        let follow = |log: &Log<Counted>, replica: usize, from: &mut LogPosition| {
             while *from < log.tail() {
                 // SAFETY: before the tail; `from` counts the positions one by one.
-                unsafe { log.apply(*from, |entry| assert_eq!(entry.0, *from)) };
+                unsafe { log.apply(*from, |entry| assert_eq!(entry.0, from.0)) };
                 *from += 1;
             }
             log.complete(NodeId(replica), *from);
@@ -127,8 +127,8 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         let other = {
             let log = Arc::clone(&log);
             thread::spawn(move || {
-                let mut applied = 0;
-                while applied < ENTRIES {
+                let mut applied = LogPosition(0);
+                while applied.0 < ENTRIES {
                     follow(&log, 1, &mut applied);
                     thread::yield_now();
                 }
@@ -136,8 +136,8 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         };
         let mut entries = (0..ENTRIES).map(|number| Counted(number, Arc::clone(&drops)));
         let mut entry = entries.next();
-        let mut applied = 0;
-        while applied < ENTRIES {
+        let mut applied = LogPosition(0);
+        while applied.0 < ENTRIES {
             let mut appender = log.appender(NodeId(0)).unwrap();
             while entry.is_some() && appender.append(&mut entry) {
                 entry = entries.next();

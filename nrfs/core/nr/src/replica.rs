@@ -127,14 +127,14 @@ struct Combiner<D: Dispatch> {
     /// Who has requested something, by index into `slots`.
     requested: Vec<usize>,
     /// Where the log has what the first of them have requested. It is before the local tail when the lock is free.
-    batch: Range<u64>,
+    batch: Range<LogPosition>,
 }
 
 /// What a combiner requests itself, if it does, and has not posted.
 struct Own<'a, D: Dispatch> {
     request: &'a mut Option<Logged<D>>,
     /// Where the log has it; [`NOWHERE`](Self::NOWHERE) at first.
-    position: u64,
+    position: LogPosition,
     answer: Option<Answer<D>>,
 }
 
@@ -159,7 +159,7 @@ impl Drop for FailStop {
 }
 
 impl<'a, D: Dispatch> Own<'a, D> {
-    const NOWHERE: u64 = u64::MAX;
+    const NOWHERE: LogPosition = LogPosition(u64::MAX);
 
     fn new(request: &'a mut Option<Logged<D>>) -> Self {
         Self { request, position: Self::NOWHERE, answer: None }
@@ -291,7 +291,7 @@ impl<D: Dispatch> Drop for Seat<D> {
 
 impl<D: Dispatch> Partition<D> {
     pub(crate) fn new(node: NodeId, log: Arc<Log<Logged<D>>>, structure: D) -> Self {
-        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), batch: 0..0 };
+        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), batch: LogPosition(0)..LogPosition(0) };
         Self { node, log, lock: RwLock::new(combiner, structure), counters: CachePadded::default() }
     }
 
@@ -300,7 +300,7 @@ impl<D: Dispatch> Partition<D> {
     }
 
     /// Every entry before it has been applied here. Advanced in write mode.
-    fn local_tail(&self) -> u64 {
+    fn local_tail(&self) -> LogPosition {
         self.log.local_tail(self.node)
     }
 
@@ -313,7 +313,7 @@ impl<D: Dispatch> Partition<D> {
     }
 
     #[cold]
-    fn catch_up_with(&self, position: u64) {
+    fn catch_up_with(&self, position: LogPosition) {
         if let Some(mut update) = self.lock.update_unless(|| self.local_tail() >= position) {
             self.apply(&mut update, &mut Own::new(&mut None));
         }
@@ -364,7 +364,7 @@ impl<D: Dispatch> Partition<D> {
             let mut position = start;
             let mut run = |request: &mut Option<Logged<D>>| {
                 let request = request.take()?;
-                let answer = request.run(self.node, LogPosition(position), structure);
+                let answer = request.run(self.node, position, structure);
                 position += 1;
                 Some(answer)
             };
@@ -407,12 +407,10 @@ impl<D: Dispatch> Partition<D> {
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
             let Combiner { slots, requested, batch } = combiner;
-            for position in start..tail {
+            for position in (start.0..tail.0).map(LogPosition) {
                 // SAFETY: `position` is before the tail; the local tail counts what is applied here,
                 // under this lock, so each position comes once and in order.
-                let answer = unsafe {
-                    self.log.apply(position, |logged| logged.run(self.node, LogPosition(position), structure))
-                };
+                let answer = unsafe { self.log.apply(position, |logged| logged.run(self.node, position, structure)) };
                 if position == own.position {
                     own.answer = Some(answer);
                 } else if batch.contains(&position) {
@@ -429,7 +427,7 @@ impl<D: Dispatch> Partition<D> {
 
     fn statistics(&self) -> PartitionStatistics {
         PartitionStatistics {
-            local_tail: LogPosition(self.local_tail()),
+            local_tail: self.local_tail(),
             batches: self.counters.batches.load(Relaxed),
             operations: self.counters.operations.load(Relaxed),
             helped: self.counters.helped.load(Relaxed),
