@@ -429,7 +429,7 @@ impl AddressSpace {
             Change::Protect { .. } if total(&mapped) != areas.iter().map(Area::len).sum::<u64>() => {
                 return Err(Error::NotMapped);
             }
-            _ => {}
+            Change::Map { .. } | Change::Unmap | Change::Protect { .. } => {}
         }
         let used: Option<BTreeSet<u64>> =
             (change == Change::Unmap).then(|| mapped.iter().flat_map(|(pages, _)| BySlice::slices(pages)).collect());

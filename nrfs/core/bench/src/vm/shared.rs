@@ -85,7 +85,7 @@ impl<C: Contender<Machine>> Space for Shared<C> {
     fn resolve(&self, thread: &mut Self::Handle, page: u64) -> u64 {
         match self.0.read(&mut thread.handle, &address(thread.thread, page)) {
             Answer::Resolved(Ok(mapping)) => mapping.frame,
-            _ => unreachable!("it is mapped"),
+            Answer::Resolved(Err(_)) | Answer::Changed(_) => unreachable!("it is mapped"),
         }
     }
 

@@ -165,7 +165,7 @@ impl Dispatch for Content {
     fn payload_bytes(operation: &WriteOperation) -> usize {
         match &operation.change {
             Change::Write { data, .. } => data.len(),
-            _ => 0,
+            Change::SetAttributes { .. } | Change::Allocate { .. } | Change::Drop | Change::GiveBackMemory { .. } => 0,
         }
     }
 }

@@ -79,11 +79,10 @@ impl Change {
 
     /// What it takes as long as no directory has such a list, if that is to be told without a look at the tree.
     pub fn space_without_lists(&self) -> Option<u64> {
-        match self {
-            Self::Create { inode, .. } | Self::CreateNameless { inode, .. } => Some(inode.space()),
-            _ if !self.wants_space() => Some(0),
-            _ => None,
+        if let Self::Create { inode, .. } | Self::CreateNameless { inode, .. } = self {
+            return Some(inode.space());
         }
+        (!self.wants_space()).then_some(0)
     }
 
     /// Whether it may take space.
@@ -110,11 +109,16 @@ impl Namespace {
                 let lists = match inode.node {
                     NewNode::Symlink(_) => 0,
                     NewNode::Directory => 2,
-                    _ => 1,
+                    NewNode::File
+                    | NewNode::Fifo
+                    | NewNode::Socket
+                    | NewNode::CharacterDevice(_)
+                    | NewNode::BlockDevice(_) => 1,
                 };
                 inode.space() + lists * self.default_list_space(*parent)
             }
             Change::Rename { parent, .. } if change.wants_space() => INODE_SPACE + self.default_list_space(*parent),
+            Change::Rename { .. } => 0,
             // The first name comes with the inode.
             Change::Link { ino, .. } if self.inode(*ino).is_ok_and(|inode| inode.links == 0) => 0,
             Change::Link { .. } => INODE_SPACE,
@@ -122,7 +126,13 @@ impl Namespace {
                 Ok(Attribute::AccessList | Attribute::DefaultList) => list_space(value.len()),
                 Ok(Attribute::Plain) | Err(_) => xattr_space(name, value),
             },
-            _ => 0,
+            Change::Unlink { .. }
+            | Change::RemoveDirectory { .. }
+            | Change::SetAttributes { .. }
+            | Change::SetFlags { .. }
+            | Change::KillPrivileges { .. }
+            | Change::RemoveXattr { .. }
+            | Change::Drop { .. } => 0,
         }
     }
 
