@@ -1,5 +1,5 @@
-//! Models for loom, which runs each under every interleaving and every outcome of its weakly ordered
-//! loads, and watches every access to a cell.
+//! Models for loom. It runs each with every interleaving, and every value that a weakly ordered load may
+//! return, and checks every access to a cell.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p nrfs-nr --lib`
 
@@ -20,8 +20,8 @@ use crate::{
     rwlock::RwLock,
 };
 
-/// Explores a model with at most `preemptions` forced switches per run: nearly every known bug needs
-/// two at most, and without a bound the larger models take days.
+/// Explores a model with at most `preemptions` forced switches of threads per run. Nearly every known bug needs
+/// at most two; without a bound the larger models take days.
 fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -48,7 +48,7 @@ impl Entry for Counted {
     }
 }
 
-/// The history of all operations, which are bits; the response is the history before.
+/// The history of all operations, which are numbers. The response is the history before the operation.
 #[derive(Default)]
 struct History(Vec<u64>);
 
@@ -63,7 +63,7 @@ impl Dispatch for History {
     }
 }
 
-/// The same of operations that own something, which the last replica drops; the log has room for one payload.
+/// A history of operations that own something, which the last replica drops. The log has room for one payload.
 #[derive(Default)]
 struct OwnedHistory(History);
 
@@ -249,8 +249,8 @@ fn three_threads_combine() {
     combine(3, 3);
 }
 
-/// Each of `writers` threads completes a write on node 0, be it as the combiner or served by another;
-/// each of `readers` threads on node 1 sees it from then on.
+/// Each of `writers` threads completes a write on node 0, as the combiner or served by it. Each of `readers`
+/// threads on node 1 sees the write from then on.
 fn completed_write_is_seen(writers: u64, readers: usize, preemptions: usize) {
     model(preemptions, move || {
         let instance = histories::<History>(2, 2);
@@ -325,7 +325,7 @@ fn a_full_log_is_emptied_for_an_idle_node() {
     });
 }
 
-/// What two nodes append at the same time is in the same order on both.
+/// Operations that two nodes append at the same time have the same order on both.
 fn two_nodes_append<D>(log_entries: usize)
 where
     D: Dispatch<WriteOperation: From<u64>> + Default + AsRef<[u64]> + 'static,
