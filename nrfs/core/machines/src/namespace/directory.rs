@@ -2,8 +2,8 @@
 //!
 //! Entries are in slots, in the order of their cookies. An entry keeps its cookie as long as it exists. So a listing
 //! that continues behind a cookie neither repeats nor skips an entry that has existed all the time, whatever else was
-//! added or removed meanwhile. A new entry takes the lowest vacant slot: mostly one that a listing in progress has passed,
-//! so that a program which renames what it lists comes to an end. An index of hashes finds an entry by name.
+//! added or removed meanwhile. A new entry takes the lowest vacant slot: mostly one that a listing in progress has
+//! passed, so that a program which renames what it lists comes to an end. An index of hashes finds an entry by name.
 //!
 //! A directory has at most two slots per entry, and a few more. If more are vacant, the entries close up: they move to
 //! the lowest slots, and keep their cookies. Entries that are added later have higher cookies than all before.

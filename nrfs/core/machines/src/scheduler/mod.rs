@@ -2,8 +2,8 @@
 //!
 //! It is coarse-grained, like that of NrOS (OSDI '21): a process itself decides what to do with its cores, such as
 //! which of its threads run. An *upcall* tells it of each core given or taken (Anderson et al., "Scheduler
-//! Activations", 1992). On each core a process runs with an *executor*, which is made when it is first needed, and then kept for the
-//! process's next core on the same node.
+//! Activations", 1992). On each core a process runs with an *executor*, which is made when it is first needed, and then
+//! kept for the process's next core on the same node.
 //!
 //! From the bottom up:
 //!
