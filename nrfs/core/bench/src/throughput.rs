@@ -1,4 +1,4 @@
-//! How many operations threads do together.
+//! Measures how many operations per second threads do together.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -11,11 +11,11 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::contender::Contender;
 use crate::structures::Workload;
 
-/// Operations between two looks at whether to stop.
+/// How many operations a thread does between checks whether to stop.
 const SLICE: u64 = 64;
 
-/// Operations per second of `threads` threads together, `writes` of a hundred being changes. Thread by thread they
-/// are pinned to `cpus`, in turn; not at all if there are none.
+/// Operations per second of `threads` threads together; `writes` percent of the operations are changes. Thread `n` is
+/// pinned to CPU `n` of `cpus`, modulo their number; to none if `cpus` is empty.
 pub fn throughput<S: Workload, C: Contender<S>>(
     contender: &C,
     threads: usize,
@@ -64,7 +64,7 @@ pub fn throughput<S: Workload, C: Contender<S>>(
         let began = Instant::now();
         thread::sleep(duration);
         stop.store(true, Ordering::Relaxed);
-        // What a thread still has to wait for, once the others are done, does not count.
+        // The time that a thread waits for others at the end does not count.
         let elapsed = began.elapsed();
         let operations: u64 = workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).sum();
         (operations, elapsed)
@@ -72,7 +72,7 @@ pub fn throughput<S: Workload, C: Contender<S>>(
     operations as f64 / elapsed.as_secs_f64()
 }
 
-/// Keeps the calling thread on one CPU; a CPU that went away meanwhile is no reason to stop.
+/// Pins the calling thread to a CPU. Ignores errors, as the CPU may have gone offline.
 pub(crate) fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
