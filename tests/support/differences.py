@@ -63,8 +63,8 @@ class Abilities:
     """setxattr(2) with both XATTR_CREATE and XATTR_REPLACE always fails; pyfuse3 treats it as XATTR_CREATE."""
 
     chown_of_nothing: bool = True
-    """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. A FUSE file system is only asked to
-    set ctime.
+    """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. A FUSE file system is only
+    asked to set ctime.
     """
 
     removal_of_a_list_by_outsiders: bool = True
