@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An inode number. Never used again for another inode.
+/// An inode number, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ino(pub u64);
 
@@ -110,7 +110,7 @@ impl Name {
     }
 }
 
-/// Who owns an inode.
+/// The owner of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -119,7 +119,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What an inode is.
+/// The kind of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "inode(7) documents them")]
 pub enum Kind {
@@ -209,7 +209,7 @@ impl Permissions {
         Self(self.0 & !umask.0)
     }
 
-    /// What the owner, the group and the others may do: three bits each.
+    /// The rights of the owner, the group and the others: three bits each.
     pub fn classes(self) -> [u8; 3] {
         [6, 3, 0].map(|shift| (self.0 >> shift & 0o7) as u8)
     }

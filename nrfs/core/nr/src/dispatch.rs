@@ -1,4 +1,4 @@
-//! What a structure must offer to be replicated.
+//! The traits that a replicated structure implements.
 
 use crate::LogId;
 
@@ -13,7 +13,7 @@ pub trait Dispatch: Send + Sync {
     /// An operation that changes the structure. Shared by all replicas while it is in the log.
     type WriteOperation: Send + Sync;
 
-    /// What a write operation answers.
+    /// The result of a write operation.
     type Response: Send;
 
     /// Applies one write operation.

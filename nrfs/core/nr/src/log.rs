@@ -19,7 +19,7 @@ use crate::{
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell},
 };
 
-/// What a log holds: an operation that all replicas are to apply.
+/// An entry of a log, which all replicas apply.
 pub(crate) trait Entry {
     /// Whether dropping the entry frees anything. If so, it is dropped as soon as all replicas have applied it.
     /// Called once, when the entry is appended.
@@ -64,7 +64,7 @@ pub(crate) struct Log<T> {
     /// By replica: the position up to which it has applied the log. Each is stored by one thread at a time.
     local_tails: Box<[CachePadded<AtomicPosition>]>,
     payload_bound: u64,
-    /// Where the next entry goes. The appender stores it after it has written the entries before. Every read loads
+    /// The position of the next entry. The appender stores it after it has written the entries before. Every read loads
     /// it, so it does not share a cache line with what else the appender writes.
     tail: CachePadded<AtomicPosition>,
     end: CachePadded<End>,
@@ -92,7 +92,7 @@ struct End {
 pub(crate) struct Appender<'a, T> {
     log: &'a Log<T>,
     node: u64,
-    /// Where the next entry goes.
+    /// The position of the next entry.
     tail: LogPosition,
 }
 
@@ -154,7 +154,7 @@ impl<T: Entry> Log<T> {
         room
     }
 
-    /// Where the next entry will go. A read that begins now must see every entry before it: these include all
+    /// The position of the next entry. A read that begins now must see every entry before it: these include all
     /// operations that have completed.
     pub(crate) fn tail(&self) -> LogPosition {
         self.tail.load(Ordering::Acquire)
@@ -227,7 +227,7 @@ impl<T: Entry> Log<T> {
 }
 
 impl<T: Entry> Appender<'_, T> {
-    /// Where the next entry goes.
+    /// The position of the next entry.
     pub(crate) fn tail(&self) -> LogPosition {
         self.tail
     }

@@ -53,7 +53,7 @@ use crate::{
     sync::Backoff,
 };
 
-/// What an entry of the log asks of each replica.
+/// An entry of the log.
 pub(crate) enum Logged<D: Dispatch> {
     Operation(D::WriteOperation),
     Observation(Observation<D>),
@@ -123,9 +123,9 @@ pub(crate) struct Partition<D: Dispatch> {
     counters: CachePadded<Counters>,
 }
 
-/// What a combiner works with.
+/// The combiner's state.
 struct Combiner<D: Dispatch> {
-    /// Of all threads registered with the partition, in the order of their turns.
+    /// The slots of all threads registered with the partition, in the order in which they are served.
     slots: Vec<Arc<ThreadSlot<D>>>,
     /// The slots with a request, as indices into `slots`.
     requested: Vec<usize>,

@@ -44,7 +44,7 @@ pub struct NodeReplicated<D: Dispatch, M = OneLog> {
     mapper: M,
 }
 
-/// What a registered thread uses an instance with: its place at the replica of its node.
+/// The registration of a thread, with which it uses an instance: its place at the replica of its node.
 ///
 /// It serves one call at a time, and may move to another thread between calls. It keeps the instance alive.
 /// Dropping it unregisters the thread.

@@ -1,4 +1,4 @@
-//! Where a thread hands operations to a combiner, one at a time, and finds the answers.
+//! The slot by which a thread hands operations to a combiner, one at a time, and gets the answers.
 
 use crate::sync::{AtomicBool, Ordering, UnsafeCell};
 

@@ -40,7 +40,7 @@ pub(crate) struct Core {
     counters: CachePadded<Counters>,
 }
 
-/// What an access or a change by the core needs; one call at a time has it.
+/// The token and the TLB of the core, which one call at a time uses.
 pub(crate) struct State {
     pub token: Token<address_space::AddressSpace, BySlice>,
     tlb: Tlb,

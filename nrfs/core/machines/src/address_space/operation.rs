@@ -14,7 +14,7 @@ pub type Runs = SmallVec<[Run; 1]>;
 pub struct WriteOperation {
     /// The pages.
     pub area: Area,
-    /// What to do with them.
+    /// The change.
     pub change: Change,
 }
 
@@ -28,7 +28,7 @@ pub enum Change {
     Map {
         /// The size of the pages. The area and the frames are aligned to it.
         page: PageSize,
-        /// What may be done with them.
+        /// The rights of the pages.
         rights: Rights,
         /// The first frame. There is one frame for each 4 KiB page of the area.
         first: u64,
@@ -46,7 +46,7 @@ pub enum Change {
     },
 }
 
-/// What a change answers.
+/// The answer to a change.
 pub type Response = Result<Changed, Error>;
 
 /// What a change did.

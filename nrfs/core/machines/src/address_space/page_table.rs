@@ -76,7 +76,7 @@ impl Entry {
     }
 }
 
-/// What [`PageTable::update`] leaves in the place of a page.
+/// What [`PageTable::update`] does with a page.
 pub(super) enum Update {
     Remove,
     Protect(Rights),

@@ -38,9 +38,9 @@ pub struct Content {
 pub struct WriteOperation {
     /// The file.
     pub ino: Ino,
-    /// Now.
+    /// The time of the operation.
     pub time: Time,
-    /// What to do.
+    /// The change.
     pub change: Change,
 }
 
@@ -49,9 +49,9 @@ pub struct WriteOperation {
 pub enum Change {
     /// Copies data into the file, as far as the grant suffices.
     Write {
-        /// Where the data goes.
+        /// The offset in the file.
         offset: u64,
-        /// What to write.
+        /// The data.
         data: Box<[u8]>,
         /// Pages it may take.
         grant: u64,
@@ -61,7 +61,7 @@ pub enum Change {
     /// Sets the attributes that are given. A given size also sets the time of modification to that of the
     /// operation, and the time of change is always set, unless these times are given, too.
     SetAttributes {
-        /// Where the file ends from now on.
+        /// The new size.
         size: Option<u64>,
         /// The time of modification.
         modified: Option<Time>,
@@ -72,7 +72,7 @@ pub enum Change {
     Allocate {
         /// The bytes.
         range: Range<u64>,
-        /// What to do with them.
+        /// What to do with the range.
         mode: AllocateMode,
         /// Whether the file keeps its size even if the range goes beyond it.
         keep_size: bool,
@@ -114,7 +114,7 @@ impl AllocateMode {
     }
 }
 
-/// What a change answers.
+/// The answer to a change.
 pub type Response = Result<Changed, Errno>;
 
 /// What a change did.

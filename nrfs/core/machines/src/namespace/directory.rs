@@ -38,7 +38,7 @@ pub(super) struct Entry {
 }
 
 pub(super) struct Directory {
-    /// Where `..` leads. The root is its own parent.
+    /// The directory that `..` leads to. The root is its own parent.
     pub parent: Ino,
     slots: Vec<Option<Entry>>,
     /// The cookies of the lowest slots, which closed up. Those of the slots behind count up by one.

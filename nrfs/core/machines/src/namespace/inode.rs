@@ -56,7 +56,7 @@ pub(super) struct Inode {
     pub flags: InodeFlags,
     pub owner: Owner,
     pub accessed: Time,
-    /// Of no use for a file that has content: then the content has this time, and `changed`.
+    /// Not used for a file that has content: then the content has this time, and `changed`.
     pub modified: Time,
     pub changed: Time,
     pub born: Time,

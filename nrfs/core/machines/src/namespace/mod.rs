@@ -136,7 +136,7 @@ impl Namespace {
         self.directory(ino).map(|directory| directory.parent)
     }
 
-    /// Where a symlink leads.
+    /// The target of a symlink; EINVAL for other inodes.
     pub fn target(&self, ino: Ino) -> Result<&[u8], Errno> {
         match &self.inode(ino)?.node {
             Node::Symlink(target) => Ok(target),

@@ -6,9 +6,9 @@ use crate::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time}
 /// A change to the tree, with its time, which is stamped once before the log.
 #[derive(Debug)]
 pub struct WriteOperation {
-    /// Now.
+    /// The time of the operation.
     pub time: Time,
-    /// What to do.
+    /// The change.
     pub change: Change,
 }
 
@@ -20,9 +20,9 @@ pub enum Change {
     Create {
         /// The directory.
         parent: Ino,
-        /// Not there yet.
+        /// The name, which does not exist yet.
         name: Name,
-        /// What it is.
+        /// The inode to make.
         inode: NewInode,
     },
     /// Makes a file without a name (O_TMPFILE); `Link` may give it one. It inherits from the directory as with
@@ -30,7 +30,7 @@ pub enum Change {
     CreateNameless {
         /// The directory.
         parent: Ino,
-        /// A file.
+        /// The inode to make: a file.
         inode: NewInode,
     },
     /// Gives one more name to an inode that is not a directory.
@@ -39,7 +39,7 @@ pub enum Change {
         ino: Ino,
         /// The directory of the new name.
         parent: Ino,
-        /// Not there yet.
+        /// The new name, which does not exist yet.
         name: Name,
     },
     /// Removes a name of anything but a directory.
@@ -51,22 +51,22 @@ pub enum Change {
     },
     /// Removes an empty directory.
     RemoveDirectory {
-        /// Where it is.
+        /// The directory that it is in.
         parent: Ino,
         /// Its name.
         name: Name,
     },
     /// Moves a name, in one step.
     Rename {
-        /// Where it is.
+        /// The old directory.
         parent: Ino,
-        /// What it is called.
+        /// The old name.
         name: Name,
-        /// Where it goes.
+        /// The new directory.
         new_parent: Ino,
-        /// What it will be called.
+        /// The new name.
         new_name: Name,
-        /// What happens to an entry of the new name, and to the old name.
+        /// How to treat an entry of the new name, and the old name.
         mode: RenameMode,
         /// The caller, who will own a whiteout.
         owner: Owner,
@@ -76,21 +76,21 @@ pub enum Change {
     SetAttributes {
         /// The inode.
         ino: Ino,
-        /// What to set.
+        /// The attributes to set.
         attributes: NewAttributes,
     },
     /// Sets the flags of an inode.
     SetFlags {
         /// The inode.
         ino: Ino,
-        /// All of them.
+        /// All flags that it has from now on.
         flags: InodeFlags,
     },
     /// Takes privileges away, as the file's content has changed.
     KillPrivileges {
         /// The inode.
         ino: Ino,
-        /// What to take.
+        /// The privileges to take away.
         privileges: Privileges,
     },
     /// Sets an extended attribute.
@@ -121,7 +121,7 @@ pub enum Change {
 /// An inode to be made.
 #[derive(Debug, Clone)]
 pub struct NewInode {
-    /// What it is.
+    /// Its kind.
     pub node: NewNode,
     /// The permissions that the caller asks for.
     pub permissions: Permissions,
@@ -139,7 +139,7 @@ impl NewInode {
     }
 }
 
-/// What an inode to be made is.
+/// The kind of an inode to be made.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "inode(7) documents them")]
 pub enum NewNode {
@@ -215,7 +215,7 @@ impl RenameMode {
     }
 }
 
-/// What lets a file run with more rights than its caller's.
+/// What makes a file run with more rights than its caller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privileges {
     /// `security.capability`. Any change of the content takes it away.
@@ -256,7 +256,7 @@ impl XattrMode {
     }
 }
 
-/// What a change answers.
+/// The answer to a change.
 pub type Response = Result<Changed, Errno>;
 
 /// What a change did.

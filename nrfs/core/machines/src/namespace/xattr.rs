@@ -8,7 +8,7 @@ use super::space::xattr_space;
 use super::{Changed, Namespace, Response, XattrMode};
 use crate::types::{Errno, Ino, Kind, Time};
 
-/// What the name of an attribute stands for.
+/// The kind of an attribute, by its name.
 pub(super) enum Attribute {
     AccessList,
     DefaultList,

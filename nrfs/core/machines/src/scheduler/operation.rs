@@ -10,12 +10,12 @@ pub struct CoreId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub usize);
 
-/// A process. Never used again for another process.
+/// The number of a process, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u64);
 
-/// What a process runs with on one core: its stacks and saved registers, in memory of the core's node. Never
-/// used again for another executor.
+/// An executor, with which a process runs on one core: stacks and saved registers, in memory of the core's node.
+/// The number is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecutorId(pub u64);
 
@@ -29,14 +29,14 @@ pub enum WriteOperation {
     /// The process wants `cores` cores in all, more or fewer than before. It gets its share of them, and an
     /// upcall for each. Answers [`Answer::Cores`].
     Request {
-        /// Who.
+        /// The process.
         process: ProcessId,
         /// At most as many as there are, online or not.
         cores: usize,
     },
     /// The process gives a core back, and wants one fewer. It gets no upcall for this.
     Release {
-        /// Who.
+        /// The process.
         process: ProcessId,
         /// One of its own.
         core: CoreId,
@@ -62,14 +62,14 @@ pub enum Upcall {
     Given {
         /// The core.
         core: CoreId,
-        /// What it runs with there.
+        /// The executor that it runs with there.
         executor: ExecutorId,
     },
     /// The process no longer runs on a core.
     Taken {
         /// The core.
         core: CoreId,
-        /// What it ran with there.
+        /// The executor that it ran with there.
         executor: ExecutorId,
         /// Why.
         reason: Reason,
@@ -87,7 +87,7 @@ pub enum Reason {
     Failed,
 }
 
-/// What an operation answers.
+/// The answer to an operation.
 pub type Response = Result<Answer, Errno>;
 
 /// What an operation found or did.
