@@ -161,7 +161,7 @@ def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SE
 
 @contextmanager
 def understanding(entry: mountinfo.MountEntry) -> Iterator[None]:
-    """Makes what ``mount.replies`` has against a reply the line that the user reads."""
+    """Turns the exceptions of ``mount.replies`` into ``MountError``."""
     try:
         yield
     except replies.RefusedError as refusal:

@@ -199,7 +199,7 @@ def _opened(entry: mountinfo.MountEntry) -> Iterator[int]:
 
 
 def _unmount_as_root(entry: mountinfo.MountEntry, unmount: Callable[[mountinfo.MountEntry], None]) -> None:
-    """Goes after the mount where the kernel has it by now, if somebody moves directories on the way to it."""
+    """Calls ``unmount``; tries again with the mount's new path if directories on the way are moved meanwhile."""
     for _ in range(_ATTEMPTS):
         try:
             return unmount(entry)
