@@ -1,4 +1,4 @@
-"""How requests reach the daemon, and which ways this machine has."""
+"""The channels by which requests reach the daemon, and which of them this machine supports."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ IO_URING_SWITCH = Path("/proc/sys/kernel/io_uring_disabled")
 
 
 class Channel(StrEnum):
-    """What can be asked for."""
+    """The values of ``--channel``."""
 
     AUTO = "auto"
-    """The ring if there is one, else the device."""
+    """The ring if this machine supports it, else the device."""
     RING = "ring"
     """An io_uring for each CPU, served natively on that CPU."""
     DEVICE = "device"
@@ -29,11 +29,11 @@ class Channel(StrEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """What it came to."""
+    """The channel that was chosen."""
 
     channel: Literal["ring", "device", "pyfuse3"]
     reason: str | None = None
-    """Why it is not the ring, where that might have been expected."""
+    """With ``AUTO``: why it is not the ring; None if it is."""
 
 
 def choose(wanted: Channel) -> Choice:
@@ -58,18 +58,18 @@ def choose(wanted: Channel) -> Choice:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why requests cannot come over io_uring."""
+    """Why the ring channel cannot be used."""
 
     reason: str
     command: str | None = None
-    """What root says to change that, where it can be changed."""
+    """The command by which root can change that, if there is one."""
 
     def __str__(self) -> str:
         return f"{self.reason}; as root: {self.command}" if self.command else self.reason
 
 
 def ring_problem() -> Problem | None:
-    """What of FUSE is in the way; None if it offers the ring."""
+    """Why FUSE does not offer the ring; None if it does."""
     try:
         enabled = RING_PARAMETER.read_text().strip()
     except OSError:
@@ -83,7 +83,7 @@ def ring_problem() -> Problem | None:
 
 
 def io_uring_problem() -> Problem | None:
-    """What is in the way of an io_uring for this process, whatever FUSE offers; None if it can have one."""
+    """Why this process cannot have an io_uring, whether or not FUSE offers the ring; None if it can."""
     from nrfs import probe_ring
 
     try:

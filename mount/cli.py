@@ -1,6 +1,6 @@
 """``nrfs mount``, ``nrfs umount``, ``nrfs status`` and ``nrfs doctor``: the command lines of the daemon.
 
-Only what every command needs is imported up here: the time until a mount can be used counts.
+Each command imports what it needs when it runs, so that a mount is ready sooner.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _add_doctor(subparsers: Subcommands) -> None:
 
 
 def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Makes of what a command raises one line and an exit status."""
+    """Wraps a command: a ``MountError`` becomes one line on standard error, and the exit status."""
 
     def run(arguments: argparse.Namespace) -> int:
         try:
@@ -142,7 +142,7 @@ def run_status(arguments: argparse.Namespace) -> int:
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
-    """Looks at this machine."""
+    """Shows what this machine offers."""
     from mount import doctor
 
     return doctor.show(as_json=arguments.json)

@@ -1,9 +1,9 @@
-"""How ``nrfs status`` and ``nrfs umount`` reach a daemon: by the control socket that is named after its mount.
+"""The client's side of the control socket, by which ``nrfs status`` and ``nrfs umount`` reach a daemon.
 
-The mount's device number, as /proc/self/mountinfo has it, is in the names, so a daemon is found
+The socket's name contains the mount's device number, as /proc/self/mountinfo has it. So a daemon is found
 without touching the mount, from every session. A client sends one line of JSON, ``{"command": ...}``,
-and gets one line back. What answers may be anybody's program: who it belongs to is asked of the
-kernel before a word is said to it, and its reply is bounded in length and time (``mount.replies``).
+and gets one line back. Any program may listen under that name. So the client asks the kernel which user
+it belongs to before it sends anything, and bounds the reply in length and time (``mount.replies`` checks it).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SO_PEERPIDFD = 77
 
 
 class DaemonUnreachableError(Exception):
-    """Nobody answers for a mount. ``life`` is what the kernel knows of its daemon nevertheless."""
+    """No daemon can be reached for a mount. ``life`` is what the kernel knows of the daemon."""
 
     def __init__(self, life: Life) -> None:
         super().__init__(life)
@@ -42,22 +42,22 @@ class DaemonUnreachableError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is at the other end of a socket, as the kernel tells it."""
+    """The process at the other end of a socket, as the kernel reports it."""
 
     process: int
-    """0 where it is in a PID namespace that this one does not see."""
+    """0 if it is in a PID namespace that this process does not see."""
     user: int
 
 
 def peer_of(connection: Any) -> Peer:  # noqa: ANN401 (Python's sockets and trio's)
-    """Who connected, or who listens."""
+    """The process that connected to a socket, or that listens at it."""
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     process, user, _ = _PEER_CREDENTIALS.unpack(packed)
     return Peer(process, user)
 
 
 def abstract_name(user: int, device: str) -> str:
-    """The address that is in no directory. Anybody may have taken it: look who listens."""
+    """The address in the abstract namespace. Any process may have taken it, so the client must check who listens."""
     return f"\0nrfs/{user}/{device}"
 
 
@@ -66,11 +66,11 @@ def abstract_name(user: int, device: str) -> str:
 
 @contextmanager
 def _connected(entry: mountinfo.MountEntry) -> Iterator[socket.socket]:
-    """A connection to the daemon of a mount, by whichever address leads there.
+    """A connection to the daemon of a mount, by the first of its addresses that works.
 
     Raises:
-        MountError: this user may not ask it, or it takes nobody in.
-        DaemonUnreachableError: none leads there.
+        MountError: this user may not ask it, or it does not accept connections.
+        DaemonUnreachableError: none of the addresses works.
 
     """
     is_forbidden = False
@@ -97,9 +97,9 @@ def _connected(entry: mountinfo.MountEntry) -> Iterator[socket.socket]:
 
 
 def _connect_in(directory: int, name: str, entry: mountinfo.MountEntry) -> socket.socket | None:
-    """As ``_connect``, to a name in a directory, if that is a socket itself.
+    """Like ``_connect``, to a name in a directory; None if the name is not a socket itself.
 
-    Another user may have put a symlink there, to a socket that takes what root says seriously.
+    Another user may have put a symlink there that leads to a socket of another service, which would obey root.
     """
     try:
         place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
@@ -114,7 +114,7 @@ def _connect_in(directory: int, name: str, entry: mountinfo.MountEntry) -> socke
 
 
 def _connect(address: str, entry: mountinfo.MountEntry) -> socket.socket | None:
-    """A connection to what the mount's owner listens with; None where nobody listens, or somebody else."""
+    """A connection to a socket at which the mount's owner listens; None if nobody does, or another user."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(_PATIENCE_SECONDS)
@@ -140,8 +140,8 @@ def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SE
     """The daemon's answer to ``command``.
 
     Raises:
-        DaemonUnreachableError: nobody answers at its addresses.
-        MountError: it refused, or did not answer within ``timeout`` seconds, or what it said is no answer.
+        DaemonUnreachableError: none of its addresses works.
+        MountError: it refused, or did not answer within ``timeout`` seconds, or its reply is malformed.
 
     """
     with _connected(entry) as connection:
@@ -161,7 +161,7 @@ def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SE
 
 @contextmanager
 def understanding(entry: mountinfo.MountEntry) -> Iterator[None]:
-    """Makes what ``mount.replies`` has against a reply the line that the user reads."""
+    """Turns the exceptions of ``mount.replies`` into ``MountError``."""
     try:
         yield
     except replies.RefusedError as refusal:
@@ -171,7 +171,7 @@ def understanding(entry: mountinfo.MountEntry) -> Iterator[None]:
 
 
 def _receive_line(connection: socket.socket, end: float) -> bytes:
-    """All that comes until a line is complete, or too long; nothing where the other end closes before."""
+    """A line, or the beginning of one that is too long; empty if the other end closes before the line's end."""
     received = bytearray()
     while not received.endswith(b"\n"):
         left = end - time.monotonic()
@@ -188,7 +188,7 @@ def _receive_line(connection: socket.socket, end: float) -> bytes:
 
 
 def daemon_of(entry: mountinfo.MountEntry) -> int:
-    """The process id of the daemon, as the kernel tells it; 0 where it has none here.
+    """The process id of the daemon, as the kernel reports it; 0 if it has none in this PID namespace.
 
     Raises:
         DaemonUnreachableError, MountError: as ``ask`` does.
@@ -199,7 +199,7 @@ def daemon_of(entry: mountinfo.MountEntry) -> int:
 
 
 def descriptor_of_daemon(entry: mountinfo.MountEntry) -> int | None:
-    """A pidfd of the daemon, of whatever PID namespace; None where the kernel has none for us.
+    """A pidfd of the daemon, also if it is in another PID namespace; None if the kernel cannot give one.
 
     Raises:
         DaemonUnreachableError, MountError: as ``ask`` does.
@@ -218,7 +218,7 @@ def descriptor_of_daemon(entry: mountinfo.MountEntry) -> int | None:
 
 
 def log_of(entry: mountinfo.MountEntry) -> Path | None:
-    """What a dead daemon left written, if anything."""
+    """The log of a dead daemon, if there is one with anything in it."""
     name = f"{entry.device}.log"
     for directory in places.runtime_directories(entry.owner):
         with places.opened(directory, entry.owner) as descriptor:
@@ -228,12 +228,12 @@ def log_of(entry: mountinfo.MountEntry) -> Path | None:
 
 
 def stale_sockets() -> list[Path]:
-    """What killed daemons of this user left, where their mounts are gone too."""
+    """The sockets that killed daemons of this user left, if their mounts are gone, too."""
     return [directory / name for directory, _, name in _stale()]
 
 
 def clear_stale() -> None:
-    """Removes it, and the logs beside it. What others left is theirs to remove."""
+    """Removes these sockets, and the logs beside them. Those of other users stay."""
     for _, descriptor, name in _stale():
         for left in (name, f"{name.removesuffix('.sock')}.log"):
             with suppress(OSError):
@@ -241,7 +241,7 @@ def clear_stale() -> None:
 
 
 def _stale() -> Iterator[tuple[Path, int, str]]:
-    """In which directory, by a descriptor of it, which names."""
+    """The stale sockets: the path of the directory, a descriptor of it, and the name."""
     mounted = {entry.device for entry in mountinfo.entries()}
     user = os.geteuid()
     for directory in places.runtime_directories(user):
@@ -254,7 +254,7 @@ def _stale() -> Iterator[tuple[Path, int, str]]:
 
 
 def _listens(directory: int, name: str) -> bool:
-    """Whether anybody does, be it in another mount namespace. One that was just bound gets a moment to listen."""
+    """Whether a process listens at a socket, also in another mount namespace. Tries twice, as it may just be bound."""
     for pause in (0.05, 0.0):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_PATIENCE_SECONDS)

@@ -1,10 +1,10 @@
-"""Takes a mount away that is covered by another one, which stays where it is.
+"""Takes away a mount that is covered by another one, which stays where it is.
 
-No path leads to a mount that another one covers, and to keep it open would make it busy for everybody.
-But an unmount propagates: to where the copy of a mount is mounted in a peer of its parent, and what
-covers it there moves down by one (Documentation/filesystems/sharedsubtree.rst, "umount"). So a thread
-takes a private copy of the mount table, uncovers the mount in that copy, makes the copy's parent a
-peer of the real parent, and unmounts there. Nobody sees a state in between.
+No path leads to a covered mount, and keeping it open would make it busy for everybody. But an unmount
+propagates to the peers of the parent mount: the copy of the mount is unmounted there, too, and what
+covers that copy moves down by one (Documentation/filesystems/sharedsubtree.rst, "umount"). So a thread
+makes a private copy of the mount table, uncovers the mount in that copy, makes the copy's parent a
+peer of the real parent, and unmounts in the copy. No other process sees an intermediate state.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _log = logging.getLogger("nrfs")
 
 
 def take_away(entry: mountinfo.MountEntry) -> None:
-    """Takes away the mount beneath what is mounted on top of it; of root's.
+    """Takes away a covered mount, if this process has root's rights.
 
-    Where that cannot be done, an ordinary user's for one, the log says so, and the mount stays until
-    what covers it is gone.
+    If that fails, as it does for an ordinary user, logs a warning, and the mount stays until what covers
+    it is gone.
     """
     failure: list[OSError] = []
 
@@ -35,7 +35,7 @@ def take_away(entry: mountinfo.MountEntry) -> None:
         except OSError as error:
             failure.append(error)
 
-    # The thread alone has the other mount table, and the table goes with it.
+    # Only the thread has the other mount table, which is dropped when it ends.
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -73,7 +73,7 @@ def _root_of(mountpoint: str) -> Iterator[int]:
 
 
 def _uncover(name: bytes, parent_id: int) -> None:
-    """Unmounts all that does not lie directly on the parent, in this thread's table, which numbers mounts anew."""
+    """Unmounts what covers the mount in this thread's table: all mounts there whose parent is not ``parent_id``."""
     while (top := _mounted_at(name)) is not None and top.parent_id != parent_id:
         kernel.umount(name, kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
 
@@ -87,7 +87,7 @@ def _mounted_at(name: bytes) -> mountinfo.MountEntry | None:
 
 
 def _unmount_with(real: int, copy: int, name: bytes, parent: mountinfo.MountEntry) -> None:
-    """Unmounts in both, the parent and its copy, by making one hear of the other for this moment."""
+    """Unmounts in the parent and in its copy, by making them peers for that moment."""
     is_shared = any(group.startswith("shared:") for group in parent.propagation)
     is_slave = any(group.startswith("master:") for group in parent.propagation)
     if not is_shared:

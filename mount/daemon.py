@@ -1,7 +1,7 @@
 """The daemon: one file system, its mount, its channel and its control socket, from start to end.
 
-It ends when it is told to by SIGTERM, SIGINT or SIGHUP, or when its mount is taken away; either way
-nothing of it is left. Whatever fails after the mount was made is logged and ends the mount too.
+It ends by SIGTERM, SIGINT or SIGHUP, or when its mount is taken away. Either way it leaves no mount and no
+socket. An error after the mount was made is logged, and ends the mount.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from mount.writeback import collected_at_most
 from nrfs import Connection, Filesystem, __version__
 
 _PAUSE = 10.0
-"""Memory that deleted files had is given back when it was not needed for so many seconds."""
+"""Seconds for which memory of deleted files is kept unused before it is given back to the system."""
 
 _log = logging.getLogger("nrfs")
 
 
 def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
-    """Mounts, serves, and returns when the mount has come to its end.
+    """Mounts, serves, and returns when the mount has ended.
 
-    The ending signals must be blocked by the caller: one that comes early ends the daemon once it can.
+    The caller must have blocked the ending signals. One that comes early ends the daemon as soon as it can.
 
     Args:
         options: what to mount.
-        on_ready: called when the mount can be used, with the path for the daemon's own log. An
-            ``OSError`` of it means that nobody wants the mount any more.
+        on_ready: called when the mount can be used, with the path for the daemon's own log. If it raises
+            ``OSError``, the caller has gone, and the mount ends.
 
     Raises:
-        MountError: the mount could not be made, or serving it failed, which has its cause with it then.
-            Nothing is left behind.
+        MountError: the mount could not be made, or serving it failed; only in the second case it has a
+            cause. Nothing is left behind.
 
     """
     _log_what_matters()
@@ -64,7 +64,7 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
     daemon = _Daemon(options, choice, filesystem, mount, files.log)
     try:
         with daemon.session(on_ready), server.listening(files.socket, device) as listeners:
-            # What is alive now stays so: the collector need not look at it again during requests.
+            # What exists now stays, so the garbage collector need not traverse it during requests.
             gc.collect()
             gc.freeze()
             trio.run(daemon.serve, listeners)
@@ -82,7 +82,7 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
 
 def _log_what_matters() -> None:
     def matters(record: logging.LogRecord) -> bool:
-        # The kernel takes no reply to a request whose caller was killed, or after the mount's end.
+        # The kernel accepts no reply to a request whose caller was killed, nor any after the mount's end.
         nobody_waits = {os.strerror(number) for number in (errno.ENOENT, errno.ENODEV)}
         return "fuse_reply_" not in record.msg or not nobody_waits.intersection(record.args or ())
 
@@ -132,14 +132,14 @@ class _Daemon:
 
     @contextmanager
     def session(self, on_ready: Callable[[Path], None]) -> Iterator[None]:
-        """The connection at the mount's descriptor, which is closed in the end, and pyfuse3's session behind it."""
+        """The connection to the kernel, which owns the mount's descriptor, and pyfuse3's session behind it."""
 
         def announce() -> None:
             try:
                 on_ready(self._own_log)
             except OSError:
                 self._end()
-            except MountError as failure:  # To be raised where libfuse is not in between.
+            except MountError as failure:  # Raised later, as libfuse calls this.
                 self._failure = failure
                 self._end()
 
@@ -153,7 +153,7 @@ class _Daemon:
         )
         try:
             try:
-                # libfuse takes this form for a descriptor that is mounted already.
+                # By this form of path libfuse uses a descriptor that is already mounted.
                 pyfuse3.init(operations, f"/dev/fd/{self._connection.descriptor}", set())
             except BaseException:
                 os.close(self._connection.descriptor)
@@ -166,7 +166,7 @@ class _Daemon:
             try:
                 self._connection.end()
             except OSError:
-                # The mount is still there. Whoever touches it now waits for workers that are no more.
+                # The mount is still there, but has no workers: a process that touches it would wait for ever.
                 self.taken_away = False
                 raise
 
@@ -181,7 +181,7 @@ class _Daemon:
             nursery.start_soon(self._end_with_requests)
             nursery.start_soon(self._give_memory_back)
             nursery.start_soon(server.serve, listeners, self._answer)
-            # One task: a handler never waits, so more of them would only take turns.
+            # One task: handlers never wait, so more tasks would only take turns.
             await pyfuse3.main(min_tasks=1, max_tasks=1)
             self.taken_away = not self._told_to_end
             nursery.cancel_scope.cancel()
@@ -199,14 +199,14 @@ class _Daemon:
         pyfuse3.terminate()
 
     async def _give_memory_back(self) -> None:
-        """Gives what requests have freed back to the system, once they have done without it for a while."""
+        """Gives memory that requests have freed back to the system when it was not needed for a while."""
         given_at = seen = 0
         while True:
             await trio.sleep(_PAUSE)
             before, seen = seen, sum(self._requests().values())
             is_busy = seen != before
             if is_busy or seen != given_at:
-                # Much memory takes its time, and Python's requests do not wait for it.
+                # In a thread: a lot of memory takes long, and Python's requests must not wait.
                 await trio.to_thread.run_sync(partial(self._filesystem.release_memory, surplus=is_busy))
             if not is_busy:
                 given_at = seen
@@ -220,7 +220,7 @@ class _Daemon:
             case "status":
                 return self._status()
             case "verify":
-                verify = self._filesystem.verify  # It may take long, and waits for nobody's Python.
+                verify = self._filesystem.verify  # In a thread: it may take long.
                 return {"logs": await trio.to_thread.run_sync(verify, abandon_on_cancel=True)}
             case "mounted":
                 return {"mounted": self._mount.is_there()}

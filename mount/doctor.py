@@ -1,7 +1,7 @@
 """``nrfs doctor``: what this machine offers, what nrfs will use of it, and what enables the rest.
 
-Each check looks at one thing and makes one finding of it, in which stands the command that helps, ready to be
-copied. Nothing is changed: one file system is mounted, at a new directory, and taken away at once.
+Each check examines one thing and returns one finding, with the command that helps, ready to be copied.
+Nothing is changed: one file system is mounted at a new directory, and unmounted at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 _SYS_ADMIN = 21
 _SYS_RESOURCE = 24
 _DESCRIPTORS = 19
-"""What a daemon has open beside what each CPU's worker has."""
+"""How many descriptors a daemon has open, without those of its workers."""
 _DESCRIPTORS_OF_A_WORKER = 4
 _INIT = struct.Struct("40x5I")
 """The kernel's first request: a header, then major, minor, read-ahead, and two words of flags."""
@@ -48,35 +48,35 @@ _LARGEST_INIT = 8192
 
 
 class State(StrEnum):
-    """How a finding bears on mounting."""
+    """Whether nrfs can mount in spite of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """Mounting works without, but something else does not."""
+    """nrfs can mount, but something else does not work."""
     MISSING = "missing"
-    """Without it, nrfs cannot mount here."""
+    """nrfs cannot mount here."""
 
 
 @final
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing."""
+    """The result of one check."""
 
     state: State
     text: str
     command: str | None = None
-    """What this user says to get what is not there."""
+    """The command by which this user gets what is missing."""
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """What ``nrfs mount`` takes where it is told nothing."""
+    """The settings that ``nrfs mount`` uses by default on this machine."""
 
     channel: str
     channel_reason: str | None
     nodes: list[list[int]]
-    """The CPUs of each."""
+    """The CPUs of each node."""
     logs: int
     size: int
     """Bytes of content, on each node."""
@@ -90,7 +90,7 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.MISSING: "red"}
 
 
 def show(*, as_json: bool) -> int:
-    """Prints what is found.
+    """Prints all findings and the plan.
 
     Returns:
         0 if nrfs can mount here, else 1.
@@ -108,7 +108,7 @@ def show(*, as_json: bool) -> int:
 
 
 def make_plan() -> Plan:
-    """What the defaults come to on this machine."""
+    """The plan for this machine."""
     choice = channel.choose(channel.Channel.AUTO)
     options = MountOptions(mountpoint="")
     status = nrfs.Filesystem(nodes=options.nodes, logs=options.logs, size=options.size, inodes=options.inodes).status()
@@ -126,7 +126,7 @@ def make_plan() -> Plan:
 def _examine(check: Check) -> Finding:
     try:
         return check()
-    except OSError as error:  # Of the little that is asked for, not all is everywhere.
+    except OSError as error:  # Not every machine has all the files that checks read.
         return Finding(State.WARNING, f"cannot tell: {error}")
 
 
@@ -150,20 +150,20 @@ def _print(findings: Mapping[str, Finding], plan: Plan, *, can_mount: bool) -> N
 
 
 def _by_root(command: str | None) -> str | None:
-    """A command of root's as this user must say it."""
+    """A command for root, as this user must type it."""
     if command is None or os.geteuid() == 0:
         return command
     return f"sudo sh -c {shlex.quote(command)}" if ">" in command else f"sudo {command}"
 
 
 def _installing(package: str) -> str | None:
-    """How this distribution installs a package that has the same name everywhere."""
+    """The command by which this distribution installs a package; the package has the same name everywhere."""
     manager = next(filter(shutil.which, ("apt-get", "dnf", "zypper")), None)
     return _by_root(f"{manager} install {package}") if manager else None
 
 
 def _of_this_process(field: str) -> str:
-    """What the kernel tells of it (proc_pid_status(5))."""
+    """A field of /proc/self/status (proc_pid_status(5))."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:"))
 
@@ -177,7 +177,7 @@ def _life(entry: mountinfo.MountEntry) -> Life:
         control.daemon_of(entry)
     except control.DaemonUnreachableError as unreachable:
         return unreachable.life
-    except MountError:  # It takes nobody in, but it is there.
+    except MountError:  # It does not answer, but it exists.
         return Life.ALIVE
     return Life.ALIVE
 
@@ -223,7 +223,7 @@ def _fusermount3() -> Finding:
 
 
 def _trial() -> Finding:
-    """Mounts, and hears what the kernel says first."""
+    """Mounts, and reads the kernel's first request."""
     with tempfile.TemporaryDirectory(prefix="nrfs-doctor-") as directory:
         try:
             mountpoint = os.path.realpath(directory)
@@ -253,7 +253,7 @@ def _python() -> Finding:
 
 
 def _open_files() -> Finding:
-    """A daemon raises its limit as far as it may; root's, further."""
+    """A daemon raises its own limit as far as it may, and with CAP_SYS_RESOURCE beyond the hard limit."""
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _has_capability(_SYS_RESOURCE):
         allowed = max(allowed, surroundings.OPEN_FILES)
@@ -295,7 +295,7 @@ def _io_uring() -> Finding:
 
 
 def _scheduling() -> Finding:
-    """Workers yield by a scheduling policy from which not everybody's threads come back."""
+    """Workers yield by the policy SCHED_IDLE, which not every user's threads may leave again."""
 
     def go_and_come_back() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -13,10 +13,10 @@ _PATIENCE_SECONDS = 30.0
 
 
 def end(path: str, *, lazy: bool) -> None:
-    """Ends the mount at ``path``, be its daemon alive, dead or out of reach.
+    """Ends the mount at ``path``, whether its daemon is alive, dead or unreachable.
 
-    A lazy end takes the mount out of the tree though it is in use; the daemon goes on for those who
-    use it, and is not waited for.
+    A lazy end takes the mount out of the tree even if it is in use. The daemon then serves its users
+    until they have finished, and this does not wait for it.
 
     Raises:
         MountError: why the mount is still there.
@@ -40,9 +40,9 @@ def end(path: str, *, lazy: bool) -> None:
 
 
 def _open_process(entry: mountinfo.MountEntry) -> int | None:
-    """A descriptor of the mount's daemon, ready for reading when it has ended; None where it cannot be reached.
+    """A pidfd of the mount's daemon, which becomes readable when the daemon ends; None if it cannot be reached.
 
-    Then the mount is taken away as umount(8) does it: that asks nobody, and nobody is waited for.
+    In that case the mount is taken away without waiting for the daemon, as umount(8) does.
     """
     try:
         return control.descriptor_of_daemon(entry)
@@ -51,7 +51,10 @@ def _open_process(entry: mountinfo.MountEntry) -> int | None:
 
 
 def _is_over(entry: mountinfo.MountEntry, daemon: int) -> bool:
-    """Waits for the daemon's end; not where it goes on for what is mounted elsewhere, be it in another namespace."""
+    """Waits until the daemon has ended, or turns out to serve another mount of its file system, in any namespace.
+
+    Returns False if neither happens in time.
+    """
     if mounting.is_mounted(entry.device):
         return True
     end = time.monotonic() + _PATIENCE_SECONDS

@@ -1,4 +1,4 @@
-"""What a command of the daemon ends with when it cannot do its work."""
+"""The exceptions with which a command ends when it cannot do its work."""
 
 from __future__ import annotations
 

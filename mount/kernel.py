@@ -1,4 +1,4 @@
-"""The system calls about mounts, which Python does not have: thin, each one raises ``OSError``."""
+"""The system calls for mounts that Python does not have. Each raises ``OSError``."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def configure(filesystem: int, key: str, value: str | None = None) -> None:
 
 
 def create(filesystem: int) -> None:
-    """Brings the file system into being as it was configured."""
+    """Creates the file system as it was configured (fsconfig(2))."""
     _system_call(_FSCONFIG, filesystem, _CREATE, None, None, 0)
 
 
 def mount_of(filesystem: int, attributes: int) -> int:
-    """A descriptor of a mount of it that is nowhere yet, and ends with the descriptor (fsmount(2))."""
+    """A descriptor of a new mount that is not attached yet, and ends with the descriptor (fsmount(2))."""
     return _system_call(_FSMOUNT, filesystem, _CLOSE_ON_EXEC, attributes)
 
 
 def put_mount(mount: int, directory: int) -> None:
-    """Mounts what is nowhere yet at an open directory, or on what is mounted there (move_mount(2))."""
+    """Attaches a mount at an open directory, on top of what is mounted there (move_mount(2))."""
     _system_call(_MOVE_MOUNT, mount, b"", directory, b"", _FROM_DESCRIPTOR | _TO_DESCRIPTOR)
 
 
 def join_group(member: int, mount: int) -> None:
-    """Makes a private mount hear of what is mounted and unmounted in ``member``, and the reverse."""
+    """Makes a private mount a peer of ``member``: mounts and unmounts in one propagate to the other (move_mount(2))."""
     _system_call(_MOVE_MOUNT, member, b"", mount, b"", _FROM_DESCRIPTOR | _TO_DESCRIPTOR | _SET_GROUP)
 
 
@@ -88,10 +88,10 @@ def umount(path: bytes, flags: int = 0) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Gives the calling thread tables of its own (unshare(2))."""
+    """Gives the calling thread namespaces of its own (unshare(2))."""
     _checked(_libc().unshare(flags))
 
 
 def path_of(descriptor: int) -> bytes:
-    """A path that leads to an open file and nowhere else, whatever becomes of its name. For this thread."""
+    """A path that leads to an open file, even if the file is renamed. Valid in this thread."""
     return b"/proc/thread-self/fd/%d" % descriptor

@@ -1,8 +1,8 @@
-"""How a daemon comes to life: by a fork of the command that asked for it, before any thread exists.
+"""Starts a daemon: the command forks before any thread exists, and the child becomes the daemon.
 
-The command waits at a pipe for the child's word: that the mount can be used, or one line why not. A
-fresh interpreter would cost the mount another tenth of a second. Modules that only the daemon needs
-are imported on the child's side.
+The command waits at a pipe until the child says that the mount can be used, or one line why not. Starting
+a new interpreter would take another tenth of a second. Modules that only the daemon needs are imported
+in the child.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nrfs import terminal
 
 _READY = b"ready"
 _UNFORESEEN = 70
-"""The status of a child that ended by what it did not expect (EX_SOFTWARE of sysexits.h)."""
+"""The exit status of a child that ended by an unexpected exception (EX_SOFTWARE of sysexits.h)."""
 
 _log = logging.getLogger("nrfs")
 
@@ -42,7 +42,7 @@ def run_in_foreground(options: MountOptions) -> None:
     """Mounts and serves in this process until the mount's end.
 
     Raises:
-        MountError: why there is no mount, or what it died of.
+        MountError: why the mount was not made, or why it ended.
 
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
@@ -57,7 +57,7 @@ def run_in_foreground(options: MountOptions) -> None:
     except MountError as failure:
         if failure.__cause__ is None:
             raise
-        # Without a log, standard error is the caller's.
+        # Without a log, standard error is the caller's terminal: the traceback goes into a new file.
         place = options.log or terminal.keep(_traceback(failure))
         if options.log is not None:
             _log.error("%s", _traceback(failure))
@@ -68,8 +68,8 @@ def run_in_background(options: MountOptions) -> None:
     """Starts a daemon and returns when its mount can be used.
 
     Raises:
-        MountError: why there is no mount; the child has ended then.
-        Interrupted: the same, because of a signal.
+        MountError: why the mount was not made. The child has ended.
+        Interrupted: a signal told this process to end. The child has ended.
 
     """
     sys.stdout.flush()
@@ -110,7 +110,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _raise(said: str, code: int, messages: Path | int) -> NoReturn:
-    """What a child that did not come to a mount has said, and where the rest is if it did not foresee its end."""
+    """Raises the error that a child sent which made no mount; if it was unexpected, says where the details are."""
     if code == UsageError.status:
         raise UsageError(said)
     if code == MountError.status and said:
@@ -125,12 +125,12 @@ def _manner(code: int) -> str:
 
 
 def _live_as_daemon(options: MountOptions, pipe: int, messages: int) -> NoReturn:
-    """The child's life. Its end skips what the parent registered for its own."""
+    """Runs the daemon, and ends the process without the exit handlers that the parent registered."""
     status = 1
     try:
         status = _serve(options, pipe, messages)
     except BaseException:
-        # The command hears of an end without a word; the rest is in the log, as far as it came to that.
+        # The command sees that the pipe was closed with no message; the traceback goes to the log.
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
@@ -150,7 +150,7 @@ def _serve(options: MountOptions, pipe: int, messages: int) -> int:
 
         try:
             os.setsid()
-            # Until the log's place is known, memory is the log: it is not for the caller's terminal.
+            # Until the place of the log is known, messages are held in memory, and not shown at the caller's terminal.
             os.dup2(messages, 2)
             surroundings.leave_the_caller(pipe)
             if options.log is not None:
@@ -163,7 +163,7 @@ def _serve(options: MountOptions, pipe: int, messages: int) -> int:
             is_foreseen = isinstance(fault, MountError) and fault.__cause__ is None
             if not is_foreseen:
                 _log.error("%s", _traceback(fault))
-            if not command.closed:  # Else it came later, and is in the log.
+            if not command.closed:  # If it is closed, the command has returned, and the error is in the log.
                 said = str(fault) if isinstance(fault, MountError) else f"unforeseen: {type(fault).__name__}: {fault}"
                 command.write(os.fsencode(said))
             return fault.status if isinstance(fault, MountError) and is_foreseen else _UNFORESEEN

@@ -1,7 +1,7 @@
-"""Whether the daemon of a mount lives, as the kernel knows it: for when nobody answers at the control socket.
+"""Whether the daemon of a mount is alive, as the kernel knows it, for when it cannot be reached by the control socket.
 
-Only the kernel's word that a connection has ended makes a daemon dead. That nobody answers may have
-many reasons: a socket that was swept away, another network or mount namespace, a process that is stopped.
+A daemon counts as dead only if the kernel says that the connection has ended. That it does not answer may
+have other reasons: the socket was deleted, it is in another network or mount namespace, or it is stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import errno, os, sys
 ALIVE, DEAD = map(int, sys.argv[5:])
 path, mount, user, group = os.fsencode(sys.argv[1]), *map(int, sys.argv[2:5])
 os.chdir("/")
-if os.geteuid() == 0:  # Others than the mount's owner are kept from asking, root too.
+if os.geteuid() == 0:  # Without allow_other, the kernel lets only the mount's owner ask, not even root.
     os.setgroups([])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
@@ -31,16 +31,16 @@ try:
     answer = os.fstatvfs(descriptor)
 except OSError as error:
     sys.exit(DEAD if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else None)
-sys.exit(ALIVE if answer.f_bsize else None)  # The kernel itself answers those who are kept from asking, with nothing.
+sys.exit(ALIVE if answer.f_bsize else None)  # To users who may not ask, the kernel answers zeros by itself.
 """
-"""Asks for the space of a mount. Whatever keeps it from that ends it with a status that says nothing."""
+"""A program that asks for the space of a mount. If it cannot ask, it exits with neither of the two statuses."""
 
 _ALIVE, _DEAD = 71, 72
-"""No exit status of an interpreter that fails."""
+"""The probe's exit statuses; an interpreter that fails has neither."""
 
 
 class Life(Enum):
-    """What is known."""
+    """What is known about a daemon."""
 
     ALIVE = "alive"
     DEAD = "dead"
@@ -48,14 +48,14 @@ class Life(Enum):
 
 
 def of(entry: mountinfo.MountEntry) -> Life:
-    """Whether the mount's daemon lives. It takes some seconds where the daemon is stuck."""
+    """Whether the mount's daemon is alive. Takes some seconds if the daemon is stuck."""
     if processes.daemon_of(entry.device) is not None:
         return Life.ALIVE
     return {_ALIVE: Life.ALIVE, _DEAD: Life.DEAD}.get(_probe(entry), Life.UNKNOWN)
 
 
 def _probe(entry: mountinfo.MountEntry) -> int:
-    """The probe's exit status, 0 where it waits in vain: by a process, for nothing else can be given up."""
+    """The probe's exit status, or 0 if it gets no answer in time. It is a process, as a thread could not be killed."""
     numbers = (entry.mount_id, entry.owner, entry.group, _ALIVE, _DEAD)
     arguments = [entry.mountpoint, *map(str, numbers)]
     probe = subprocess.Popen(
@@ -67,5 +67,5 @@ def _probe(entry: mountinfo.MountEntry) -> int:
     try:
         return probe.wait(_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        probe.kill()  # It may end much later, when the kernel lets it.
+        probe.kill()  # It may end much later, when the kernel answers it.
         return 0

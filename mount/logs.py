@@ -12,12 +12,12 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def redirect_to(log: Path) -> None:
-    """Appends what is written to standard error to a plain file of this user's own; a new one is his alone.
+    """Redirects standard error to the end of a plain file that belongs to this user; a new one has mode 0600.
 
-    Whatever else has that name is not even opened: a FIFO would wait, a device would act.
+    Anything else with that name is not opened: a FIFO would block, and a device might have side effects.
 
     Raises:
-        MountError: it is something else, or cannot be written.
+        MountError: it is not such a file, or cannot be written.
 
     """
     try:
@@ -46,7 +46,10 @@ def _open(log: Path) -> int:
 
 
 def begin_anew(log: Path) -> None:
-    """As ``redirect_to``, for a name in a directory that is this user's alone; what was held back goes there first.
+    """Redirects standard error to a new file, which begins with the messages that were held back.
+
+    Args:
+        log: its path, in a directory that only this user can enter. A file that is there is removed.
 
     Raises:
         MountError: it cannot be written.
@@ -62,10 +65,10 @@ def begin_anew(log: Path) -> None:
 
 
 def hold_back() -> int:
-    """A descriptor of a file in memory, for messages until it is known where they go."""
+    """A descriptor of a file in memory, for messages until the place of the log is known."""
     return os.memfd_create("nrfs messages", os.MFD_CLOEXEC)
 
 
 def held_back(descriptor: int) -> bytes:
-    """What was written to it."""
+    """The messages in a file of ``hold_back``, at most 1 MiB."""
     return os.pread(descriptor, 1 << 20, 0)

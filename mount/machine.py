@@ -1,4 +1,4 @@
-"""What this machine gives to this process: CPUs, nodes and memory, as the kernel tells of them."""
+"""The CPUs, nodes and memory that this process may use, as the kernel reports them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def numbers(text: str) -> list[int]:
-    """Reads a list of cpuset(7): "0-3,8"."""
+    """Parses a list in the format of cpuset(7): "0-3,8"."""
     runs = [run.partition("-") for run in text.strip().split(",") if run]
     return [number for first, _, last in runs for number in range(int(first), int(last or first) + 1)]
 
@@ -23,7 +23,7 @@ def cpus(kind: str) -> list[int]:
 
 
 def nodes() -> dict[int, list[int]]:
-    """The CPUs of each NUMA node. A kernel that knows of none has everything on node 0."""
+    """The CPUs of each NUMA node. If the kernel has no NUMA support, all are on node 0."""
     try:
         online = numbers((_NODES / "online").read_text())
     except OSError:
@@ -32,32 +32,32 @@ def nodes() -> dict[int, list[int]]:
 
 
 def memory() -> dict[str, int]:
-    """Bytes of each kind in /proc/meminfo, "MemAvailable" for one."""
+    """The fields of /proc/meminfo in bytes, such as "MemAvailable"."""
     lines = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
     return {words[0].removesuffix(":"): int(words[1]) << 10 for words in lines if words[-1] == "kB"}
 
 
 def memory_limit() -> int | None:
-    """Bytes that the control groups of this process may use at the most."""
+    """The most bytes that the control groups of this process may use; None if there is no limit."""
     # The first version of control groups writes "no limit" as a number that is larger than any memory.
     limits = [int(text) for text in _control_group("memory", "memory.max", "memory.limit_in_bytes") if text != "max"]
     return min((limit for limit in limits if limit < memory()["MemTotal"]), default=None)
 
 
 def cpu_quota() -> float | None:
-    """How many CPUs' time the control groups of this process may use at the most."""
+    """The most CPU time that the control groups of this process may use, in CPUs; None if there is no limit."""
     older = (_control_group("cpu", None, name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
     shares = [*(text.split() for text in _control_group("cpu", "cpu.max")), *zip(*older, strict=True)]
     return min((int(quota) / int(period) for quota, period in shares if quota not in ("max", "-1")), default=None)
 
 
 def _control_group(controller: str, file: str | None, older_file: str | None = None) -> Iterator[str]:
-    """What a file says in each control group of this process, from the innermost to the outermost.
+    """The content of a file in each control group of this process, from the innermost to the outermost.
 
     Args:
         controller: what the group controls.
-        file: its name in the second version of control groups, if it is in that.
-        older_file: in the first.
+        file: the name in version 2 of control groups, if there is such a file.
+        older_file: the name in version 1.
 
     """
     for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -1,8 +1,8 @@
 """The kernel's table of mounts, as this thread sees it (proc_pid_mountinfo(5)).
 
-Everything about a mount is learnt here and never by touching the mount itself: a mount whose daemon
-is stuck or dead would answer with an error or not at all. Names in the table are other users' choice;
-only what the kernel escapes (space, tab, newline, backslash) is sure not to be in them as it is.
+All information about a mount comes from here, and never from the mount itself: if its daemon is stuck or
+dead, a request to it would fail or wait for ever. Other users choose names in the table: they may contain
+any bytes, except that the kernel escapes space, tab, newline and backslash.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class MountEntry:
 
     mount_id: int
     parent_id: int
-    """Of the mount that this one is mounted on."""
+    """The number of the mount that this one is mounted on."""
     device: str
-    """The device number in a form fit for a file name: "0-45"."""
+    """The device number, in a form that can be part of a file name: "0-45"."""
     mountpoint: str
     filesystem_type: str
     owner: int
-    """The user who mounted it (FUSE alone tells; 0 elsewhere)."""
+    """The user who mounted it. Only FUSE reports this; 0 for other types."""
     group: int
     """That user's group."""
     propagation: Sequence[str] = ()
-    """Which mounts hear of what is mounted here and taken away: "shared:7", "master:3"."""
+    """The peer groups to and from which mounts on this one propagate: "shared:7", "master:3"."""
 
     @property
     def is_ours(self) -> bool:
@@ -46,8 +46,8 @@ class MountEntry:
 
 
 def entries() -> list[MountEntry]:
-    """All mounts that this thread sees; of those on one mount point the topmost comes last."""
-    # Not splitlines(): a carriage return can be in a name.
+    """All mounts that this thread sees. Of several on one mount point, the topmost is last."""
+    # Not splitlines(): a name may contain a carriage return.
     return [_parse(line) for line in Path("/proc/thread-self/mountinfo").read_bytes().split(b"\n") if line]
 
 
@@ -62,16 +62,16 @@ def by_id(mount_id: int) -> MountEntry | None:
 
 
 def id_of(descriptor: int) -> int:
-    """The number of the mount on which an open file lies. No request is made for it."""
+    """The number of the mount that an open file is on. Makes no request to the mount."""
     lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 
 def locate(path: str) -> str:
-    """The absolute path of a mount point, symlinks resolved, without touching a mount that is there.
+    """The absolute path of a mount point, with symlinks resolved. Does not touch a mount that is there.
 
     Raises:
-        MountError: it is relative to a directory that is no more, or empty.
+        MountError: the path is empty, or relative to a directory that no longer exists.
 
     """
     if not path:

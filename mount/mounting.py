@@ -1,11 +1,11 @@
-"""The owner of a mount: makes it, holds its descriptor, takes it away.
+"""Makes a mount, holds its descriptor, and takes it away.
 
-Who serves the requests that arrive at the descriptor is no matter here. Root mounts by system calls;
-anyone else through fusermount3, libfuse's set-user-id helper, which hands back the descriptor over a
-socket (``_FUSE_COMMFD``).
+Root mounts by system calls. Other users mount through fusermount3, libfuse's set-user-id helper, which
+sends the descriptor over a socket (``_FUSE_COMMFD``). Other modules serve the requests that arrive at the
+descriptor.
 
-A path may lead elsewhere a moment later: whoever owns a directory on the way can rename and link there
-as he likes. So root mounts on a directory that is open, and takes away a mount whose number was looked at.
+A path may lead elsewhere at any time: the owner of a directory on the way can rename things there, and make
+symlinks. So root mounts at an open directory, and takes a mount away only after a check of its number.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ DEVICE = Path(processes.DEVICE)
 _FLAGS_OF_THE_FILESYSTEM = frozenset({"ro", "sync", "dirsync"})
 _USERS_NAMED = 3
 _LED_ASTRAY = frozenset({errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""What comes of a path that leads elsewhere by now."""
+"""The errors of a path that leads elsewhere by now."""
 _ATTEMPTS = 1000
 
 
 @final
 @dataclass(frozen=True)
 class Mount:
-    """A mount that this process made. Whoever serves it closes ``descriptor``."""
+    """A mount that this process made. The code that serves it must close ``descriptor``."""
 
     descriptor: int
-    """Of /dev/fuse: requests are read there. The mount works as long as anyone holds it open."""
+    """A descriptor of /dev/fuse, from which requests are read. The mount works as long as it is open anywhere."""
     entry: mountinfo.MountEntry
 
     def is_there(self) -> bool:
-        """Whether the file system is mounted anywhere still, say by mount --bind, as this process sees it."""
+        """Whether this process still sees the file system mounted anywhere, also by mount --bind."""
         return is_mounted(self.entry.device)
 
     def detach(self) -> None:
-        """Takes the mount out of the tree at once, in use or not. Does nothing where it is gone already.
+        """Takes the mount out of the tree at once, even if it is in use. Does nothing if it is already gone.
 
-        What somebody has mounted on top of it stays. The descriptor should be closed before: else the
-        kernel may first send what it has to write.
+        A mount on top of it stays. The descriptor should be closed before: otherwise the kernel may first
+        send data that it has to write.
 
         Raises:
-            MountError: why it is still there.
+            MountError: why the mount is still there.
 
         """
         entry = self._present()
@@ -63,9 +63,9 @@ class Mount:
             _take_away(entry)
 
     def detach_if_dead(self) -> None:
-        """Does the same after the kernel ended the connection: by an unmount, or else by an abort.
+        """Like ``detach``, after the kernel ended the connection because of an unmount or an abort.
 
-        After an unmount another mount may have got all the numbers of this one, and must stay.
+        After an unmount, another mount may have the same numbers as this one had; it is alive, and stays.
         """
         entry = self._present()
         if entry is None:
@@ -86,14 +86,14 @@ class Mount:
 
 
 def attach(options: MountOptions, directory: Path) -> Mount:
-    """Mounts at ``options.mountpoint``; the kernel's first request waits at the descriptor then.
+    """Mounts at ``options.mountpoint``. Then the kernel's first request waits at the descriptor.
 
     Args:
         options: what to mount.
-        directory: this user's runtime directory, where mounts take turns.
+        directory: this user's runtime directory, whose lock makes mounts take turns.
 
     Raises:
-        MountError: why it cannot be; nothing is left behind.
+        MountError: why it cannot mount. Nothing is left behind.
 
     """
     mountpoint = options.mountpoint
@@ -109,7 +109,7 @@ def attach(options: MountOptions, directory: Path) -> Mount:
         raise MountError(f"{mountpoint}: the mount was taken away at once")
     below = mountinfo.by_id(entry.parent_id)
     if below is not None and below.is_ours and below.mountpoint == entry.mountpoint:
-        # Another user's came in between. The later one goes, as if it had come later still.
+        # Another user has mounted here meanwhile. This later mount goes, as if it had found the other one.
         os.close(descriptor)
         _take_away(entry)
         raise MountError(_taken(mountpoint))
@@ -123,7 +123,7 @@ def is_mounted(device: str) -> bool:
 
 @contextmanager
 def _checked_directory(mountpoint: str) -> Iterator[int]:
-    """A descriptor of the directory to mount at: one that is there, where nrfs is not mounted yet."""
+    """A descriptor of the directory to mount at; it exists, and nrfs is not mounted there yet."""
     try:
         target = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _checked_directory(mountpoint: str) -> Iterator[int]:
             raise MountError(f"{mountpoint}: the daemon of the mount that is here is dead") from None
         raise MountError(f"{mountpoint}: {_reason(error)}") from None
     try:
-        # The path has been resolved: where it leads elsewhere now, somebody is moving what lies on the way.
+        # The path was resolved before. If it leads elsewhere now, somebody has changed a directory on the way.
         if str(Path(f"/proc/self/fd/{target}").readlink()) != mountpoint:
             raise MountError(f"{mountpoint}: the path leads elsewhere by now")
         here = mountinfo.by_id(mountinfo.id_of(target))
@@ -149,10 +149,10 @@ def _taken(mountpoint: str) -> str:
 
 
 def unmount(entry: mountinfo.MountEntry, *, lazy: bool) -> None:
-    """Takes ``entry``'s mount out of the tree; a lazy one though it is in use.
+    """Takes a mount out of the tree; with ``lazy``, even if it is in use.
 
     Raises:
-        MountError: why it cannot be.
+        MountError: why it cannot unmount.
 
     """
     if os.geteuid() == 0:
@@ -180,7 +180,7 @@ def _take_away(entry: mountinfo.MountEntry) -> None:
 
 
 def _is_covered(entry: mountinfo.MountEntry) -> bool:
-    """Whether something is mounted on top of a mount. Its own path leads there, then."""
+    """Whether something is mounted on top of a mount, so that the mount's path leads to that."""
     return any(
         other.parent_id == entry.mount_id and other.mountpoint == entry.mountpoint for other in mountinfo.entries()
     )
@@ -188,7 +188,7 @@ def _is_covered(entry: mountinfo.MountEntry) -> bool:
 
 @contextmanager
 def _opened(entry: mountinfo.MountEntry) -> Iterator[int]:
-    """A descriptor of the mount that is meant, while its path leads to it."""
+    """A descriptor of a mount's root. Raises ``OSError`` (EINVAL) if the mount's path leads elsewhere."""
     descriptor = os.open(entry.mountpoint, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if mountinfo.id_of(descriptor) != entry.mount_id:
@@ -199,7 +199,7 @@ def _opened(entry: mountinfo.MountEntry) -> Iterator[int]:
 
 
 def _unmount_as_root(entry: mountinfo.MountEntry, unmount: Callable[[mountinfo.MountEntry], None]) -> None:
-    """Goes after the mount where the kernel has it by now, if somebody moves directories on the way to it."""
+    """Calls ``unmount``; tries again with the mount's new path if directories on the way are moved meanwhile."""
     for _ in range(_ATTEMPTS):
         try:
             return unmount(entry)
@@ -217,9 +217,10 @@ def _detach(entry: mountinfo.MountEntry) -> None:
 
 
 def _unmount(entry: mountinfo.MountEntry) -> None:
-    """An open descriptor of the mount would keep it busy: so one of its parent, in which nobody renames a mount point.
+    """Unmounts by a name in the open parent directory, where the kernel lets nobody rename a mount point.
 
-    That becomes the working directory: the old one may lie within the mount.
+    A descriptor of the mount itself would keep it busy, and so would a working directory within it: so the
+    parent becomes the working directory.
     """
     parent, name = os.path.split(entry.mountpoint)
     if not name:
@@ -236,7 +237,7 @@ def _unmount(entry: mountinfo.MountEntry) -> None:
 
 
 def _busy(entry: mountinfo.MountEntry) -> str:
-    """That a mount is in use, and by whom as far as this user may know."""
+    """The message that a mount is in use, and by which processes as far as this user may know."""
     said = f"{entry.mountpoint}: target is busy"
     within = [other.mountpoint for other in mountinfo.entries() if other.parent_id == entry.mount_id]
     users = [f"process {user.process} ({user.name}) has {user.path}" for user in processes.users_of(entry)]
@@ -247,7 +248,7 @@ def _busy(entry: mountinfo.MountEntry) -> str:
 
 
 def _mount_as_root(options: MountOptions, target: int) -> tuple[int, int]:
-    """The descriptor for requests, and the new mount's number."""
+    """Mounts by system calls; returns the descriptor for requests, and the new mount's number."""
     descriptor = open_device()
     try:
         return descriptor, _mount_at(target, descriptor, options)
@@ -282,10 +283,10 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 
 def open_device() -> int:
-    """Opens the device; a new descriptor of it is no mount's yet.
+    """Opens /dev/fuse. The new descriptor does not belong to a mount yet.
 
     Raises:
-        MountError: why it cannot be, and what would help.
+        MountError: why it cannot be opened, and what would help.
 
     """
     try:
@@ -303,7 +304,7 @@ def _mount_by_fusermount(options: MountOptions) -> int:
     for flag in ("nosuid", "nodev"):
         if flag not in options.flags:
             raise MountError(f"-o {flag.removeprefix('no')}: only root may")
-    # fusermount3 opens the device with the user's own rights, so what fails here fails there.
+    # fusermount3 opens the device with the user's own rights. If that fails, it fails here with a better message.
     os.close(open_device())
     settings = ["fsname=nrfs", "subtype=nrfs", "default_permissions", *sorted(options.flags)]
     if options.allow_other:
@@ -330,7 +331,7 @@ def _mount_by_fusermount(options: MountOptions) -> int:
 
 
 def fusermount() -> str:
-    """Where libfuse's helper is.
+    """The path of libfuse's helper.
 
     Raises:
         MountError: it is missing.

@@ -1,13 +1,13 @@
 """The pyfuse3 channel: the operations that pyfuse3 offers, answered by the replicated file system.
 
-A handler unpacks its request, calls the service, and packs the reply; what it decides lies below.
-The calls take microseconds and never wait for anything of Python's, so they run on trio's thread.
+A handler unpacks its request, calls the service, and packs the reply. The service makes the decisions.
+Its calls take microseconds and never wait for Python, so they run on trio's thread.
 
 File handles are inode numbers. The kernel's lookup counts and its open handles are holds at the
-service: each reply that names an inode takes one, FORGET and RELEASE give them back.
+service: each reply that names an inode takes one; FORGET and RELEASE give them back.
 
-Some requests never come here: FORGET, ioctl, of which pyfuse3 knows nothing, and LISTXATTR, whose answer depends on who
-asks, which is seen natively.
+Some requests are always answered natively and never come here: FORGET, which Python must not hold up; ioctl, which
+pyfuse3 does not support; and LISTXATTR, whose answer depends on the caller's capabilities.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
 import pyfuse3
@@ -273,14 +273,6 @@ class Operations(pyfuse3.Operations):
     @_request
     def fsyncdir(self, fh: int, datasync: bool) -> None:
         raise FUSEError(errno.ENOSYS)
-
-    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        # Not a request with a reply: an exception, even of pyfuse3's own, would end the mount.
-        for inode, count in inode_list:
-            try:
-                self._filesystem.forget(inode, count)
-            except Exception as fault:
-                self._report("forget", fault)
 
     # What more than one kind of request needs
 

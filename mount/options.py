@@ -1,8 +1,7 @@
-"""What ``nrfs mount`` was asked for, as one value.
+"""The options of ``nrfs mount`` as one value.
 
-The same settings can come as long options (``--size 8G``) and, so that an fstab line works, as mount
-options (``-o size=8G,ro``). Both go through the one table of converters here; where both name a
-setting, the long option holds.
+Settings can be given as long options (``--size 8G``) and, for lines of fstab, as mount options
+(``-o size=8G,ro``). Both use the same table of converters. If both give a setting, the long option counts.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ class Cache(StrEnum):
     """What the kernel may keep."""
 
     WRITEBACK = "writeback"
-    """Names, attributes and pages for ever; it collects writes."""
+    """Names, attributes and pages, without limit of time; and it collects writes."""
     NONE = "none"
     """Nothing: every operation of an application reaches the replicas."""
 
 
 @dataclass(frozen=True)
 class MountOptions:
-    """Everything that decides what a mount is; every field but ``mountpoint`` has its default here."""
+    """All settings of a mount, with their defaults."""
 
     mountpoint: str
     nodes: int | Literal["auto"] = "auto"
@@ -40,10 +39,10 @@ class MountOptions:
     channel: Channel = Channel.AUTO
     allow_other: bool = False
     flags: frozenset[str] = frozenset({"nosuid", "nodev", "noatime"})
-    """Mount flags by their names in mount(8), those that are on."""
+    """The mount flags that are on, by their names in mount(8)."""
     foreground: bool = False
     log: Path | None = None
-    """Where the daemon's messages go instead of into a file beside its control socket."""
+    """The file for the daemon's messages; None: a file beside its control socket."""
 
 
 def _nodes(text: str) -> int | Literal["auto"]:
@@ -73,7 +72,7 @@ def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
 def _size(text: str) -> str:
     if not text:
         raise ValueError("a size like 8G or 50% is wanted")
-    return text  # The file system itself knows what a size looks like.
+    return text  # The file system parses it.
 
 
 _SETTINGS: dict[str, Callable[[str], object]] = {
@@ -100,17 +99,17 @@ _FLAGS = {
     "async": ("sync", False),
     "dirsync": ("dirsync", True),
 }
-"""What each mount option switches on or off. Reading never changes atime, so there is no ``atime``."""
+"""The flag that each mount option switches on or off. There is no ``atime``, as reading never changes atime."""
 
 _ALWAYS_OR_FOR_OTHERS = frozenset({"defaults", "default_permissions", "auto", "noauto", "nofail", "_netdev"})
-"""Options that hold anyway, or that fstab's other readers look at; so is every one that begins with "x-"."""
+"""Options that always hold, or that other readers of fstab use, and are ignored. So are all that begin with "x-"."""
 
 
 def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptions:
-    """Puts long options and ``-o`` together.
+    """Combines long options and ``-o``.
 
     Raises:
-        UsageError: an unknown option or a value that cannot be.
+        UsageError: an unknown option, or an invalid value.
         MountError: a relative path in a directory that is gone.
 
     """

@@ -1,9 +1,9 @@
-"""Where the files of daemons lie: their control sockets and logs, in a directory that its user alone can enter.
+"""The runtime directory: where a user's daemons have their control sockets and logs. Only that user can enter it.
 
-The place depends on nothing but the user, so that a daemon is found from every session, and it does
-not end with a session. Its name in /tmp can be taken by anybody: where it is, another one is made,
-which is known by its owner. What others may look at there (root, of a user's) is opened one step at a
-time, never followed through a symlink, and never on a file system that somebody serves himself.
+Its path depends only on the user, so that a daemon is found from every session, and stays when a session
+ends. Another user may have taken the name in /tmp: then a directory with another name is made, which is
+recognised by its owner. When root looks into another user's directory, it follows no symlinks, neither to
+the directory nor in it, and does not enter a FUSE file system, whose daemon might not answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 10.0
 
 
 def runtime_directories(user: int) -> list[Path]:
-    """Where the files of a user's daemons can be, the best place first."""
+    """All directories in which a user's daemons may have files, the preferred one first."""
     name = f"nrfs-{user}"
     if user == 0:
         return [Path("/run/nrfs"), _TEMPORARY / name, *_other_names(name, user)]
@@ -34,7 +34,7 @@ def runtime_directories(user: int) -> list[Path]:
 
 
 def _other_names(name: str, user: int) -> Sequence[Path]:
-    """What was made because somebody else had taken the fixed name."""
+    """The directories of ``user`` in /tmp that were made because another user had taken the fixed name."""
     try:
         with os.scandir(_TEMPORARY) as entries:
             alike = [entry for entry in entries if entry.name.startswith(f"{name}-")]
@@ -44,12 +44,12 @@ def _other_names(name: str, user: int) -> Sequence[Path]:
 
 
 def make_runtime_directory(mountpoint: str) -> Path:
-    """Makes this user's runtime directory where it is not yet there.
+    """The path of this user's runtime directory, which is made if it does not exist.
 
-    It is one that a mount at ``mountpoint`` does not cover: there the daemon would have to ask itself.
+    It does not lie within ``mountpoint``: to use it there, the daemon would have to answer its own requests.
 
     Raises:
-        MountError: there is no place that only this user can write to.
+        MountError: no directory can be used.
 
     """
     user = os.geteuid()
@@ -63,7 +63,7 @@ def make_runtime_directory(mountpoint: str) -> Path:
                     return directory
         except OSError:
             continue
-    import tempfile  # It takes a while, and this is seldom.
+    import tempfile  # Imported here, as it takes long and is rarely needed.
 
     try:
         if _is_fit(_TEMPORARY, mountpoint):
@@ -81,7 +81,7 @@ def _is_fit(directory: Path, mountpoint: str) -> bool:
 
 @contextmanager
 def opened(directory: Path, user: int) -> Iterator[int | None]:
-    """A descriptor of a runtime directory to look names up in; None where it is not there, or not its user's alone."""
+    """A descriptor of a runtime directory (O_PATH); None if it does not exist, or others than ``user`` can enter it."""
     descriptor = _open(directory, user)
     try:
         yield descriptor
@@ -105,13 +105,13 @@ def _open(directory: Path, user: int) -> int | None:
 
 
 def _is_served(directory: Path) -> bool:
-    """Whether a process answers for it, perhaps never: it is on a FUSE file system."""
+    """Whether a directory is on a FUSE file system, whose daemon might never answer."""
     within = (str(directory), *map(str, directory.parents))
     return any(entry.mountpoint in within and entry.filesystem_type.startswith("fuse") for entry in mountinfo.entries())
 
 
 def names(directory: int, suffix: str) -> Sequence[str]:
-    """Those in a directory of ``opened`` that end so."""
+    """The names with this suffix in a directory of ``opened``."""
     readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
         with os.scandir(readable) as entries:
@@ -121,7 +121,7 @@ def names(directory: int, suffix: str) -> Sequence[str]:
 
 
 def is_plain_file(directory: int, name: str) -> bool:
-    """Whether there is something to read under a name in a directory of ``opened``."""
+    """Whether a name in a directory of ``opened`` is a plain file that is not empty."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
@@ -131,12 +131,12 @@ def is_plain_file(directory: int, name: str) -> bool:
 
 @contextmanager
 def one_at_a_time(directory: Path) -> Iterator[None]:
-    """Lets the processes of this user that have this runtime directory in only one after the other.
+    """A lock that all processes of this user with this runtime directory share.
 
-    The lock is on the directory, which nobody else can open.
+    It is on the directory, which other users cannot open.
 
     Raises:
-        MountError: it takes too long.
+        MountError: another process holds it for too long.
 
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""Which processes have to do with a mount, as /proc tells; of other users' processes it tells root alone.
+"""The processes that serve or use a mount, as /proc shows them. Only root sees other users' processes.
 
-The mount itself is not touched: descriptors are known by the number of their mount, what is mapped by
-its device.
+The mount itself is not touched: open files are recognised by the number of their mount, and mappings by
+their device number.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class User:
     process: int
     name: str
     path: str
-    """What it has of the mount: one of possibly many."""
+    """One of the paths that it uses."""
 
 
 def daemon_of(device: str) -> int | None:
-    """The process that has the descriptor of a FUSE mount, by the mount's device number ("0-45").
+    """The process that has the descriptor of a FUSE mount with this device number ("0-45").
 
-    None where no such process is seen, which may be because nobody lets us see it, or because the
-    kernel does not tell (before Linux 6.18).
+    None if no such process is seen: there is none, or this user may not see it, or the kernel does not
+    show the connection (before Linux 6.18).
     """
     for process in _processes():
         for descriptor, target in _links(process / "fd"):
@@ -46,7 +46,7 @@ def daemon_of(device: str) -> int | None:
 
 
 def users_of(entry: mountinfo.MountEntry) -> list[User]:
-    """The processes that are seen to keep a mount busy, each once."""
+    """The visible processes that keep a mount busy, each once."""
     users = []
     for process in _processes():
         path = _path_in(process, entry)
@@ -57,7 +57,7 @@ def users_of(entry: mountinfo.MountEntry) -> list[User]:
 
 def _path_in(process: Path, entry: mountinfo.MountEntry) -> str | None:
     for name, target in _links(process, "cwd", "root"):
-        # A path to a directory, not the directory itself: the mount has no part in that.
+        # readlink and O_PATH ask the kernel only for the path and the mount: no request is made to the mount.
         if _is_within(target, entry) and _lies_on(process / name, entry):
             return target
     for descriptor, target in _links(process / "fd"):
@@ -93,7 +93,7 @@ def _processes() -> Iterator[Path]:
 
 
 def _links(directory: Path, *names: str) -> Iterator[tuple[str, str]]:
-    """The symlinks in a directory, with what they say, as far as we may know."""
+    """The symlinks in a directory, with their targets, as far as this user may read them."""
     try:
         for link in (directory / name for name in names) if names else directory.iterdir():
             try:

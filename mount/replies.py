@@ -1,7 +1,7 @@
-"""What a daemon's reply must look like. It may be another user's program that speaks, and says what it likes.
+"""Checks the replies of a daemon, as another user's program may answer in its place.
 
-A shape is a type, a tuple of types any of which will do, a dictionary of the keys that must be there
-(others may be, too), a list with the shape of its members, or a ``Mapping`` of names to one shape.
+A shape is a type, a tuple of types of which one must fit, a dictionary of the required keys with their
+shapes (more keys are allowed), a list with the shape of its members, or a ``Mapping``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOG_OF_REPLICA = {"local_tail": int, "operations": int, "batches": int, "helped
 
 @dataclass(frozen=True)
 class Mapping:
-    """A dictionary with whatever keys."""
+    """The shape of a dictionary with any keys, whose values have one shape."""
 
     shape: object
 
@@ -41,19 +41,19 @@ VERIFICATION = {"logs": [{"log": str, "position": int, "digests": [str]}]}
 
 
 class NonsenseError(Exception):
-    """What was said is no reply, and why."""
+    """Why a reply is malformed."""
 
 
 class RefusedError(Exception):
-    """The daemon says why it does not do what it was asked for."""
+    """The daemon refused a command; its reason."""
 
 
 def understood(line: bytes) -> dict[str, Any]:
-    """The reply on a line.
+    """Parses a reply.
 
     Raises:
         RefusedError: it is a refusal.
-        NonsenseError: it is no reply, and why.
+        NonsenseError: it is malformed.
 
     """
     try:
@@ -70,10 +70,10 @@ def understood(line: bytes) -> dict[str, Any]:
 
 
 def check_status(reply: dict[str, Any]) -> None:
-    """Sees that a status has everything that is shown of it.
+    """Checks that a status has everything that is shown of it.
 
     Raises:
-        NonsenseError: what it has not.
+        NonsenseError: what is missing or wrong.
 
     """
     _check(reply, STATUS, "status")
@@ -84,10 +84,10 @@ def check_status(reply: dict[str, Any]) -> None:
 
 
 def check_verification(reply: dict[str, Any]) -> None:
-    """The same of the digests.
+    """Checks that a verification has everything that is shown of it.
 
     Raises:
-        NonsenseError: what it has not.
+        NonsenseError: what is missing or wrong.
 
     """
     _check(reply, VERIFICATION, "verification")

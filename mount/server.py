@@ -1,8 +1,8 @@
-"""The daemon's side of its control socket: it listens, and answers those who may ask.
+"""The daemon's side of the control socket: it listens, and answers the mount's owner and root.
 
 There are two addresses: a file in the runtime directory, which only its owner and root can reach, and
-an abstract name, which nobody can sweep away. Both are named after the mount's device number, as
-/proc/self/mountinfo has it. Who connects is known to the kernel; only the owner and root are answered.
+an abstract name, which no cleaner of /tmp can delete. Both contain the mount's device number, as
+/proc/self/mountinfo has it. The kernel tells which user a client is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import trio
 from mount import control
 
 Answer = Callable[[str], Awaitable[dict[str, Any]]]
-"""What the daemon says to a command. A ``ValueError`` of it reaches the client as its message."""
+"""Computes the reply to a command. The client gets the message of an exception as an error."""
 
 _LONGEST_REQUEST = 4096
 _PATIENCE_SECONDS = 5.0
@@ -29,19 +29,19 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ControlFiles:
-    """The files a daemon keeps while it lives."""
+    """The files of a running daemon."""
 
     socket: Path
     log: Path
-    """Its messages, unless they were wanted elsewhere."""
+    """Its messages, unless another log was given."""
 
     @classmethod
     def of(cls, device: str, directory: Path) -> ControlFiles:
-        """Those of the mount with this device number."""
+        """The files for the mount with this device number."""
         return cls(directory / f"{device}.sock", directory / f"{device}.log")
 
     def remove_empty_log(self) -> None:
-        """Leaves a log only where there is something to read in it."""
+        """Removes the log if it is empty."""
         with suppress(OSError):
             if self.log.stat().st_size == 0:
                 self.log.unlink()
@@ -49,10 +49,10 @@ class ControlFiles:
 
 @contextmanager
 def listening(path: Path, device: str) -> Iterator[Sequence[socket.socket]]:
-    """Sockets that listen at ``path`` and at the abstract name; in the end ``path`` is removed.
+    """Sockets that listen at ``path`` and at the abstract name. Removes ``path`` in the end.
 
-    What a killed daemon left under that path is replaced: the device number is ours now. It is bound
-    under its final name, because cleaners of /tmp spare what they find bound in /proc/net/unix.
+    A file that a killed daemon left at that path is replaced, as this daemon has the device number now. The
+    socket is bound under its final name, as cleaners of /tmp keep the paths that /proc/net/unix lists.
     """
     with _new_socket() as by_file, _new_socket() as by_name:
         path.unlink(missing_ok=True)
@@ -60,14 +60,14 @@ def listening(path: Path, device: str) -> Iterator[Sequence[socket.socket]]:
         by_file.listen()
         ours = path.lstat().st_ino
         listeners = [by_file]
-        with suppress(OSError):  # Anybody can take that name; then there is only the file.
+        with suppress(OSError):  # Another process may have taken the name; then there is only the file.
             by_name.bind(control.abstract_name(os.geteuid(), device))
             by_name.listen()
             listeners.append(by_name)
         try:
             yield listeners
         finally:
-            # The next mount may have our device number and its socket in our place already.
+            # Another mount may have this device number already, and its socket at this path.
             with suppress(OSError):
                 if path.lstat().st_ino == ours:
                     path.unlink()
@@ -83,7 +83,7 @@ async def serve(listeners: Sequence[socket.socket], answer: Answer) -> None:
     async def converse(stream: trio.SocketStream) -> None:
         async with stream:
             try:
-                # Whoever asks gets to hear the answer: not if the socket is closed before all was read.
+                # The whole request is read first: closing a socket with unread data would discard the reply.
                 with trio.fail_after(_PATIENCE_SECONDS):
                     request = await _receive_line(stream)
                 if not request:
@@ -95,7 +95,7 @@ async def serve(listeners: Sequence[socket.socket], answer: Answer) -> None:
                 with trio.fail_after(_PATIENCE_SECONDS):
                     await stream.send_all(json.dumps(reply).encode() + b"\n")
             except (trio.BrokenResourceError, trio.TooSlowError):
-                return  # The client went away, or sleeps.
+                return  # The client has gone, or is too slow.
 
     await trio.serve_listeners(
         converse, [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in listeners]
@@ -115,5 +115,5 @@ async def _receive_line(stream: trio.SocketStream) -> bytes:
 async def _reply(request: bytes, answer: Answer) -> dict[str, Any]:
     try:
         return await answer(json.loads(request)["command"])
-    except Exception as error:  # Whatever a client sends, and however deeply nested, it ends no daemon.
+    except Exception as error:  # Nothing that a client sends may end the daemon, such as deeply nested JSON.
         return {"error": f"{type(error).__name__}: {error}"}

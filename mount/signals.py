@@ -1,8 +1,8 @@
-"""The signals that a daemon listens to."""
+"""The signals that end a daemon."""
 
 from __future__ import annotations
 
 import signal
 
 ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-"""What ends a daemon, in good order."""
+"""On these a daemon ends its mount and then itself."""

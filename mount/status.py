@@ -1,4 +1,4 @@
-"""``nrfs status``: what the daemons tell about themselves, for people or for programs."""
+"""``nrfs status``: shows what daemons report about themselves, for people or for programs."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _PATIENCE_WITH_DIGESTS = 600.0
 @final
 @dataclass(frozen=True)
 class MountStatus:
-    """One mount, as far as it could be asked."""
+    """What is known of one mount."""
 
     mountpoint: str
     daemon: dict[str, Any] | None
-    """What the daemon said."""
+    """The daemon's reply; None if there is none."""
     verification: list[dict[str, Any]] | None
-    """Each log's digests, where they were asked for."""
+    """The digests of each log; None if they were not asked for."""
     problem: str | None = None
-    """Why there is nothing to show."""
+    """Why there is nothing to show of it, if that is so."""
     is_alive: bool | None = True
-    """Whether the daemon lives; None where that is not known."""
+    """Whether the daemon is alive; None if that is not known."""
 
     @property
     def is_healthy(self) -> bool:
         return self.problem is None and all(_agree(log) for log in self.verification or ())
 
     def as_dictionary(self) -> dict[str, Any]:
-        """The shape of ``--json``: the mount's own fields, and what the daemon said beside them."""
+        """The object that ``--json`` prints: fields of the mount, and those of the daemon's reply."""
         shape: dict[str, Any] = {"mountpoint": self.mountpoint, "alive": self.is_alive}
         if self.problem is not None:
             shape["problem"] = self.problem
@@ -52,13 +52,13 @@ class MountStatus:
 
 
 def show(path: str | None, *, as_json: bool, verify: bool) -> int:
-    """Prints the status of the mount at ``path``, or of all that this user may ask about.
+    """Prints the status of the mount at ``path``, or of all mounts that this user may ask about.
 
     Returns:
-        1 where a daemon is dead or its replicas differ, else 0.
+        1 if a daemon is dead or cannot be asked, or if its replicas differ; else 0.
 
     Raises:
-        MountError: there is no such mount, or no right to ask.
+        MountError: there is no such mount, or this user may not ask.
 
     """
     control.clear_stale()
@@ -93,7 +93,7 @@ def _all_entries() -> Sequence[mountinfo.MountEntry]:
 
 
 def _ask_all(entries: Sequence[mountinfo.MountEntry], *, verify: bool) -> Sequence[MountStatus]:
-    """Asks about all at once, one's own first: a daemon that is slow, or says nonsense, hides no other."""
+    """Asks all daemons at the same time, this user's first. One that is slow or malformed does not affect others."""
 
     def ask(entry: mountinfo.MountEntry) -> MountStatus:
         try:
@@ -124,7 +124,7 @@ def _ask(entry: mountinfo.MountEntry, *, verify: bool) -> MountStatus:
 
 
 def _verify(entry: mountinfo.MountEntry) -> list[dict[str, Any]]:
-    # Digests of everything that is stored take their time.
+    # To compute digests of all that is stored takes long.
     reply = control.ask(entry, "verify", timeout=_PATIENCE_WITH_DIGESTS)
     with control.understanding(entry):
         replies.check_verification(reply)
@@ -133,7 +133,7 @@ def _verify(entry: mountinfo.MountEntry) -> list[dict[str, Any]]:
 
 
 def _out_of_reach(entry: mountinfo.MountEntry, life: Life) -> tuple[str, bool | None]:
-    """What to say of a daemon that nobody reaches, and whether it lives."""
+    """What to say of a daemon that cannot be reached, and whether it is alive."""
     match life:
         case Life.ALIVE:
             return "the daemon is alive, and cannot be reached from here", True
@@ -146,7 +146,7 @@ def _out_of_reach(entry: mountinfo.MountEntry, life: Life) -> tuple[str, bool | 
 
 
 def _difference(daemon: dict[str, Any]) -> str | None:
-    """Why what a daemon said cannot be understood; None if it can."""
+    """Why a status cannot be understood, as it is of another version; None if it can."""
     version = daemon.get("version")
     if version == nrfs.__version__:
         return None
@@ -193,7 +193,7 @@ def _worker(worker: dict[str, Any]) -> str:
 
 
 def _wrapped(title: str, items: Sequence[str]) -> Iterable[str]:
-    """A list behind its title, in lines that are not too long and never break an item."""
+    """A title and a list, in lines of limited length that are broken only between items."""
     line = title + items[0]
     for item in items[1:]:
         line += ","
@@ -206,7 +206,7 @@ def _wrapped(title: str, items: Sequence[str]) -> Iterable[str]:
 
 
 def _positions(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:
-    """How far each replica has come in each log."""
+    """A table: how far each replica has applied each log."""
     replicas = daemon["replicas"]
     yield "log", "tail", *(f"node {replica['node']}" for replica in replicas)
     for number, log in enumerate(daemon["logs"]):
@@ -214,7 +214,7 @@ def _positions(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:
 
 
 def _combining(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:
-    """What each node's combiners have done, all logs together."""
+    """A table: what each node's combiners have done, all logs together."""
     yield "node", "operations", "batches", "per batch", "helped", "log full", "CPUs"
     for replica in daemon["replicas"]:
         total = {key: sum(log[key] for log in replica["logs"]) for key in ("operations", "batches", "helped", "full")}

@@ -1,4 +1,4 @@
-"""A daemon's own surroundings: it belongs to its mount, and not to the shell that started it."""
+"""Separates a daemon from the shell that started it: from its directory, limits, signals and descriptors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _LIFTED = (
     resource.RLIMIT_SIGPENDING,
     resource.RLIMIT_MSGQUEUE,
 )
-"""What would bind others through their file system. How much memory a shell's programs may take is meant for us too."""
+"""Limits that would restrict all users of the file system. Limits of addresses and data also apply to the daemon."""
 
 OPEN_FILES = 1 << 16
-"""What is asked for where fewer are allowed; more than any machine's workers need."""
+"""The limit of open files that a daemon asks for, unless it has a higher one. It is more than its workers need."""
 
 
 def leave_the_caller(*kept: int) -> None:
-    """Gives up what the caller lent: directory, mask, limits, blocked signals, and descriptors but ``kept`` and 0 to 2.
+    """Replaces what this process inherited: directory, umask, limits, signal mask, and descriptors.
 
-    A daemon that keeps what its caller had open, a lock or a pipe, keeps the caller's peers waiting.
+    All descriptors are closed but ``kept`` and 0 to 2: otherwise others might wait for the end of a pipe, or for
+    a lock, that the caller had.
 
     Raises:
         MountError: a limit would end the daemon, and cannot be lifted.
@@ -35,7 +36,7 @@ def leave_the_caller(*kept: int) -> None:
     os.chdir("/")
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_SETMASK, ENDING_SIGNALS)
-    # The limit of open files says nothing of those that were opened before it was set.
+    # Not by numbers up to the limit of open files: a descriptor may have been opened before the limit was lowered.
     for link in tuple(Path("/proc/self/fd").iterdir()):
         descriptor = int(link.name)
         if descriptor > 2 and descriptor not in kept:
@@ -54,12 +55,12 @@ def leave_the_caller(*kept: int) -> None:
 def _close(descriptor: int) -> None:
     try:
         os.close(descriptor)
-    except OSError:  # The one by which the directory was read.
+    except OSError:  # The descriptor that was used to read the directory.
         return
 
 
 def _lift(limit: int, most: int) -> None:
-    """Raises a limit to ``most`` where this user may, else as far as he may."""
+    """Raises a limit to ``most`` if this user may, or else to the hard limit."""
     _, hard = resource.getrlimit(limit)
     for wanted in (most, hard):
         try:

@@ -1,4 +1,4 @@
-"""How names and numbers are written for people."""
+"""Formats names and numbers for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HARMLESS = frozenset(f"{string.ascii_letters}{string.digits}/._-".encode())
 
 
 def argument(name: str) -> str:
-    """A path as a word of a command line that can be copied, whatever bytes it has."""
+    """A path, with any bytes, as a word that can be copied into a shell's command line."""
     if plain(name) == name:
         return shlex.quote(name)
     letters = (chr(byte) if byte in _HARMLESS else f"\\x{byte:02x}" for byte in os.fsencode(name))
@@ -22,7 +22,7 @@ def argument(name: str) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """The way cpuset(7) writes lists: "0-3,8"."""
+    """A list of numbers in the format of cpuset(7): "0-3,8"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -33,7 +33,7 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def amount(count: int) -> str:
-    """Bytes, in the largest unit of which there is at least one: "1.5 GiB"."""
+    """A number of bytes in the largest unit that it reaches: "1.5 GiB"."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < _KIBI or unit == "TiB":
@@ -43,7 +43,7 @@ def amount(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Whole seconds, in all units that it has any of: "2 h 5 s"."""
+    """A duration in whole seconds, without units that are zero: "2 h 5 s"."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

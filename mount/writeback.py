@@ -1,7 +1,7 @@
-"""How much data the kernel collects in its cache before it writes it to a mount.
+"""The most data that the kernel collects in its cache for a mount before it writes them.
 
-A file system that is nearly full must know: what the kernel has collected has been taken from a program, and must be
-stored. The less that can be, the closer to its limit a mount is as fast as ever.
+A file system that is nearly full must know this: the kernel has already taken collected data from a program, so they
+must be stored. The lower the limit is, the fuller a mount can be before it becomes slower.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _DEVICES = Path("/sys/class/bdi")
 _LEAST = 1 << 19
 _PART_OF_SIZE = 32
 _OVERSHOOT = 2
-"""The kernel slows writers down when there is too much, and lets them exceed its limit for a moment."""
+"""The kernel slows writers down above its limit, and lets them exceed it for a moment."""
 
 _PART_OF_MEMORY = 500
-"""What FUSE may have collected is 1% of what all may, and that is 20% of the memory, unless somebody changes it."""
+"""By default a FUSE mount may collect 1% of what all file systems may, which is 20% of the memory."""
 
 
 def collected_at_most(device: str, size: int) -> int:
-    """The bytes that the kernel may have collected for a mount; where it lets us, it is told to keep to a part of the
-    size of a small one.
+    """The most bytes that the kernel may have collected for a mount. If this process may, it first sets the kernel's
+    limit to a part of the mount's size, unless that is higher than the limit.
 
     Args:
         device: the mount's device number, as :class:`mount.mountinfo.MountEntry` has it.
@@ -37,5 +37,5 @@ def collected_at_most(device: str, size: int) -> int:
                 setting.write_text(f"{wanted}\n")
                 setting.with_name("strict_limit").write_text("1\n")
         return _OVERSHOOT * int(setting.read_text())
-    except (OSError, ValueError):  # Linux before 6.2, or a container without it.
+    except (OSError, ValueError):  # Linux before 6.2, or a container without /sys.
         return _OVERSHOOT * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _PART_OF_MEMORY

@@ -1,8 +1,8 @@
-"""The native module: the replicated file system service and what it is built on.
+"""The native module: the replicated services, and the connection to the kernel.
 
-What works on files releases the GIL. Names and symlink targets are bytes, as the kernel
-has them; times are nanoseconds since the epoch; inode numbers are never reused. An error of the file
-system is an ``OSError`` with the errno that tmpfs would give.
+Methods that use a service release the GIL. Names and symlink targets are bytes, as for the kernel. Times are
+nanoseconds since the epoch. Inode numbers are never reused. A file system error is an ``OSError`` with the errno
+that tmpfs would return.
 """
 
 from typing import Any, Final, Literal, Self, final
@@ -36,10 +36,10 @@ ROOT: Final[int]
 """The inode number of the root directory."""
 
 def probe_ring() -> None:
-    """Does nothing where this process can have an io_uring of the kind that the ring channel needs.
+    """Checks that this process can have an io_uring as the ring channel needs, whether or not FUSE offers the ring.
 
     Raises:
-        OSError: it cannot, whatever FUSE offers.
+        OSError: it cannot.
 
     """
 
@@ -55,7 +55,7 @@ class Attributes:
     gid: int
     rdev: int
     size: int
-    """Bytes. A directory's grows with its entries; a symlink's is its target's length."""
+    """Bytes. A directory's size grows with its entries; a symlink's is the length of its target."""
     blocks: int
     """Units of 512 bytes, as st_blocks."""
     atime_ns: int
@@ -69,12 +69,12 @@ class DirectoryEntry:
 
     name: bytes
     cookie: int
-    """Where the listing goes on behind this entry: pass it to ``readdir``."""
+    """Pass this to ``readdir`` to continue the listing after this entry."""
     attributes: Attributes
 
 @final
 class Capacity:
-    """What statvfs(3) tells."""
+    """The capacity and what is left of it, as statvfs(3) reports them."""
 
     block_size: int
     blocks: int
@@ -90,20 +90,21 @@ class Filesystem:
         nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
             ones that split the CPUs evenly.
         logs: parallel logs for the content of files. The tree has one more.
-        size: bytes of file content at the most: an int, or ``"8G"``. Each replica holds a copy, so the machine
-            needs ``nodes`` times as much. Or ``"50%"``: that part of the machine's memory, for all replicas together.
-        inodes: how many inodes at the most; without it, as many as half the machine's memory has pages. What names,
-            links, attributes and lists take beside counts, too: see docs/memory.md.
+        size: the most bytes of file content: an int, or a string such as ``"8G"``. Each replica holds a copy, so the
+            machine needs ``nodes`` times as much. Or ``"50%"``: that part of the machine's memory, for all replicas
+            together.
+        inodes: the most inodes; by default as many as half the machine's memory has pages. Further names and long
+            attributes and lists count, too: see docs/memory.md.
         mode: permission bits of the root directory.
-        uid: its owner; without it, the caller.
-        gid: its group, likewise.
+        uid: owner of the root directory; by default the caller.
+        gid: group of the root directory; by default the caller's.
 
     Raises:
         ValueError: an argument out of range, with the reason.
-        MemoryError: there is no memory even for what operations under way may take.
-        OSError: by the methods, ENOSPC where there is no space, or no memory, for what is to be made or written.
-        RuntimeError: by all methods, in a process that was forked after the file system was made. The same holds for
-            every other object here that has methods.
+        MemoryError: there is not even memory for the reserves.
+        OSError: by methods that make or write something: ENOSPC if there is no space, or no memory, for it.
+        RuntimeError: by all methods, in a process that was forked after the file system was made. This is so for all
+            objects of this module that have methods.
 
     """
 
@@ -132,15 +133,15 @@ class Filesystem:
         uid: int | None = None,
         gid: int | None = None,
     ) -> Attributes:
-        """Makes a regular file, fifo, socket or device node: the type is in ``mode``.
+        """Makes a regular file, fifo, socket or device node, according to the type in ``mode``.
 
-        Where the directory has a default access control list, the inode begins with that, and ``umask`` is ignored.
+        If the directory has a default access control list, the inode gets that list, and ``umask`` is ignored.
         """
     def mknod_nameless(
         self, parent: int, mode: int, *, umask: int = 0, uid: int | None = None, gid: int | None = None
     ) -> Attributes:
-        """Makes a regular file without a name, as open(2) with O_TMPFILE does, and holds it once. It goes when it is
-        forgotten, unless it was linked before.
+        """Makes a regular file without a name, as open(2) with O_TMPFILE does, and holds it once. It is dropped when it
+        is forgotten, unless it was linked before.
         """
     def mkdir(
         self,
@@ -170,13 +171,16 @@ class Filesystem:
         uid: int | None = None,
         gid: int | None = None,
     ) -> None:
-        """``flags`` as renameat2(2): RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4 (the caller's)."""
+        """``flags`` as for renameat2(2): RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4.
+
+        ``uid`` and ``gid`` will own the whiteout.
+        """
     def readlink(self, ino: int) -> bytes: ...
     def readdir(self, ino: int, cookie: int = 0, limit: int = 1024) -> list[DirectoryEntry]:
-        """At most ``limit`` entries behind ``cookie`` (0: from the start), "." and ".." first.
+        """At most ``limit`` entries after ``cookie`` (0: from the start), "." and ".." first.
 
-        A directory that changes while it is listed neither repeats nor skips entries that stayed. More than 1024 are
-        not of one moment.
+        If the directory changes while it is listed, entries that existed all the time are listed exactly once. More
+        than 1024 entries may belong to different moments.
         """
 
     # Attributes
@@ -197,67 +201,70 @@ class Filesystem:
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
         """``flags``: os.XATTR_CREATE or os.XATTR_REPLACE.
 
-        ``system.posix_acl_access`` and ``system.posix_acl_default`` are access control lists, in Linux's binary form:
-        they change the mode as the mode changes them, and are there or not whatever ``flags`` says.
+        ``system.posix_acl_access`` and ``system.posix_acl_default`` are access control lists in Linux's binary form.
+        The first changes the mode, and the mode changes it. For both, ``flags`` is ignored.
         """
     def listxattr(self, ino: int, *, uid: int = 0) -> list[bytes]:
-        """The names that user ``uid`` sees: those in ``trusted.`` are root's."""
+        """The names that user ``uid`` sees; only root sees those that begin with ``trusted.``."""
     def removexattr(self, ino: int, name: bytes) -> None: ...
 
     # Content
     def read(self, ino: int, offset: int, size: int) -> bytes: ...
     def write(self, ino: int, offset: int, data: Buffer) -> int:
-        """Returns the bytes written: fewer than given where the file system is full behind them.
+        """Returns the number of bytes written: fewer than given if the file system becomes full.
 
         Raises:
-            OSError: ENOSPC where not one byte fits, EFBIG past the largest offset.
+            OSError: ENOSPC if not one byte fits, EFBIG beyond the largest offset.
 
         """
     def fallocate(self, ino: int, offset: int, length: int, mode: int = 0) -> None:
         """``mode`` as for Linux: 0, or KEEP_SIZE 1, PUNCH_HOLE 2 (with KEEP_SIZE), ZERO_RANGE 16."""
     def seek(self, ino: int, offset: int, whence: int) -> int:
-        """``whence``: os.SEEK_DATA or os.SEEK_HOLE; ENXIO where there is none."""
+        """The next offset with data (``whence``: os.SEEK_DATA) or in a hole (os.SEEK_HOLE); ENXIO if there is none."""
 
-    # The life of an inode: an unlinked one lives until nobody holds it.
+    # The life of an inode: an unlinked one exists as long as it is held.
     def hold(self, ino: int, count: int = 1) -> None:
-        """Keeps the inode alive though its last name goes (the kernel's lookups, open files)."""
+        """Adds ``count`` holds, which keep the inode after its last name is removed (lookups of the kernel, open
+        files).
+        """
     def forget(self, ino: int, count: int = 1) -> None:
-        """Gives up ``count`` holds; an inode without names and holds is dropped with its content."""
+        """Removes ``count`` holds. An inode without names and holds is dropped with its content."""
 
     # The whole
     def capacity(self) -> Capacity: ...
     @property
     def is_scarce(self) -> bool:
-        """Whether so little space is left that a mount's kernel must ask before it collects data."""
+        """Whether so little space is left that the kernel of a mount must ask before it collects data."""
     def status(self) -> dict[str, Any]:
-        """Nodes with their CPUs, each replica's position in each log, batches, bytes and inodes used."""
+        """Nodes with their CPUs, each replica's position and counters in each log, and space and inodes used."""
     def release_memory(self, *, surplus: bool = False) -> None:
-        """Gives memory that deleted files had, and that is kept to be used again, back to the system on every replica.
+        """Gives memory of deleted files, which is kept for reuse, back to the system, on every replica.
 
-        All of it; or of the memory of their content only the surplus, which was not needed since the last call.
+        With ``surplus``, only memory of content, and only as much as was not needed since the last call.
         """
     def verify(self) -> list[dict[str, Any]]:
-        """Brings every replica to the same position in each log and returns each one's digest there:
-        one ``{"log": str, "position": int, "digests": [str, ...]}`` a log.
+        """Brings all replicas to the same position in each log, and returns their digests there:
+        ``{"log": str, "position": int, "digests": [str, ...]}`` for each log.
         """
 
 @final
 class Connection:
-    """A connection to the kernel: its workers answer requests natively, or hand them on to pyfuse3.
+    """A connection to the kernel. Its workers answer requests natively, or forward them to pyfuse3.
 
     Args:
-        filesystem: the one that is mounted.
-        device: a descriptor of /dev/fuse on which a mount was made. It is the connection's from then on, also if it
-            cannot be had for the channel; what is no such descriptor, nor a socket in its place, stays the caller's.
-        channel: ``"ring"`` or ``"device"``: a worker for each CPU answers what is frequent, and pyfuse3 the rest.
-            ``"pyfuse3"``: it answers all.
-        caching: whether the kernel may keep what it is told.
-        collected: bytes of data that the kernel collects at the most before it writes them. When twice as much is not
-            left any more, space is promised before data is collected.
+        filesystem: the file system that is mounted.
+        device: a descriptor of /dev/fuse on which a mount was made, or a socket that stands for one. The connection
+            owns and closes it from then on, also if the channel cannot be started. Any other descriptor stays the
+            caller's.
+        channel: ``"ring"`` or ``"device"``: a worker for each CPU answers frequent requests, and pyfuse3 the rest.
+            ``"pyfuse3"``: pyfuse3 answers nearly all requests.
+        caching: whether the kernel may cache replies and data.
+        collected: the most bytes of data that the kernel collects before it writes them. When less than twice as much
+            is left, space is promised before data is collected.
 
     Raises:
-        OSError: the channel cannot be had; EBADF for what is no descriptor, ENODEV for one of something else, EBUSY for
-            another connection's.
+        OSError: the channel cannot be started. EBADF if ``device`` is not open, ENODEV if it is of something else,
+            EBUSY if another connection owns it.
         ValueError: there is no such channel.
 
     """
@@ -273,16 +280,19 @@ class Connection:
     ) -> Self: ...
     @property
     def descriptor(self) -> int:
-        """For pyfuse3, which closes it: it finds a device there that is mounted already."""
+        """A descriptor for pyfuse3, which closes it. For pyfuse3 it is a FUSE device that is already mounted."""
     def fileno(self) -> int:
-        """A descriptor that is readable once no more requests will come."""
+        """A descriptor that becomes readable when no more requests will come."""
     def statistics(self) -> list[dict[str, Any]]:
-        """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``. Of FORGET, messages count."""
+        """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``.
+
+        A message that forgets several inodes counts once.
+        """
     def end(self) -> None:
-        """Ends the connection, after pyfuse3 was ended.
+        """Ends the connection. pyfuse3 must have been closed before.
 
         Raises:
-            OSError: a worker had failed before, and why.
+            OSError: why a worker failed before.
 
         """
 
@@ -291,26 +301,26 @@ class Core:
     """A core, as it is now."""
 
     core: int
-    """Its number: the kernel's number of the CPU, unless cores are emulated."""
+    """The number of the core: the kernel's number of the CPU, unless cores are emulated."""
     node: int
     online: bool
     process: int | None
-    """Whose it is."""
+    """The process that has it."""
     executor: int | None
-    """What the process runs with there."""
+    """The executor of the process there."""
 
 @final
 class Process:
     """What a process wants and has."""
 
     wanted: int
-    """Cores, in all."""
+    """How many cores it wants in all."""
     cores: list[int]
-    """Those it has, in ascending order."""
+    """The cores it has, in ascending order."""
     cached_executors: int
-    """Executors that it has on no core."""
+    """How many executors it has that are on no core."""
     upcalls: int
-    """Those it has not taken yet."""
+    """How many upcalls it has not taken yet."""
 
 @final
 class Upcall:
@@ -318,35 +328,37 @@ class Upcall:
 
     core: int
     executor: int
-    """What it runs, or ran, with there."""
+    """The executor of the process there."""
     given: bool
-    """Whether the core was given; otherwise it was taken."""
+    """Whether the core was given; if not, it was taken."""
     reason: Literal["share", "offline", "failed"] | None
-    """Why it was taken: its share is smaller, or it wants fewer; the core stopped; core and executor are lost."""
+    """Why the core was taken: the process's share became smaller or it wants fewer; the core stopped; the core and the
+    executor are lost."""
 
 @final
 class Scheduler:
-    """Gives cores to processes, alike on every node: for programs that share a machine by agreement, as the runs of
-    ``nrfs bench`` do, and to study a replicated scheduler.
+    """A scheduler that gives cores to processes, replicated on every node.
 
-    It is coarse-grained and kernel-level, as that of NrOS (OSDI '21): which thread runs on a core is the
-    process's own business, and it learns of each core given or taken by an *upcall*, after "Scheduler Activations"
-    (Anderson et al., 1992). On each core it has an *executor*, made when first needed and then kept for the
-    next core of the same node.
+    It is for programs that share a machine by agreement, as the runs of ``nrfs bench`` do, and to study a replicated
+    scheduler. It does not control the kernel: a process must itself run only on its cores.
 
-    The policy: shares are max-min fair by progressive filling (Bertsekas & Gallager, "Data Networks", 1992), so no
-    core is idle that somebody wants, and nobody has two cores fewer than another unless it wants no more. Cores that
-    cannot be shared out evenly go round: at each ``tick`` those who have waited longest get them, so of ``n``
-    processes everyone who wants a core has one at some time within ``n`` ticks. A process gets cores of the nodes
-    where it runs most, then where it has executors, then where most are idle; and it loses cores first where it has
-    the fewest.
+    It is coarse-grained, like that of NrOS (OSDI '21): a process itself decides which thread runs on a core. An
+    *upcall* tells it of each core given or taken, after "Scheduler Activations" (Anderson et al., 1992). On each core
+    it has an *executor*, which is made when it is first needed, and then kept for the next core of the same node.
 
-    Calls release the GIL; reads run at the replica of the node that the thread is on.
+    The policy: shares are max-min fair by progressive filling (Bertsekas & Gallager, "Data Networks", 1992). So no core
+    is idle while a process wants one, and no process has two cores fewer than another unless it wants no more. Cores
+    that are left over after an even division go round: at each ``tick`` the processes that have waited longest get
+    them. So each of ``n`` processes that wants a core has one at some time within ``n`` ticks. A process gets cores on
+    nodes where it has the most, then where it has executors, then where most are idle. It loses cores where it has the
+    fewest.
+
+    Calls release the GIL. Reads use the replica of the node that the thread is on.
 
     Args:
         nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
             ones that split the CPUs evenly.
-        cores: None for the CPUs that this process may use; or a number of emulated ones, split evenly over the nodes.
+        cores: None: the CPUs that this process may use. Otherwise so many emulated cores, split evenly over the nodes.
 
     Raises:
         ValueError: an argument out of range, with the reason.
@@ -355,42 +367,42 @@ class Scheduler:
 
     def __new__(cls, *, nodes: Literal["auto"] | int = "auto", cores: int | None = None) -> Self: ...
 
-    # Processes. Without such a process: ProcessLookupError (ESRCH). Without such a core: OSError with ENODEV.
+    # Processes. If there is no such process: ProcessLookupError (ESRCH). If there is no such core: OSError (ENODEV).
     def create(self) -> int:
-        """A new process, which wants no core yet. Its number is never used again."""
+        """Makes a process, which wants no core yet; returns its number, which is never reused."""
     def exit(self, process: int) -> None:
-        """Ends a process: its cores are free, its executors and upcalls are gone."""
+        """Ends a process: frees its cores, and drops its executors and upcalls."""
     def request(self, process: int, cores: int) -> int:
-        """The process wants ``cores`` cores in all, more or fewer than before. Returns how many it has now; it hears by
-        upcalls of those that come and go later, too.
+        """Sets how many cores the process wants in all, more or fewer than before. Returns how many it has now. Upcalls
+        tell it of these, and of later changes.
 
         Raises:
-            OSError: EINVAL where there are not that many cores.
+            OSError: EINVAL if there are fewer cores.
 
         """
     def release(self, process: int, core: int) -> None:
-        """Gives a core back; the process wants one fewer. No upcall tells of it.
+        """Gives a core back; the process wants one fewer. It gets no upcall for this.
 
         Raises:
-            PermissionError: the core is not the process's.
+            PermissionError: the process does not have the core.
 
         """
     def upcalls(self, process: int) -> list[Upcall]:
-        """Takes what the process has not been told yet, in the order in which it happened."""
+        """Takes the upcalls that the process has not taken yet, in the order of the events."""
     def free_executors(self, process: int) -> int:
-        """Frees the executors that the process has on no core. Returns how many."""
+        """Frees the executors of the process that are on no core; returns how many."""
 
     # Cores
     def tick(self) -> None:
-        """A quantum is over: cores that cannot be shared out evenly go to those who have waited longest."""
+        """Ends a quantum: cores that are left over go to the processes that have waited longest."""
     def offline(self, core: int) -> None:
-        """The core stops, its executor saved. OSError with EALREADY where it is offline."""
+        """The core stops; its executor is saved. OSError (EALREADY) if it is offline."""
     def fail(self, core: int) -> None:
-        """The core is lost, and its executor with it. OSError with EALREADY where it is offline."""
+        """The core is lost, and its executor with it. OSError (EALREADY) if it is offline."""
     def online(self, core: int) -> None:
-        """The core can be given to processes again. OSError with EALREADY where it is online."""
+        """The core can be given to processes again. OSError (EALREADY) if it is online."""
 
-    # Looks, on this node's replica
+    # Reads, on this node's replica
     def executor(self, core: int) -> int | None:
         """The executor that runs on a core."""
     def cores(self) -> list[Core]:
@@ -399,34 +411,34 @@ class Scheduler:
         """All processes, in ascending order."""
     def process(self, process: int) -> Process: ...
     def executors_made(self) -> int:
-        """How many executors were ever made; each number up to it was one executor's."""
+        """How many executors have been made. Their numbers are 1 to this."""
     def verify(self) -> dict[str, Any]:
-        """Brings every replica to the same position in the log and returns each one's digest there:
+        """Brings all replicas to the same position in the log, and returns their digests there:
         ``{"log": str, "position": int, "digests": [str, ...]}``.
         """
 
 @final
 class Mapping:
-    """What translates an address."""
+    """The mapping of an address."""
 
     address: int
-    """The first of its page."""
+    """The first address of the page."""
     page: int
     """Bytes in the page: 4 KiB, 2 MiB or 1 GiB."""
     frame: int
-    """Where the page begins in memory."""
+    """The physical address of the page."""
     physical: int
-    """Where the address is in memory."""
+    """The physical address of the address that was resolved."""
     rights: str
-    """As "rwx", with a dash for what may not be done."""
+    """Such as "rw-": a letter of "rwx" for each right, or a dash."""
 
 @final
 class Frame:
-    """A frame that no mapping owns: it can be mapped at many addresses, and stays as long as its address space."""
+    """A frame that no mapping owns. It can be mapped at many addresses, and exists as long as its address space."""
 
     @property
     def address(self) -> int:
-        """Where it is in memory."""
+        """The physical address."""
     @property
     def size(self) -> int:
         """Bytes."""
@@ -435,34 +447,32 @@ class Frame:
 class AddressSpace:
     """The address space of one process, node-replicated: regions, a four-level page table, and cores with their TLBs.
 
-    For those who want to see what node replication does for virtual memory, as in "NrOS: Effective Replication and
-    Sharing in an Operating System" (OSDI '21). It is a model: frames have numbers, and no content, unless it is
-    *backed*.
+    It shows what node replication does for virtual memory, as in "NrOS: Effective Replication and Sharing in an
+    Operating System" (OSDI '21). It is a model: frames are only numbers, unless the address space is *backed*.
 
-    The frames of one that is backed are real memory, of the node that they are of: a file in memory (memfd), of which
-    :meth:`view` gives numpy arrays. A frame is all zeros when it is mapped.
+    The frames of a backed address space are memory of their node: a file in memory (memfd), which :meth:`view` shows as
+    numpy arrays. A frame is all zeros when it is mapped.
 
-    Changes are all or nothing, and happen in one order for all. The address space is cut into slices of 1 GiB, which
-    are dealt out to the logs in turn; changes in slices of different logs do not wait for each other. A change of
-    several slices may be seen in some of them before it is in others, until it has returned.
+    Each change succeeds as a whole or changes nothing, and all nodes see changes in the same order. The address space
+    is cut into slices of 1 GiB, which belong to the logs in turn. Changes in slices of different logs do not wait for
+    each other. Until a change of several slices has returned, reads may see it in only some of them.
 
-    Every call without a core works on the one that stands for the CPU of the calling thread.
+    Methods of this class use the core that stands for the calling thread's CPU.
 
     Args:
         nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated ones.
         logs: parallel logs, at most 1024.
-        cores: emulated cores, dealt out to the nodes evenly, at least one each; at most 8192, and 65536 with their logs
-            counted one by one. Without it, as many as CPUs.
-        memory: bytes of each node, rounded down to 4 KiB; at most 4 PiB on all.
+        cores: emulated cores, divided evenly among the nodes, at least one for each. At most 8192, and ``cores`` times
+            ``logs`` at most 65536. By default as many as CPUs.
+        memory: bytes of each node, rounded down to 4 KiB; at most 4 PiB in all.
         backed: whether the frames are real memory.
 
     Raises:
-        ValueError: an argument out of range, with the reason. So do all methods, for a page size or rights that
-            there are not.
-        OSError: the system cannot give that much memory. By the methods, and nothing is changed then: EINVAL for an
-            address or length that is no positive multiple of the page size, or not canonical; EEXIST where something is
-            mapped; EFAULT where nothing is; EACCES without the right; ENOMEM without free memory; EBUSY where a view
-            shows what is mapped.
+        ValueError: an argument out of range, with the reason. By methods: an unknown page size, or unknown rights.
+        OSError: the system cannot give that much memory. By methods, which then change nothing: EINVAL for an address
+            or length that is not a positive multiple of the page size, or not canonical; EEXIST if something is mapped
+            there; EFAULT if nothing is; EACCES without the right; ENOMEM without free memory; EBUSY if a view shows
+            what is mapped there.
 
     """
 
@@ -484,15 +494,16 @@ class AddressSpace:
         rights: str = "rw-",
         replace: bool = False,
     ) -> None:
-        """Maps that many bytes of free memory, of the calling thread's node if it has them; or a frame.
+        """Maps a frame, or free memory, preferably of the calling thread's node.
 
         Args:
-            va: where, a multiple of the page size.
-            frame_or_size: a frame, mapped as one page of its size; or bytes, a multiple of the page size.
+            va: the address, a multiple of the page size.
+            frame_or_size: a frame, which is mapped as one page of its size; or a number of bytes, a multiple of the
+                page size.
             page: the size of the pages.
-            rights: "rwx", with a dash for what may not be done.
-            replace: what is mapped there goes (MAP_FIXED), instead of being an error (MAP_FIXED_NOREPLACE). When the
-                call returns, no core can use the old translations.
+            rights: such as "rw-": a letter of "rwx" for each right, or a dash.
+            replace: whether existing mappings are removed (MAP_FIXED) or an error (MAP_FIXED_NOREPLACE). When the call
+                returns, no core can use the old translations.
 
         """
     def map_many(
@@ -503,88 +514,89 @@ class AddressSpace:
         rights: str = "rw-",
         replace: bool = False,
     ) -> None:
-        """Maps a page to free memory at each of an array of ``uint64`` addresses: all of them or, where one is refused,
-        none. Their order does not matter, and an address that is given twice counts once. Otherwise as :meth:`map`.
+        """Maps a page of free memory at each of an array of ``uint64`` addresses. If one is refused, none is mapped.
+        The order does not matter, and an address that occurs twice counts once. Otherwise like :meth:`map`.
 
-        Other changes wait meanwhile; the cores are asked once to forget what was replaced.
+        Other changes wait meanwhile. There is one shootdown for all replaced mappings.
         """
     def unmap_many(self, addresses: NDArray[np.uint64], *, page: Literal["4K", "2M", "1G"] = "4K") -> None:
-        """Removes what is mapped in a page of that size at each of an array of ``uint64`` addresses, as
-        :meth:`map_many` maps: all or none, and with one shootdown. Otherwise as :meth:`unmap`.
+        """Removes all mappings in a page of this size at each of an array of ``uint64`` addresses: all or none, with
+        one shootdown. Otherwise like :meth:`unmap`.
         """
     def view(self, va: int, length: int) -> NDArray[np.uint8]:
-        """What is mapped in ``length`` bytes, as real memory: an array of them, which can be written if all of the
-        pages may be, and whose writes all other views of the same frames see.
+        """The memory that is mapped in ``length`` bytes, as an array. The array is writable if all of the pages are.
+        All views of a frame see what is written by one of them.
 
-        The memory is there when it is touched first: whoever does so waits until the replica of the node where the view
-        was made has resolved the address, for 2 MiB at once. Where the process may not have userfaultfd(2), that
-        happens here for all of it. ``statistics()["views"]["on_touch"]`` says which.
+        The memory is mapped into this process on first touch: the touching thread waits until the replica of the node
+        where the view was made has resolved the address, for 2 MiB at once. If the process may not use userfaultfd(2),
+        all of it is mapped when the view is made. ``statistics()["views"]["on_touch"]`` says which.
 
-        While the array lives, or one that was made of it, what it shows stays mapped, with the rights that it needs:
-        what would change that is refused with EBUSY. The array keeps the address space. A process that is forked has a
-        copy, as of other memory: what it writes there nobody else sees. The rest it may see as it is in the first now.
+        While the array lives, or an array made from it, what it shows stays mapped, with the rights that it needs:
+        changes that would take that away are refused with EBUSY. The array also keeps the memory if the address space
+        is dropped. A forked process has a private copy: nobody else sees what it writes there. Pages that it has not
+        written may still show later writes of the first process.
 
         Raises:
             OSError: EFAULT if it is not mapped everywhere; EACCES if it may not be read everywhere; ENODEV if the
                 address space is not backed.
             MemoryError: the system has no more memory, or mappings: all views together can have half of
-                vm.max_map_count, and need one for each run of frames that are not next to each other.
+                vm.max_map_count, and a view needs one for each run of contiguous frames.
 
         """
     def frame(self, page: Literal["4K", "2M", "1G"] = "4K") -> Frame:
-        """A frame of free memory, to be mapped. It stays as long as the address space."""
+        """Allocates a frame, to be mapped. It exists as long as the address space."""
     def unmap(self, va: int, length: int) -> None:
-        """Removes what is mapped in ``length`` bytes; it need not be mapped everywhere. Large pages of which a part
-        stays are split. When it returns, no core can use the old translations.
+        """Removes all mappings in ``length`` bytes, if there are any. Large pages of which a part stays are split. When
+        it returns, no core can use the old translations.
         """
     def protect(self, va: int, length: int, rights: str) -> None:
         """Changes the rights of ``length`` bytes, which must be mapped everywhere. When it returns, no core can use the
         old rights.
         """
     def resolve(self, va: int) -> Mapping:
-        """What translates an address."""
+        """The mapping of an address."""
     def resolve_many(self, addresses: NDArray[np.uint64]) -> NDArray[np.void]:
-        """Resolves an array of ``uint64`` addresses: one record each.
+        """Resolves an array of ``uint64`` addresses; returns one record for each.
 
-        Fields: ``mapped`` (bool; the others are 0 where it is False), ``rights`` (read 1, write 2, execute 4), ``page``
-        (bytes), ``physical`` (where the address is in memory).
+        Fields: ``mapped`` (bool; if False, the others are 0), ``rights`` (read 1, write 2, execute 4), ``page`` (in
+        bytes), ``physical`` (the physical address).
         """
     def regions(self) -> NDArray[np.void]:
-        """Pages next to each other with the same rights, ascending: ``address``, ``length`` (bytes), ``rights`` (read
-        1, write 2, execute 4). Not of one moment if there are several logs.
+        """Contiguous pages with the same rights, in ascending order: ``address``, ``length`` (bytes), ``rights`` (read
+        1, write 2, execute 4). With several logs they may belong to different moments.
         """
     def page_table(self, node: int) -> NDArray[np.void]:
-        """All pages in a node's table, ascending: ``address``, ``page`` (bytes), ``frame`` (where it is in memory),
-        ``rights`` (as for ``regions``), ``owned`` (whether the frame becomes free with the page).
+        """All pages in a node's page table, in ascending order: ``address``, ``page`` (bytes), ``frame`` (its physical
+        address), ``rights`` (as for ``regions``), ``owned`` (whether the frame is freed with the page).
 
         Raises:
             IndexError: there is no such node.
 
         """
     def core(self, cpu: int) -> AddressSpaceCore:
-        """One of the cores, from 0.
+        """A core, by its number from 0.
 
         Raises:
             IndexError: there is no such core.
 
         """
     def statistics(self) -> dict[str, Any]:
-        """Bytes free, and by core: TLB hits; walks of the node's table, and how many of them were refused by a replica
-        that was behind, and allowed by the log; faults; shootdowns; requests to other cores for them; answers to
-        such requests, each to all there were; and the nanoseconds that its shootdowns waited for the answers of others,
-        in all, and the longest of them. Of the views of one that is backed: whether memory is shown on the first touch,
-        how many views there are, and how many touches were answered.
+        """Bytes free, and for each core: TLB hits; walks of the node's page table; walks that failed because the
+        replica was behind, and succeeded after it had caught up; faults; shootdowns; requests to other cores to forget
+        translations; answers to such requests, each to all that had come; and the nanoseconds that its shootdowns
+        waited for others, in all, and the longest. If the address space is backed: whether memory is shown on first
+        touch, how many views there are, and how many first touches were answered.
         """
     def verify(self) -> list[dict[str, Any]]:
-        """Brings every replica to the same position in each log and returns each one's digest there, as
-        :meth:`Filesystem.verify` does.
+        """Brings all replicas to the same position in each log, and returns their digests there, like
+        :meth:`Filesystem.verify`.
         """
 
 @final
 class AddressSpaceCore:
-    """A core that uses an address space through its TLB, and its node's page table where that does not help.
+    """A core that uses an address space through its TLB, and by walks of its node's page table.
 
-    Each access returns where the address is in memory. The errors are the address space's: EFAULT, EACCES, EINVAL.
+    Each access returns the physical address. The errors are those of the address space: EFAULT, EACCES, EINVAL.
     """
 
     def read(self, va: int) -> int:

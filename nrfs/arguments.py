@@ -10,10 +10,10 @@ from nrfs.terminal import plain
 
 @final
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, with exit status 2; ``--help`` has the rest."""
+    """A parser that reports wrong arguments in one line, and exits with status 2."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 (argparse's own)
-        # As a subcommand's parser it would hand unknown arguments up, to be refused without its name.
+        # Refused here: a subcommand's parser would pass them to the top parser, which would not name the subcommand.
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

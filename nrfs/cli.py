@@ -1,4 +1,4 @@
-"""The ``nrfs`` command: finds the subcommand and hands over to the package that owns it."""
+"""The ``nrfs`` command: parses the command line, and calls the package of the subcommand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parser() -> OneLineParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; its exit status: 0 done, 1 failed with one line on stderr, 2 bad usage, 130 interrupted."""
+    """Runs one command; returns its exit status: 0 done, 1 failed (a line on stderr), 2 bad usage, 130 interrupted."""
     terminal.prepare()
     command = "nrfs"
     try:
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nrfs: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # Who reads along has had enough; nothing more can be said there.
+    except BrokenPipeError:  # The reader of standard output has gone.
         terminal.silence()
         return 128 + signal.SIGPIPE
-    except Exception as error:  # A fault of ours, and no reason to show anybody our insides.
+    except Exception as error:  # A fault of nrfs. The user sees one line; the traceback goes into a file.
         terminal.complain(command, terminal.unforeseen(error))
         terminal.silence()
         return 1

@@ -1,6 +1,6 @@
-"""What every command owes to its caller: streams that are there, text that is only text, a line where it fails.
+"""What all commands need at the terminal: standard streams, text without control characters, error messages.
 
-Every command imports this: what is seldom needed is imported where it is.
+Every command imports this, so modules that are rarely needed are imported where they are used.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import sys
 
 
 def prepare() -> None:
-    """Makes up for what the caller left out, before anything else is done.
+    """Prepares the process; to be called first.
 
-    A standard stream that is closed would lend its number to the next file that is opened. Characters
-    that the output cannot have are written as escapes. A caller that ignores its children's ends would
-    hide how ours end.
+    Opens standard streams that are closed, as the next file to be opened would get their numbers. Makes
+    standard streams write characters that their encoding does not have as escapes. Undoes a caller's
+    setting to ignore SIGCHLD, by which the exit status of child processes would be lost.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # It gets the lowest free number: this one.
+            os.open(os.devnull, os.O_RDWR)  # It gets the lowest free number, which is this one.
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
@@ -32,7 +32,7 @@ def prepare() -> None:
 
 
 def plain(text: str) -> str:
-    """Text from outside as it can be shown: what would end a line, move a cursor or is no text becomes an escape."""
+    """Text from outside in one safe line: control characters, line ends and undecodable bytes become escapes."""
     try:
         raw = text.encode(errors="surrogateescape")
     except UnicodeEncodeError:
@@ -46,12 +46,12 @@ def _escape(letter: str) -> str:
 
 
 def complain(command: str, reason: str) -> None:
-    """Says in one line why a command could not do its work."""
+    """Prints one line that says why a command could not do its work."""
     print(f"{command}: {plain(reason)}", file=sys.stderr)
 
 
 def unforeseen(error: BaseException) -> str:
-    """A line about a fault of ours; the traceback is put into a new file, which is named."""
+    """A line about a fault of nrfs, with the path of a new file that has the traceback."""
     import traceback
 
     said = f"unforeseen: {type(error).__name__}: {error}"
@@ -60,7 +60,7 @@ def unforeseen(error: BaseException) -> str:
 
 
 def keep(text: str) -> str | None:
-    """The path of a new file of this user's with this text; None where there is no place for one."""
+    """Writes a text into a new temporary file; returns its path, or None if that fails."""
     import tempfile
 
     try:
@@ -73,5 +73,5 @@ def keep(text: str) -> str | None:
 
 
 def silence() -> None:
-    """Lets what was not written yet go nowhere: whoever would read it cannot."""
+    """Redirects standard output to /dev/null, so that flushing what is left does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

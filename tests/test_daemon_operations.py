@@ -333,8 +333,6 @@ class Faulty:
     def attributes(self, ino: int) -> None:
         raise RuntimeError("a fault")
 
-    forget = attributes
-
 
 def test_a_fault_costs_its_caller_an_error_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     operations = Operations(cast("Filesystem", Faulty()), Cache.WRITEBACK, lambda: None)
@@ -347,11 +345,6 @@ def test_a_fault_costs_its_caller_an_error_and_is_logged_once(caplog: pytest.Log
     assert [record.message for record in caplog.records] == ["getattr failed; this is a fault of nrfs"]
 
 
-def test_a_fault_while_forgetting_harms_nothing() -> None:
-    operations = Operations(cast("Filesystem", Faulty()), Cache.WRITEBACK, lambda: None)
-    answered(operations.forget([(5, 1), (6, 2)]))
-
-
 def test_an_inode_lives_until_the_kernel_forgets_all_it_looked_up() -> None:
     service = Filesystem(nodes=1, size="16M")
     operations = Operations(service, Cache.WRITEBACK, lambda: None)
@@ -361,9 +354,9 @@ def test_an_inode_lives_until_the_kernel_forgets_all_it_looked_up() -> None:
     answered(operations.lookup(1, b"file", context))
     answered(operations.unlink(1, b"file", context))
     answered(operations.release(opened.fh))
-    answered(operations.forget([(ino, 1)]))
+    service.forget(ino)
     assert service.attributes(ino).nlink == 0
-    answered(operations.forget([(ino, 1)]))
+    service.forget(ino)
     with pytest.raises(FileNotFoundError):
         service.attributes(ino)
 
@@ -371,5 +364,5 @@ def test_an_inode_lives_until_the_kernel_forgets_all_it_looked_up() -> None:
 def test_all_that_pyfuse3_offers_is_answered() -> None:
     kinds = {name for name, value in vars(pyfuse3.Operations).items() if callable(value)}
     left_to_the_kernel = {"access", "poll"}
-    answered_natively = {"listxattr"}
+    answered_natively = {"forget", "listxattr"}
     assert kinds - set(vars(Operations)) == left_to_the_kernel | answered_natively | {"stacktrace"}

@@ -1,4 +1,4 @@
-"""``nrfs bench``: the command line of the workloads. Imports what a workload needs only when it is to run."""
+"""``nrfs bench``: the command line of the workloads. Each workload is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[OneLineParser]
 
 AGAINST_ALL = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
-"""What shares a hash map otherwise than ``nr`` does."""
+"""The contenders of ``nr`` for a hash map."""
 
 AGAINST = tuple(name for name in AGAINST_ALL if name != "sharded")
-"""The same, of any structure."""
+"""The contenders of ``nr`` for any structure."""
 
 VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
-"""What has address spaces otherwise than ours."""
+"""The contenders of our address space."""
 
 SERVICE_OPERATIONS = ("read-shared", "read-apart", "write-shared", "write-apart", "create", "stat-shared", "stat-apart")
 """What threads do with the file system service: on one file, or on files apart, each in a log of its own."""
@@ -36,7 +36,7 @@ SERVICE_OPERATIONS = ("read-shared", "read-apart", "write-shared", "write-apart"
 _LARGEST = (1 << 63) - 1
 
 ROUNDS_COMPARED = 5
-"""Enough for a median that two disturbed rounds cannot move."""
+"""So many that two disturbed rounds do not move the median."""
 
 
 def add_commands(subparsers: Subcommands) -> None:
@@ -125,7 +125,7 @@ def _add_tree(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
 
 
 def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
-    """What every workload on directories is told: see ``_compared``."""
+    """Adds the options of all workloads on directories, which ``_compared`` reads."""
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=what)
     parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
     parser.add_argument(
@@ -135,7 +135,7 @@ def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _add_structures(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
-    """``nr`` and ``sched``: the same measurement, of other structures."""
+    """Adds ``nr`` and ``sched``, which measure different structures in the same way."""
     nr = workloads.add_parser(
         "nr",
         help="node replication against locks, a sharded map, a multikernel and the node-replication crate",
@@ -205,7 +205,7 @@ def _add_service(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
 
 
 def _add_contenders(parser: argparse.ArgumentParser, against: Sequence[str]) -> None:
-    """What every workload on structures that threads share is told."""
+    """Adds the options of all workloads with structures that threads share."""
     _add_nodes(parser)
     contenders = partial(_names, "contender", against)
     parser.add_argument("--against", type=contenders, metavar="NAME,...", help=f"({','.join(against)})")
@@ -378,7 +378,7 @@ def _one_and_all_cpus() -> tuple[int, ...]:
 
 
 def _compared(options: argparse.Namespace) -> dict[str, Any]:
-    """What every workload on directories is told, every default filled in."""
+    """The options of all workloads on directories, with defaults filled in."""
     return {
         "directory": options.dir,
         "against": options.against,
@@ -388,7 +388,7 @@ def _compared(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(workload: str, work: Callable[[], None]) -> int:
-    """Does the work, and says in one line why it could not be done."""
+    """Calls ``work``; if that fails, prints one line that says why. Returns the exit status."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         work()
@@ -402,7 +402,7 @@ def _run(workload: str, work: Callable[[], None]) -> int:
 
 
 def _check(directories: Sequence[Path], report: Path | None) -> None:
-    """Finds, before hours of work, what would make it vain."""
+    """Finds errors that would only appear after hours of work."""
     for directory in directories:
         try:
             status = directory.stat()
@@ -421,7 +421,7 @@ def _check_json(path: Path | None) -> None:
     try:
         target = path if path.exists() else path.absolute().parent
         can_write = not path.is_dir() and os.access(target, os.W_OK)
-    except OSError:  # The current directory may be gone, the name too long.
+    except OSError:  # For example, the current directory is gone, or the name is too long.
         can_write = False
     if not can_write:
         raise WorkloadError(f"{path}: cannot write the results there")

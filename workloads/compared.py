@@ -1,4 +1,4 @@
-"""A workload on a directory, or on two that take turns. Imports nothing heavy: the command line needs it."""
+"""A workload on one directory, or on two that take turns. Imports little, as the command line needs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Measured = TypeVar("Measured")
 
 @dataclass(frozen=True)
 class Compared:
-    """What every such workload is told."""
+    """The options of all such workloads."""
 
     directory: Path
     against: Path | None
@@ -26,19 +26,19 @@ class Compared:
 
     @property
     def medians(self) -> str:
-        """What a title says of the rounds."""
+        """The end of a table's title, if there are several rounds."""
         return f", medians of {self.rounds} rounds" if self.rounds > 1 else ""
 
     def order(self, number: int) -> tuple[int, ...]:
-        """Which of the directories comes first, second, in a round: A B, B A, ...
+        """The order of the directories in a round: A B, then B A, and so on.
 
-        So what drifts with time falls on both alike.
+        So anything that drifts with time affects both alike.
         """
         sides = range(len(self.directories))
         return tuple(sides if number % 2 == 0 else reversed(sides))
 
     def in_turn(self, measure: Callable[[int, int], Measured]) -> list[tuple[Measured, ...]]:
-        """Measures, told the round and the directory's number; of each round, each directory's (not in its order)."""
+        """Calls ``measure`` with each round and directory number. Returns the results by round, then by directory."""
         rounds = []
         for number in range(self.rounds):
             measured = {side: measure(number, side) for side in self.order(number)}
@@ -46,5 +46,5 @@ class Compared:
         return rounds
 
     def where(self, number: int, side: int) -> str:
-        """What a progress bar says of it."""
+        """The progress bar's text for a round on a directory."""
         return f"round {number + 1}/{self.rounds}  {self.directories[side]}"

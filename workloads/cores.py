@@ -1,9 +1,9 @@
-"""The cores of a run: asked of :class:`nrfs.Scheduler`, and given to threads.
+"""Gets the cores of a run from :class:`nrfs.Scheduler`, and pins threads to them.
 
-There are as many as threads while there are enough, near to each other, so that the figures are those of one place in
-memory. Threads of Python share the cores of their run: they hold the interpreter's lock in turn, and one that
-may not run where the lock was given up is slower. What the kernel takes offline during the run is taken from the run
-by the scheduler too, and its threads move on to what is left.
+A run gets as many cores as it has threads, if there are enough. They are near to each other, so that the figures do
+not mix near and far memory. Each thread may run on all cores of the run: Python's threads hold the interpreter's lock
+in turn, and a thread is slower if it may not run where the lock was released. If the kernel takes a CPU offline
+during the run, the scheduler takes it from the run, and the threads move to the cores that are left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ONLINE = Path("/sys/devices/system/cpu/online")
 class Cores:
     """As many cores as there are threads, or all that this process may use.
 
-    The threads themselves call :meth:`join`; the one that watches over them calls :meth:`follow` now and then.
+    Each thread calls :meth:`join` for itself. The thread that waits for them calls :meth:`follow` now and then.
     """
 
     def __init__(self, threads: int, scheduler: nrfs.Scheduler | None = None) -> None:
@@ -31,7 +31,7 @@ class Cores:
         self._known = {core.core for core in self._scheduler.cores()}
         self._process = self._scheduler.create()
         self._threads: set[int] = set()
-        """Those that have joined, by the kernel's number."""
+        """The kernel's numbers of the threads that have joined."""
         self._lock = threading.Lock()
         self.held: list[int] = []
         """The CPUs of the run, in the order in which they were given."""
@@ -53,7 +53,7 @@ class Cores:
             self._pin()
 
     def leave(self) -> None:
-        """The calling thread is not pinned again, as it is about to end."""
+        """To be called by a thread before it ends: it is not pinned any more."""
         with self._lock:
             self._threads.discard(threading.get_native_id())
 
@@ -70,7 +70,7 @@ class Cores:
                 self._pin()
 
     def _hear(self) -> bool:
-        """Takes the upcalls; whether there were any."""
+        """Takes the upcalls; returns whether there were any."""
         upcalls = self._scheduler.upcalls(self._process)
         for upcall in upcalls:
             if upcall.given:

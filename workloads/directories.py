@@ -1,4 +1,4 @@
-"""Where a workload works: in a directory of its own, which is gone when it ends."""
+"""Gives a workload a directory of its own, which is removed in the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workloads.failure import WorkloadError
 
 @contextmanager
 def temporary_directory(parent: Path, workload: str) -> Iterator[Path]:
-    """A fresh subdirectory of ``parent``, removed at the end however the end comes."""
+    """A new subdirectory of ``parent``, which is removed in the end, also after an exception."""
     try:
         directory = Path(tempfile.mkdtemp(prefix=f"nrfs-{workload}-", dir=parent))
     except OSError as failure:
@@ -21,7 +21,7 @@ def temporary_directory(parent: Path, workload: str) -> Iterator[Path]:
     try:
         yield directory
     except BaseException:
-        # What went wrong first is what the user is told, even when this fails for the same reason.
+        # The user is told the first error, even if this fails, too, for the same reason.
         shutil.rmtree(directory, ignore_errors=True)
         raise
     try:

@@ -1,4 +1,4 @@
-"""The two ways in which a workload ends early."""
+"""The exceptions with which a workload ends early."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import final
 
 
 class WorkloadError(Exception):
-    """The workload cannot go on, or found wrong data: the text is the one line that the user reads."""
+    """The workload cannot continue, or found wrong data. Its text is the line that the user reads."""
 
     status = 1
-    """Of the command."""
+    """The exit status of the command."""
 
 
 @final
 class UsageError(WorkloadError):
-    """What was asked for cannot be."""
+    """The options are invalid."""
 
     status = 2
 
 
 @final
 class Cancelled(Exception):
-    """A thread was told to stop before its work was done: the reason is another thread's, or the user's."""
+    """A thread was told to stop early, because another thread failed or the user interrupted the run."""
 
 
 @contextmanager
 def said_plainly() -> Iterator[None]:
-    """Makes what the system refuses the line that the user reads."""
+    """Turns an ``OSError`` into a ``WorkloadError``."""
     try:
         yield
     except OSError as failure:

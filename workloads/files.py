@@ -1,8 +1,8 @@
-"""Many files in one directory: what making, listing, asking for and deleting one costs, as they become more.
+"""Many files in one directory: how long it takes to make, list, stat and delete one, for growing numbers of files.
 
-Per file and by this process's clock, so the interpreter's loop, a few microseconds, is part of every figure, and ratios
-are nearer to 1 than those of the calls alone. What is to be read from it is how the figure grows with the number of
-files, and that beside another file system in the same run.
+Times are per file, and include the interpreter's loop, a few microseconds. So ratios are nearer to 1 than those of the
+calls alone. The figures are meant to show how the time grows with the number of files, compared with another file
+system in the same run.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Configuration(Compared):
 @final
 @dataclass(frozen=True)
 class Figures:
-    """Of one directory in one round: microseconds for each file."""
+    """Microseconds per file, of one directory in one round."""
 
     create: float
-    """Open a new name, write to it if it is to have a size, and close it."""
+    """To make a file, write to it if a size is given, and close it."""
     list: float
-    """All names, once."""
+    """To list all names once, divided by their number."""
     stat: float
     delete: float
 
@@ -58,14 +58,14 @@ class Figures:
 @final
 @dataclass(frozen=True)
 class Measurement:
-    """So many files."""
+    """The figures for one number of files."""
 
     count: int
     rounds: Sequence[Sequence[Figures]]
-    """In each, the figures of each directory."""
+    """By round, the figures of each directory."""
 
     def times(self) -> dict[str, Times]:
-        """Over the rounds, of each phase and of all together."""
+        """The times of each phase, and of all together."""
         return {
             name: Times.over([[getattr(figures, name) for figures in sides] for sides in self.rounds])
             for name in (*PHASES, "total")

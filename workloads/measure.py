@@ -1,9 +1,9 @@
-"""Threads that time their own calls, and the figures made of those times.
+"""Threads that time their own calls, and the figures that result from those times.
 
-A call is timed between two readings of the monotonic clock that enclose it and nothing else: choosing
-a key, building a value and checking what was read lie outside. So a ratio between two file systems is
-that of the calls, not of the Python loop around them. What the two readings themselves add to every
-figure is measured by :func:`clock_cost`.
+A call is timed between two readings of the monotonic clock, with nothing else between them: choosing a
+key, building a value and checking what was read happen outside. So a ratio between two file systems is
+that of the calls, not of the Python loop around them. :func:`clock_cost` measures what the two readings
+add to every figure.
 
 With several threads a call that released the interpreter lock waits for it on return, and that wait is part of
 the figure: many short calls measure the interpreter as much as the file system.
@@ -25,7 +25,7 @@ from workloads.cores import Cores
 from workloads.failure import Cancelled
 
 POLL_SECONDS = 0.25
-"""How often the waiting thread wakes to show progress: rare enough not to be seen in the figures."""
+"""How often the waiting thread shows progress: so rarely that it does not affect the figures."""
 
 
 @final
@@ -37,18 +37,18 @@ class Lap:
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
-        """Set when the thread is to end: at once, with nothing left half done."""
+        """Set when the thread must end after its current call."""
         self.latencies: array[int] = array("q")
         """Nanoseconds of each call."""
         self.operations = 0
-        """Finished so far; more than there are calls where a call carries a batch."""
+        """Operations finished so far. There are more of them than calls if a call has a batch."""
         self.payload = 0
         """Bytes of keys and values moved."""
         self.found: int | None = None
-        """Of the operations that look for a key, how many found one; None where none looks."""
+        """How many operations found the key that they looked for; None if none looks for one."""
 
     def slices(self, order: Sequence[int], length: int) -> Iterator[Sequence[int]]:
-        """Deals ``order`` out in pieces of ``length``, and between two of them looks whether to stop."""
+        """Yields ``order`` in pieces of ``length``. Raises ``Cancelled`` between two if the thread must stop."""
         for first in range(0, len(order), length):
             if self.stop.is_set():
                 raise Cancelled
@@ -63,31 +63,31 @@ Task = Callable[[Lap], None]
 @final
 @dataclass(frozen=True)
 class Figures:
-    """What a measurement came to, over all its threads."""
+    """The result of a measurement with all its threads."""
 
     operations: int
     """Of all threads together."""
     operations_per_second: float
     """The sum of the threads' rates, each over the time it spent in calls."""
     microseconds_per_operation: float
-    """As one thread sees it."""
+    """The average in one thread."""
     mebibytes_per_second: float | None
-    """Keys and values, 2**20 bytes; None where nothing is moved."""
+    """Bytes of keys and values moved, divided by 2**20, per second; None if none are moved."""
     p50_microseconds: float
     """Median latency of one call."""
     p99_microseconds: float
     wall_seconds: float
     """From the first call to the last, with everything the loop did between calls."""
     found: int | None
-    """Keys found, where keys were looked for."""
+    """Keys found; None if none were looked for."""
 
 
 def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], None]) -> Figures:
     """Runs each task in a thread of its own on the run's cores, all at once, and returns their joint figures.
 
-    ``background`` runs beside them, is not measured, and is told to stop when they are done.
-    ``watch`` is called with the number of operations finished, a few times a second. If a task raises,
-    or ``watch`` does, or the user interrupts, all threads are stopped and the exception is passed on.
+    ``background`` runs beside them, is not measured, and is told to stop when they have finished.
+    ``watch`` is called a few times a second with the number of operations finished. If a task or ``watch``
+    raises, or the user interrupts, all threads are stopped, and the exception is raised here.
     """
     stop = threading.Event()
     laps = [Lap(stop) for _ in tasks]
@@ -116,7 +116,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
             failed = False
             while unfinished and not failed:
                 finished, unfinished = wait(unfinished, POLL_SECONDS, FIRST_EXCEPTION)
-                # The background task has no end of its own: if it is done, it failed.
+                # The background task does not end by itself: if it is done, it failed.
                 failed = any(future.exception() for future in finished) or any(
                     future.done() for future in futures[len(tasks) :]
                 )
@@ -139,7 +139,7 @@ def _figures(laps: Sequence[Lap], wall_seconds: float) -> Figures:
     operations = sum(lap.operations for lap in laps)
     if not every or not operations:
         return Figures(0, 0.0, 0.0, None, 0.0, 0.0, wall_seconds, _found(laps))
-    # What took less than the clock can tell is given one nanosecond.
+    # A time below the resolution of the clock counts as one nanosecond.
     busy = [max(1, int(latencies.sum())) for latencies in every]
     done = [lap.operations for lap in laps if lap.latencies]
     rate = sum(count * 1e9 / spent for count, spent in zip(done, busy, strict=True))
@@ -163,7 +163,7 @@ def _found(laps: Sequence[Lap]) -> int | None:
 
 
 def clock_cost(calls: int = 20_000) -> float:
-    """Microseconds that a timed call which does nothing is recorded with: the floor of every latency."""
+    """Microseconds that are measured for a call which does nothing: the least latency that can be measured."""
     nothing: dict[bytes, bytes] = {}
     key = b"0" * 16
     latencies: array[int] = array("q")

@@ -1,4 +1,4 @@
-"""How much memory files take: in this process, through the service itself, by what the kernel counts as resident."""
+"""How much memory files take: makes them in this process by the service, and reads the process's resident memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Configuration:
 
     nodes: int
     files: int
-    """Empty ones, all in one directory."""
+    """How many empty files to make, all in one directory."""
     data: int
-    """Bytes, in files of ``file_size``."""
+    """Bytes of content, in files of ``file_size``."""
     file_size: int
     json: Path | None
 
@@ -37,9 +37,9 @@ class Figures:
     bytes_per_empty_file: float
     """On each replica."""
     bytes_per_byte: float
-    """Of file content, on each replica."""
+    """Bytes of memory per byte of content, on each replica."""
     bytes_left: int
-    """Resident after all was deleted, beyond what was before anything was made."""
+    """Resident memory after all files were deleted, less that before any was made."""
 
 
 def run(configuration: Configuration) -> Figures:
@@ -74,7 +74,7 @@ def run(configuration: Configuration) -> Figures:
 
 
 def _filesystem(configuration: Configuration, full: int) -> nrfs.Filesystem:
-    """One with room for ``full`` files with content, and for all the empty ones."""
+    """A file system with room for ``full`` files with content, and for all the empty ones."""
     size = full * (-(-configuration.file_size // _PAGE) * _PAGE)
     inodes = max(full, configuration.files) + 10
     try:
@@ -102,7 +102,7 @@ def _names(bar: ProgressBar, description: str, count: int) -> Iterator[bytes]:
 
 
 def _resident(filesystem: nrfs.Filesystem) -> int:
-    """Bytes of memory that this process holds when all replicas have applied all changes."""
+    """Resident bytes of this process, after all replicas have applied all changes and freed memory was given back."""
     for log in filesystem.verify():
         if len(set(log["digests"])) != 1:
             raise WorkloadError(f"the replicas differ in log {log['log']}")

@@ -1,7 +1,7 @@
 """Workloads that are native programs: the crate ``nrfs/core/bench``, built when it is first needed.
 
-They compare with other people's crates, which nothing else of nrfs needs: so they are no part of the native module,
-and take cargo and the source.
+They use crates for comparison that nothing else in nrfs needs. So they are not part of the native module, and need
+cargo and the source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CORE = Path(nrfs.__file__).parent / "core"
 
 
 def build(program: str) -> Path:
-    """Builds a program of the crate, which takes a few minutes the first time; returns where it is."""
+    """Builds a program of the crate, which takes a few minutes the first time; returns its path."""
     if not (CORE / "bench" / "Cargo.toml").exists():
         raise WorkloadError("needs the source of nrfs: run it from a checkout, as scripts/setup makes it")
     cargo = _cargo()
@@ -37,7 +37,7 @@ def build(program: str) -> Path:
 
 
 def run(program: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Runs a program that was built, and yields each figure as it comes. The program ends with the iteration."""
+    """Runs a program, and yields each figure when it is measured. Kills the program if the iteration ends early."""
     command = [str(program), json.dumps(configuration)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

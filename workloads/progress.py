@@ -1,4 +1,4 @@
-"""The progress bar on stderr: there for a person at a terminal, and for nobody else."""
+"""A progress bar on stderr, shown only if that is a terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _STEPS_BETWEEN_LOOKS = 1000
-"""The bar is not to cost what it shows."""
+"""How many steps are between updates: so many that the bar costs little."""
 
 
 @final
 class ProgressBar:
-    """One bar over all steps of a run. Drawn only when told of progress, so never by a thread of its own
-    in the middle of a measurement.
+    """One bar for all steps of a run. It has no thread of its own, which might disturb a measurement: it is
+    drawn only when a method is called.
     """
 
     def __init__(self, total: int) -> None:
@@ -45,20 +45,20 @@ class ProgressBar:
         self._bar.stop()
 
     def begin(self, description: str) -> None:
-        """Names the step that runs now."""
+        """Shows the name of the step that begins."""
         self._bar.update(self._task, description=description, refresh=True)
 
     def show(self, operations: int) -> None:
-        """The step that runs now has come so far."""
+        """Shows how many operations of the current step are done."""
         self._bar.update(self._task, completed=self._finished + operations, refresh=True)
 
     def end(self, operations: int) -> None:
-        """The step is over; it had been planned with this many operations."""
+        """Ends the current step, which counts as this many operations."""
         self._finished += operations
         self._bar.update(self._task, completed=self._finished, refresh=True)
 
     def count(self, description: str, operations: int) -> Iterator[int]:
-        """The numbers of so many operations; each is asked for when the one before it is done."""
+        """A step of its own: counts from 0 to ``operations`` - 1, and shows how far the caller has come."""
         self.begin(description)
         for number in range(operations):
             if number % _STEPS_BETWEEN_LOOKS == 0:

@@ -1,6 +1,7 @@
-"""How two directories compare, taken within each round.
+"""Compares two directories by the ratio of their figures in each round.
 
-Two figures taken one after the other share more of the machine's mood than two medians do.
+Two figures of one round are measured one after the other, so other load on the machine affects them more alike than
+two medians over all rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Self, final
 @final
 @dataclass(frozen=True)
 class Ratio:
-    """Of the directory under test and the other, over the rounds. Which way it goes is said where it is used."""
+    """The ratio of two directories over all rounds. Each use says which is divided by which."""
 
     median: float
     lowest: float
@@ -23,35 +24,35 @@ class Ratio:
 
     @classmethod
     def over(cls, rounds: Sequence[float]) -> Self | None:
-        """None where there is nothing to compare."""
+        """The ratio over these rounds; None if there are none."""
         return cls(median(rounds), min(rounds), max(rounds)) if rounds else None
 
     @property
     def extent(self) -> str:
-        """From the lowest to the highest, as tables have it."""
+        """The lowest and the highest ratio, as tables show them."""
         return f"({self.lowest:.3f} to {self.highest:.3f})"
 
 
 @final
 @dataclass(frozen=True)
 class Times:
-    """How long something takes, over the rounds."""
+    """How long something takes, over all rounds."""
 
     medians: tuple[float, ...]
     """For each directory."""
     ratio: Ratio | None
-    """How many times longer it takes in the directory under test than in the other: above 1 is slower. None without
-    another."""
+    """The time in the directory under test, divided by that in the other: above 1 it is slower. None if there is no
+    other."""
 
     @classmethod
     def over(cls, rounds: Sequence[Sequence[float]]) -> Self:
-        """Of the times of each round, which are one for each directory; no ratio to what took no time at all."""
+        """From each round's times, one for each directory. A time of 0 in the other directory gives no ratio."""
         ratios = [pair[0] / pair[1] for pair in rounds if len(pair) == 2 and pair[1]]
         return cls(tuple(map(median, zip(*rounds, strict=True))), Ratio.over(ratios))
 
 
 def explained(directories: Sequence[Path]) -> list[str]:
-    """The line below a table of times that says which way their ratio goes, if there is one."""
+    """The line below a table of times that explains their ratio, if there is one."""
     if len(directories) < 2:
         return []
     ours, theirs = directories

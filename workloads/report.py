@@ -1,4 +1,4 @@
-"""What the user gets of any workload: a table on stdout, and all of it in a JSON file if asked."""
+"""The output of all workloads: a table on stdout, and a JSON file if asked for."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     class Configuration(DataclassInstance, Protocol):
-        """A workload's, whatever else it says."""
+        """The configuration of any workload."""
 
         @property
         def json(self) -> Path | None: ...
 
 
 PLAIN_WIDTH = 200
-"""Columns where there is no terminal to ask: a table in a file or a pipe is not to be folded."""
+"""Columns of a table in a file or a pipe: so many that no line is folded."""
 
 
 def print_table(table: Table, footer: str) -> None:
-    """Prints both; plain text unless stdout is a terminal."""
+    """Prints a table and a footer, as plain text unless stdout is a terminal."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
@@ -36,7 +36,7 @@ def print_table(table: Table, footer: str) -> None:
 
 
 def write_json(workload: str, configuration: Configuration, **results: object) -> None:
-    """Writes all to the JSON file, if there is to be one; what JSON does not know, as text."""
+    """Writes everything to the JSON file, if one was asked for. Types that JSON does not have become strings."""
     path = configuration.json
     if path is None:
         return

@@ -1,7 +1,6 @@
-"""Structures that threads share, node-replicated and otherwise: ``nrfs bench nr`` and ``nrfs bench sched``.
+"""Structures that threads share, by node replication and in other ways: ``nrfs bench nr`` and ``nrfs bench sched``.
 
-Every way of sharing is measured in each round, one after the other, and what is compared was measured in the
-same rounds.
+In each round all contenders are measured, one after the other. Ratios compare figures of the same round.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ class Configuration:
 
     structure: Structure
     write_ratios: tuple[int, ...]
-    """Of a hundred operations."""
+    """Percentages of writes."""
     threads: tuple[int, ...]
     nodes: tuple[int, ...]
-    """For what is replicated on nodes."""
+    """Numbers of nodes, for contenders that replicate on nodes."""
     against: tuple[str, ...]
     rounds: int
     milliseconds: int
-    """Of each measurement."""
+    """The duration of each measurement."""
     json: Path | None
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """In the order in which they take turns."""
+        """The names of the contenders, in the order in which they take turns."""
         names = [f"nr {nodes}" for nodes in self.nodes]
         for against in self.against:
             names += [f"{against} {nodes}" for nodes in self.nodes] if against == "node-replication" else [against]
@@ -52,7 +51,7 @@ class Configuration:
 @final
 @dataclass(frozen=True)
 class Summary:
-    """One contender, at one number of threads and one ratio of writes."""
+    """The result of one contender with one number of threads and one ratio of writes."""
 
     contender: str
     threads: int
@@ -60,12 +59,12 @@ class Summary:
     operations_per_second: float
     """The median of all rounds."""
     ratio: float
-    """How many times faster ``nr`` is, within each round; the median. On as many nodes if the contender is on nodes
-    itself, and otherwise on those where it is fastest. Above 1, ``nr`` is faster."""
+    """The rate of ``nr`` divided by the contender's, in each round; the median. Above 1, ``nr`` is faster. ``nr`` is on
+    as many nodes as the contender; if that does not use nodes, on the number with which ``nr`` is fastest."""
 
 
 def run(configuration: Configuration) -> list[Summary]:
-    """Builds what is compared, and measures.
+    """Builds the native program, and measures.
 
     Raises:
         WorkloadError: it cannot be built, or fails.

@@ -1,9 +1,9 @@
-"""A source tree, and what people do with one by the ordinary tools: unpack, search, copy, compare, commit, remove it.
+"""Ordinary work with a source tree, by the usual tools: unpack, search, copy, compare, commit and remove it.
 
-A step is timed as whole processes, from their start to their end, as a person at a shell waits for them; starting one
-takes a millisecond or so. What a step made is then checked, and that is not timed: in the end git must have the very
-bytes that were packed. The tree is packed once, into memory of this process, so reading it is no work of the file
-systems compared.
+The time of a step is that of its processes, from start to end, as for a user at a shell. Starting a process takes
+about a millisecond. The result of each step is checked, which is not timed; in the end git must have exactly the bytes
+that were packed. The tree is packed once, into memory of this process, so that the compared file systems do not have
+to read it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ STEPS: Final = ("tar x", "find", "grep -r", "cp -r", "diff -r", "git", "rm -rf")
 TOOLS: Final = ("tar", "find", "grep", "cp", "diff", "git", "rm")
 
 LEFT_OUT: Final = frozenset({".git", ".gitattributes", "site-packages", "dist-packages"})
-"""Names that are not packed: what belongs to others, and what would have git keep other bytes than the files have."""
+"""Names that are not packed: other projects, and files that would make git store other bytes than the files have."""
 
 BUILT: Final = frozenset({".a", ".o", ".pyc", ".so"})
-"""Endings of what is built from source: not packed either."""
+"""Suffixes of files that are built from source, which are not packed, either."""
 
 ENVIRONMENT: Final = {
     "PATH": os.environ.get("PATH", os.defpath),
@@ -48,12 +48,12 @@ ENVIRONMENT: Final = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
 }
-"""All that a tool is told: nothing that the user has set up for it. Without a HOME, git looks for no file of theirs."""
+"""The whole environment of the tools: no settings of the user affect them. Without HOME, git reads no user's file."""
 
 GIT: Final = (
     "git",
     *("-c", "user.name=nrfs", "-c", "user.email=nrfs@localhost"),
-    # Both would go on behind the commit, and make files while the tree is removed.
+    # Both would continue after the commit, and make files while the tree is removed.
     *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
 )
 
@@ -64,20 +64,20 @@ class Configuration(Compared):
     """What to measure."""
 
     source: Path | None
-    """The tree; None: the standard library of this Python."""
+    """The tree to pack; None: the standard library of this Python."""
     files: int
-    """About so many: the source is repeated, in numbered directories."""
+    """About how many files to pack. The source is repeated in numbered directories."""
 
 
 @final
 @dataclass(frozen=True)
 class Packed:
-    """The tree as it is to become."""
+    """The packed tree."""
 
     archive: int
-    """An open file in memory, to be read from its beginning."""
+    """A descriptor of the tar archive, which is a file in memory."""
     objects: dict[bytes, bytes]
-    """Of each file, by its path in the tree, the name that git has for its content."""
+    """By path in the tree, git's object name for the content of each file."""
     size: int
     """Bytes of all files."""
 
@@ -85,22 +85,22 @@ class Packed:
 @final
 @dataclass(frozen=True)
 class Results:
-    """What was measured, and of what."""
+    """The figures, and the size of the tree."""
 
     files: int
     size: int
     rounds: Sequence[Sequence[dict[str, float]]]
-    """In each, of each directory, the seconds of each step."""
+    """By round and directory, the seconds of each step."""
 
     def times(self) -> dict[str, Times]:
-        """Over the rounds, of each step and of all together."""
+        """The times of each step, and of all together."""
         steps = {step: [[seconds[step] for seconds in sides] for sides in self.rounds] for step in STEPS}
         steps["total"] = [[sum(seconds.values()) for seconds in sides] for sides in self.rounds]
         return {step: Times.over(rounds) for step, rounds in steps.items()}
 
 
 def run(configuration: Configuration) -> Results:
-    """Packs the tree and takes every step on every directory; what was made is removed again.
+    """Packs the tree, and does every step on every directory. Removes everything that was made.
 
     Raises:
         WorkloadError: a tool is missing, or fails, or its result is wrong.
@@ -176,7 +176,7 @@ def _pack(source: Path, files: int, archive: BinaryIO) -> Packed:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """The paths below ``source`` of what is packed: regular files, and links to such as if they were the files."""
+    """The paths below ``source`` of the files to pack: regular files, and symlinks to regular files."""
 
     def fail(failure: OSError) -> NoReturn:
         raise failure
@@ -190,13 +190,13 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _object(content: bytes) -> bytes:
-    """The name that git has for a file's content."""
+    """Git's object name (SHA-1) for a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().encode()
 
 
 @final
 class _Pass:
-    """All steps, once, in a directory made for them."""
+    """One pass of all steps, in a new directory."""
 
     def __init__(self, place: Path, where: str, bar: ProgressBar) -> None:
         self._place = place
@@ -205,7 +205,7 @@ class _Pass:
         self._seconds: dict[str, float] = {}
 
     def take(self, packed: Packed) -> dict[str, float]:
-        """Takes every step, and returns the seconds of each."""
+        """Does every step; returns the seconds of each."""
         count = len(packed.objects)
         os.lseek(packed.archive, 0, os.SEEK_SET)
         with self._step("tar x"):
@@ -213,7 +213,7 @@ class _Pass:
         with self._step("find"):
             found = self._run("find", "tree", "-type", "f", "-print0")
         self._expect("find", "files found", found.count(b"\0"), count)
-        # A pattern that is nowhere has grep read all; and it lists what it read.
+        # The pattern occurs nowhere, so grep reads all files; -L lists them.
         with self._step("grep -r"):
             unmatched = self._run("grep", "-rLZ", secrets.token_hex(), "tree", statuses=(0, 1))
         self._expect("grep -r", "files searched", unmatched.count(b"\0"), count)
@@ -233,7 +233,7 @@ class _Pass:
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
-        """Times what is done in it."""
+        """Times the enclosed statements as a step."""
         self._bar.begin(f"{self._where}  {name}")
         began = perf_counter()
         yield
@@ -252,7 +252,7 @@ class _Pass:
                 raise WorkloadError(f"{self._where}: git: {os.fsdecode(path)} is not what was packed")
 
     def _run(self, *command: str, stdin: int = subprocess.DEVNULL, statuses: Sequence[int] = (0,)) -> bytes:
-        """Runs a tool to its end, and returns what it prints. An exception ends it."""
+        """Runs a tool to its end; returns its output. An exception kills the tool."""
         done = subprocess.run(command, cwd=self._place, env=ENVIRONMENT, stdin=stdin, capture_output=True, check=False)
         if done.returncode not in statuses:
             said = (done.stderr or done.stdout).decode(errors="replace").splitlines()

@@ -1,7 +1,7 @@
-"""Address spaces that threads share, node-replicated and otherwise, and the kernel's own: ``nrfs bench vm``.
+"""Address spaces that threads share: ours, the same machine shared in other ways, and the kernel's: ``nrfs bench vm``.
 
-Every thread works on pages of 4 KiB in a part of its own, as in figures 5 and 6 of the NrOS paper. Every contender is
-measured in each round, one after the other.
+Every thread uses pages of 4 KiB in a part of its own, as in figures 5 and 6 of the NrOS paper. In each round all
+contenders are measured, one after the other.
 """
 
 from __future__ import annotations
@@ -29,40 +29,39 @@ class Configuration:
     """What to measure."""
 
     threads: tuple[int, ...]
-    """Each a core."""
+    """Numbers of threads. Each thread is a core."""
     nodes: tuple[int, ...]
-    """Replicas of the address space."""
+    """Numbers of replicas of our address space."""
     logs: int
     against: tuple[str, ...]
     operation: Operation | None
-    """None: all."""
+    """The operation to show; None: all."""
     rounds: int
     json: Path | None
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """Those that are shown."""
+        """The operations to show."""
         return OPERATIONS if self.operation is None else (self.operation,)
 
 
 @final
 @dataclass(frozen=True)
 class Summary:
-    """One contender with one number of threads; medians of all rounds."""
+    """The result of one contender with one number of threads: medians of all rounds."""
 
     contender: str
     threads: int
     operations_per_second: dict[str, float | None]
-    """By operation, of all threads together; None where there is no such call."""
+    """By operation, of all threads together; None if the contender has no such call."""
     nanoseconds: dict[str, tuple[float, float, float]]
     """Median, 99th percentile and maximum of one map, and of one unmap of a page that all cores have used."""
     unmap_wait: tuple[float, float] | None
-    """Of that unmap, the nanoseconds that its shootdown waited for the other cores: average and longest. None where
-    that is not known."""
+    """The nanoseconds of such an unmap in which it waited for other cores: average and longest. None if not known."""
 
 
 def run(configuration: Configuration) -> list[Summary]:
-    """Builds what is compared, and measures.
+    """Builds the native program, and measures.
 
     Raises:
         WorkloadError: it cannot be built, or fails.

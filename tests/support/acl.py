@@ -1,4 +1,4 @@
-"""Access control lists in the form in which setxattr(2) takes them: Linux's ``posix_acl_xattr.h``."""
+"""Access control lists in the binary form of setxattr(2) (Linux's ``posix_acl_xattr.h``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def user(uid: int, rights: int) -> Entry:
 
 
 def group(rights: int) -> Entry:
-    """Of the owning group."""
+    """The entry of the owning group."""
     return 0x04, rights, _NOBODY
 
 

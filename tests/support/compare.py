@@ -1,4 +1,4 @@
-"""Runs one program of operations on two file systems and tells the first difference."""
+"""Runs a program of operations on two file systems, and reports the first difference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tree import differences, snapshot
 
 @dataclass(frozen=True)
 class Step:
-    """One operation, who does it (0 is root with all capabilities), and under which umask."""
+    """An operation, with the user who does it (0 is root with all capabilities) and the umask."""
 
     operation: Operation
     user: int = 0
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Failed:
-    """The result of an operation that ended in an error."""
+    """The result of an operation that failed."""
 
     errno: str
 
@@ -48,7 +48,7 @@ _directories = count()
 
 
 def outcome(call: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
-    """What a call returns, or how it failed."""
+    """The result of a call, or ``Failed``."""
     try:
         return call(*arguments, **keywords)
     except OSError as error:
@@ -69,12 +69,10 @@ def perform(step: Step, world: World, root: Path) -> Result:
 
 
 def compare(program: Program, reference: Path, subject: Path, abilities: Abilities = ALL) -> None:
-    """Asserts that ``program`` does the same in a fresh directory on each of two file systems.
+    """Asserts that ``program`` does the same in a new directory on each of two file systems.
 
-    Operations that need other than these ``abilities`` are left out on both.
-
-    Every step's result is compared as it comes, and the two trees at the end, before the files that are
-    still open are closed and once more behind that.
+    Operations that need an ability which is not in ``abilities`` are left out on both. The result of each step is
+    compared, and at the end the two trees: before the files that are still open are closed, and again after that.
     """
     program = [step for step in program if not isinstance(step.operation, Nothing)]
     name = f"program-{os.getpid()}-{next(_directories)}"

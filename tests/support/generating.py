@@ -1,7 +1,7 @@
-"""How many programs hypothesis generates, and which.
+"""Sets how many programs hypothesis generates.
 
-By default a few, the same in every run. ``NRFS_TEST_EXAMPLES`` asks for more: then they are different in every run, and
-hypothesis remembers in ``.hypothesis`` what failed.
+By default it generates a few, the same ones in every run. ``NRFS_TEST_EXAMPLES`` sets another number: then they are
+different in every run, and hypothesis saves failing ones in ``.hypothesis``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def generated(divide: int = 1, steps: int = 40, verbosity: Verbosity = Verbosity
     """Settings of a generated test.
 
     Args:
-        divide: takes examples from a test that is run with many parameters.
-        steps: of a state machine, at the most.
-        verbosity: quiet where a failing comparison prints its own program, shorter than hypothesis would.
+        divide: divides the number of examples, for a test that runs with many parameters.
+        steps: the most steps of a state machine.
+        verbosity: quiet if a failing comparison prints its own program, which is shorter than hypothesis's output.
 
     """
     return settings(

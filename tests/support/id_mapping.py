@@ -1,4 +1,4 @@
-"""Mounts with mapped ids: mount_setattr(2) with MOUNT_ATTR_IDMAP, as containers get their volumes."""
+"""Mounts with mapped ids, as containers have for volumes, by mount_setattr(2) with MOUNT_ATTR_IDMAP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from .syscalls import syscall
 
 FIRST = 100_000
-"""What id 0 of the file system is shown as; the others follow."""
+"""The id that id 0 of the file system is shown as; higher ones follow it."""
 
 COUNT = 65_536
 
@@ -24,7 +24,7 @@ _MOUNT_ATTR_IDMAP = 0x00100000
 
 @contextmanager
 def id_mapped(directory: Path, at: Path) -> Iterator[Path]:
-    """``directory`` once more, with mapped ids: mounted at ``at`` for as long as the context lasts."""
+    """Mounts ``directory`` at ``at`` with mapped ids, as long as the context lasts."""
     with _user_namespace() as namespace:
         tree = syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(directory), _OPEN_TREE_CLONE | os.O_CLOEXEC)
         try:
@@ -42,7 +42,7 @@ def id_mapped(directory: Path, at: Path) -> Iterator[Path]:
 
 @contextmanager
 def _user_namespace() -> Iterator[int]:
-    """A descriptor of one whose ids from 0 on are ``FIRST`` and those behind it here."""
+    """A descriptor of a user namespace whose ids from 0 on are the ids from ``FIRST`` on outside."""
     process = subprocess.Popen(["unshare", "--user", "sleep", "infinity"])
     try:
         mine = Path("/proc/self/ns/user").readlink()

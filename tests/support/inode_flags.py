@@ -1,4 +1,4 @@
-"""What chattr(1) sets, by the system calls that set and show it."""
+"""The system calls that set and show the flags of chattr(1)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def set_flags(path: PathLike, flags: int) -> None:
 
 
 def get_extended(path: PathLike) -> tuple[Any, ...]:
-    """FS_IOC_FSGETXATTR: flags, by other bits, and numbers that tmpfs does not have."""
+    """FS_IOC_FSGETXATTR: the flags, with different bits, and numbers that tmpfs does not have."""
     with opened(path) as descriptor:
         return struct.unpack("IIIII8x", fcntl.ioctl(descriptor, GET_EXTENDED, bytes(28)))
 
@@ -58,20 +58,20 @@ def set_extended(path: PathLike, *values: int) -> None:
 
 
 def file_getattr(path: PathLike) -> tuple[Any, ...]:
-    """The same by a call of its own, which needs no open file (Linux 6.17)."""
+    """The flags by a system call that needs no open file (Linux 6.17)."""
     told = ctypes.create_string_buffer(24)
     syscall(_FILE_GETATTR, _AT_FDCWD, os.fsencode(path), told, len(told), _AT_SYMLINK_NOFOLLOW)
     return struct.unpack("QIIII", told.raw)
 
 
 def file_setattr(path: PathLike, *values: int) -> None:
-    """The other of these two calls."""
+    """Sets flags by a system call that needs no open file (Linux 6.17)."""
     given = struct.pack("QIIII", *values)
     syscall(_FILE_SETATTR, _AT_FDCWD, os.fsencode(path), given, len(given), _AT_SYMLINK_NOFOLLOW)
 
 
 def statx_attributes(path: PathLike) -> int:
-    """What statx(2) shows of them, by the same bits."""
+    """The flags that statx(2) shows, with the same bits."""
     told = ctypes.create_string_buffer(256)
     syscall(_STATX, _AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, 0xFFF, told)
     attributes: int = struct.unpack_from("Q", told.raw, 8)[0]
@@ -88,7 +88,7 @@ def has_file_getattr() -> bool:
 
 
 def clear_flags(root: Path) -> None:
-    """Takes all flags from a tree, so that it can be removed."""
+    """Clears all flags in a tree, so that it can be removed."""
     top = os.fsencode(root)
     for directory, _, files in os.walk(top):
         set_flags(directory, 0)

@@ -1,7 +1,7 @@
-"""What the content of files should be, told in the plainest way: a bytearray and a set of page numbers for each file.
+"""A simple model of the content of files: a bytearray and a set of page numbers for each file.
 
-The model of the capacity, the holes and the life of inodes, where tmpfs cannot be asked the same question
-through the Python API. An error is an ``OSError`` with the errno that fallocate(2), lseek(2) and write(2) document.
+It models the capacity, the holes and the life of inodes, for which the Python API cannot be compared with tmpfs. An
+error is an ``OSError`` with the errno that fallocate(2), lseek(2) and write(2) document.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ModelFile:
     data: bytearray = field(default_factory=bytearray)
     pages: set[int] = field(default_factory=set)
     written: set[int] = field(default_factory=set)
-    """Of those, the ones that are not reserved only, which are holes to lseek(2)."""
+    """The pages with data; the others in ``pages`` are only reserved, and are holes for lseek(2)."""
     named: bool = True
     holds: int = 0
     linkable: bool = False
@@ -69,7 +69,7 @@ class Model:
         return self.inode_limit - 1 - len(self.files)
 
     def write(self, ino: int, offset: int, data: bytes) -> int:
-        """Page by page until one is missing that cannot be had; the rest is not written, whatever lies behind."""
+        """Writes page by page, until one is missing and none is free. The rest is not written, even if it has pages."""
         file, written = self.files[ino], 0
         for page in touched(offset, len(data)):
             if page not in file.pages:

@@ -1,7 +1,7 @@
-"""A mount of nrfs beside a tmpfs to compare it with, and the configurations that tests go through.
+"""A mount of nrfs with a tmpfs to compare it with, and the configurations that tests use.
 
 ``NRFS_TEST_NODES`` sets the numbers of replicas: ``NRFS_TEST_NODES=1 pytest tests`` runs everything with one replica,
-``NRFS_TEST_NODES=5`` with five, be that more than there are CPUs; ``1,2,8`` goes through all of them.
+``NRFS_TEST_NODES=5`` with five, even if there are fewer CPUs; ``1,2,8`` with each of these numbers in turn.
 ``NRFS_TEST_CHANNELS`` sets the channels: ``pyfuse3,device,ring`` runs everything on each; otherwise they take turns.
 """
 
@@ -42,14 +42,14 @@ class Configuration:
 
     @property
     def options(self) -> dict[str, Option]:
-        """As ``nrfs mount`` takes it."""
+        """The options of ``nrfs mount``."""
         return {"nodes": self.nodes, "cache": self.cache, "channel": self.channel}
 
 
 def configurations(nodes: Sequence[int], caches: Sequence[str] = ("writeback",)) -> list[Configuration]:
-    """Those to test with: all numbers of replicas and cache modes, on channels that take turns.
+    """The configurations to test with: all numbers of replicas and cache modes, on channels that take turns.
 
-    Where there is no ring, the device stands in for it.
+    If there is no ring, the device is used in its place.
     """
     shapes = [(count, cache) for count in node_counts(nodes) for cache in caches]
     asked = os.environ.get("NRFS_TEST_CHANNELS")
@@ -71,21 +71,21 @@ def more_than_cpus() -> int:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same place on two file systems."""
+    """A tmpfs and a mount of nrfs."""
 
     reference: Path
-    """On a tmpfs of its own."""
+    """A directory on the tmpfs."""
     subject: Path
-    """On nrfs."""
+    """A directory on nrfs."""
     configuration: Configuration
 
     @property
     def abilities(self) -> Abilities:
-        """What both can do."""
+        """The abilities that both have."""
         return abilities_of(self.configuration.cache, self.configuration.channel)
 
     def directories(self, name: str) -> tuple[Path, Path]:
-        """A new directory on each, the reference first, of the same name."""
+        """A new directory with the same name on each, the reference first."""
         made = f"{name} {next(_fresh)}".replace("/", "_")
         pair = self.reference / made, self.subject / made
         for directory in pair:
@@ -123,7 +123,7 @@ def mounted_tmpfs(mountpoint: Path, *options: str) -> Iterator[Path]:
 
 @contextmanager
 def mounted_pair(directory: Path, configuration: Configuration, **options: Option) -> Iterator[Pair]:
-    """Both for as long as the context lasts.
+    """A tmpfs and a mount of nrfs, as long as the context lasts.
 
     Args:
         directory: where the tmpfs is mounted.

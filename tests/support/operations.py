@@ -1,15 +1,14 @@
-"""The operations that the comparison with tmpfs is made of: one frozen dataclass each.
+"""The operations of the comparison with tmpfs, each a frozen dataclass.
 
-An operation runs in a ``World``, one file system's side of the comparison: the working directory is the root of
-its tree, and open files stand in a few numbered slots. What ``run`` returns must be the same on every file system
-that behaves alike, so inode and device numbers are left out, listings are sorted, and of times only those that a
-program set are told (see ``shown_time``).
+An operation runs in a ``World``, which is one file system's side of the comparison: the working directory is the root
+of its tree, and a few numbered slots have open files. What ``run`` returns must be the same on all file systems that
+behave alike: so inode and device numbers are left out, listings are sorted, and of times only those are shown that a
+program set (see ``shown_time``).
 
 Every operation prints as the Python that makes it, so a failing sequence can be pasted into a test.
 """
 
-# These are the system calls themselves; pathlib hides which one is made, and what one returns is compared,
-# None like the rest.
+# System calls are made by os, as pathlib hides which one is made. All results are compared, also None.
 # ruff: noqa: PTH101, PTH102, PTH106, PTH108, PTH115, PTH116, PTH211
 # mypy: disable-error-code="func-returns-value"
 
@@ -34,24 +33,24 @@ ACCESS_LIST = b"system.posix_acl_access"
 DEFAULT_LIST = b"system.posix_acl_default"
 
 HOLES_SEEN_BELOW = (1 << 63) - (1 << 20)
-"""In a file with data in its last page that can be, SEEK_HOLE of tmpfs overflows: no reference there."""
+"""For larger files tmpfs is no reference: its SEEK_HOLE overflows if the last possible page has data."""
 
 _EXPLICIT_BEFORE = 1_600_000_000_000_000_000
 _EXPLICIT_AFTER = 3_000_000_000_000_000_000
 
 
 def shown_time(time_ns: int) -> int | str:
-    """A time as it is compared: one that a program set to the far past or future as it is, else just "now".
+    """A time as it is compared: itself if a program set it to the far past or future, else "now".
 
-    So a comparison notices an operation that stamps a time which it should leave, and the other way round,
-    and no clock matters.
+    So a comparison notices if an operation sets a time that it should keep, or keeps one that it should set, and
+    does not depend on a clock.
     """
     return "now" if _EXPLICIT_BEFORE < time_ns < _EXPLICIT_AFTER else time_ns
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What of a stat is compared."""
+    """The compared part of a stat."""
 
     kind: str
     mode: str
@@ -75,7 +74,7 @@ _KINDS = {
 
 
 def shown(status: os.stat_result) -> Shown:
-    """What is compared of a stat; for what is left out see ``differences.py``."""
+    """The compared part of a stat; ``differences.py`` says why the rest is left out."""
     kind = _KINDS[stat.S_IFMT(status.st_mode)]
     mode = stat.S_IMODE(status.st_mode)
     if kind == "file" and not mode & stat.S_IXGRP:
@@ -94,7 +93,7 @@ def shown(status: os.stat_result) -> Shown:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Bytes to write, short to print: they depend on their place, so that a shifted page shows."""
+    """Bytes to write, with a short repr. They depend on their place, so that a shifted page is noticed."""
 
     seed: int
     length: int
@@ -108,9 +107,9 @@ class Pattern:
 
 @dataclass
 class World:
-    """One file system's side: its open files by slot. Close it to close them.
+    """One file system's side: its open files by slot, which ``close`` closes.
 
-    The abilities are those that both sides have.
+    ``abilities`` are those that both sides have.
     """
 
     handles: dict[int, int] = field(default_factory=dict)
@@ -133,7 +132,7 @@ class World:
 
 
 class Operation:
-    """One call, or the shortest sequence of calls that shows a thing."""
+    """One call, or the shortest sequence of calls that shows an effect."""
 
     def needs(self) -> str | None:
         """The field of ``Abilities`` without which the operation is left out."""
@@ -145,7 +144,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Nothing(Operation):
-    """What shrinking replaces an operation with that does not matter."""
+    """Does nothing. Shrinking replaces irrelevant operations by it."""
 
     def run(self, world: World) -> Result:
         return None
@@ -253,7 +252,7 @@ class Readlink(Operation):
 
 @dataclass(frozen=True)
 class List(Operation):
-    """The names of a directory with the types that the listing itself tells."""
+    """The names in a directory, with the types that the listing reports."""
 
     path: bytes
 
@@ -275,7 +274,7 @@ def _listing(descriptor: int) -> list[tuple[bytes, int]]:
 
 @dataclass(frozen=True)
 class Where(Operation):
-    """An operation that is left out where an ability is missing that its class does not ask for."""
+    """An operation that needs an ability which its class does not need."""
 
     ability: str
     operation: Operation
@@ -289,9 +288,9 @@ class Where(Operation):
 
 @dataclass(frozen=True)
 class Refusable(Operation):
-    """An operation that may be wrong in two ways: because of a flag of chattr(1), and because of what the inode is.
+    """An operation that may fail for two reasons: because of a flag of chattr(1), and because of the inode's kind.
 
-    Which is told is not compared: the kernel knows the flags of tmpfs, and not those of a FUSE mount.
+    Which errno it gets is not compared: the kernel knows the flags of tmpfs, but not those of a FUSE mount.
     """
 
     operation: Operation
@@ -373,7 +372,7 @@ class UtimensNow(Operation):
 
 @dataclass(frozen=True)
 class Truncate(Operation):
-    """Left out where the file has that size already, and the two differ: see ``differences``."""
+    """truncate(2). Left out if the file already has that size and the two differ in this: see ``differences``."""
 
     path: bytes
     size: int
@@ -387,7 +386,7 @@ class Truncate(Operation):
 
 @dataclass(frozen=True)
 class SetFlags(Operation):
-    """What chattr(1) does."""
+    """Sets the flags of chattr(1)."""
 
     path: bytes
     flags: int
@@ -398,7 +397,7 @@ class SetFlags(Operation):
 
 @dataclass(frozen=True)
 class GetFlags(Operation):
-    """What lsattr(1) shows, and the other form of it."""
+    """The flags that lsattr(1) shows, in both forms."""
 
     path: bytes
 
@@ -467,7 +466,7 @@ class RemoveXattr(Operation):
 
 @dataclass(frozen=True)
 class Open(Operation):
-    """O_NONBLOCK is added, or a fifo would wait for its other end."""
+    """open(2), with O_NONBLOCK, so that a fifo does not wait for its other end."""
 
     slot: int
     path: bytes
@@ -483,7 +482,7 @@ class Open(Operation):
 
 
 class OnHandle(Operation):
-    """An operation on an open file; on an empty slot it says so, on both sides alike."""
+    """An operation on an open file. On an empty slot the result says so, on both sides alike."""
 
     slot: int
 
@@ -600,7 +599,7 @@ class MmapRead(OnHandle):
 
 @dataclass(frozen=True)
 class Seek(OnHandle):
-    """Not in directories, where an offset is a file system's own affair."""
+    """lseek(2). Not in directories, where each file system defines offsets for itself."""
 
     slot: int
     offset: int
@@ -744,7 +743,7 @@ def _needs_of_flags(flags: int) -> str | None:
 
 
 def _digest(data: bytes) -> tuple[int, str]:
-    """What stands for bytes read, in a result that is to be short in a failure's message."""
+    """A short representation of bytes that were read, for messages."""
     if len(data) <= 16:
         return len(data), data.hex(" ")
     zeros = "zeros" if not data.strip(b"\0") else hashlib.md5(data, usedforsecurity=False).hexdigest()

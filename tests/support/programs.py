@@ -1,6 +1,6 @@
-"""Hypothesis strategies for programs of file operations, made to collide.
+"""Hypothesis strategies for programs of file operations.
 
-Few names, few users, few slots: so that operations hit what others made, removed, replaced or hold open.
+There are few names, users and slots, so that operations affect what others have made, removed, replaced or opened.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ targets = st.one_of(
     st.lists(names, min_size=1, max_size=3).map(b"/".join),
     st.sampled_from([b".", b"", b"a/", b"nowhere", b"x" * 4095, b"x" * 4096]),
 )
-"""What symlinks point to: mostly at each other, so that loops come about by themselves."""
+"""Targets of symlinks: mostly other symlinks, so that loops occur."""
 
 modes = st.one_of(
     st.sampled_from([0o644, 0o755, 0o777, 0o600, 0o000, 0o4755, 0o2755, 0o2775, 0o1777, 0o2777, 0o6777, 0o2644]),
@@ -123,7 +123,7 @@ acl_names = st.sampled_from([ops.ACCESS_LIST, ops.DEFAULT_LIST])
 
 @st.composite
 def _acls(draw: st.DrawFn) -> bytes:
-    """An access control list: complete and ordered as the kernel wants it, or with a part missing."""
+    """An access control list: valid, or with a part missing."""
     rights = st.integers(0, 7)
     ids = st.lists(st.sampled_from([0, 1000, 2000]), max_size=2)
     users: list[int] = draw(ids)
@@ -140,7 +140,7 @@ def _acls(draw: st.DrawFn) -> bytes:
 
 acls = _acls()
 file_capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
-"""security.capability for CAP_NET_BIND_SERVICE: what a write to the file must take away."""
+"""security.capability for CAP_NET_BIND_SERVICE, which a write to the file must take away."""
 
 open_flags = st.builds(
     lambda access, extra: access | sum(extra),
@@ -174,7 +174,7 @@ nameless = st.builds(
     st.sampled_from([os.O_RDWR, os.O_RDWR, os.O_WRONLY, os.O_RDONLY]),
     st.sampled_from([0, 0, 0, os.O_EXCL]),
 )
-"""For a file without a name; with O_EXCL it can never be linked."""
+"""Flags for a file without a name; with O_EXCL it can never be linked."""
 
 rename_flags = st.sampled_from(
     [
@@ -298,7 +298,7 @@ hole_seeks: SearchStrategy[ops.Operation] = st.builds(
     ops.Seek, slots, offsets, st.sampled_from([os.SEEK_DATA, os.SEEK_HOLE])
 )
 mapped_reads: SearchStrategy[ops.Operation] = st.builds(ops.MmapRead, slots, lengths, st.integers(0, 4))
-"""Not in one program with ``hole_seeks``: tmpfs fills the holes that are looked at through a mapping."""
+"""Not used in a program with ``hole_seeks``: on tmpfs, a read through a mapping fills holes."""
 
 fallocations: SearchStrategy[ops.Operation] = st.builds(ops.Fallocate, slots, fallocate_modes, near, near)
 
@@ -389,7 +389,7 @@ _ACL_OPENINGS: list[list[ops.Operation]] = [
 def programs(
     openings: list[list[ops.Operation]], operations: SearchStrategy[ops.Operation], length: int = 40
 ) -> SearchStrategy[Program]:
-    """Programs of a fixed length behind an opening that makes something to work on.
+    """Programs of a fixed length, after an opening that makes something to work on.
 
     ``Nothing`` is the simplest step, so that programs shrink step by step.
     """
@@ -405,7 +405,7 @@ def tree_programs() -> SearchStrategy[Program]:
 
 
 def acl_programs() -> SearchStrategy[Program]:
-    """Access control lists, what inherits them, and what changes the mode that shows them."""
+    """Access control lists, operations that inherit them, and operations that change the mode."""
     kinds = [acl_operations] * 3 + [tree_operations, attribute_operations, opening_operations]
     return programs(_ACL_OPENINGS + _TREE_OPENINGS, st.one_of(kinds))
 
@@ -430,8 +430,8 @@ flag_operations: SearchStrategy[ops.Operation] = st.one_of(
 
 
 def flag_programs() -> SearchStrategy[Program]:
-    """What chattr(1) sets, and what it forbids. All by root: who may not do a thing in another way, too, is told
-    either. access(2) is left out: see ``differences``.
+    """The flags of chattr(1), and what they forbid. All by root: for a user without the right, the errno may be either
+    one. access(2) is left out: see ``differences``.
     """
     attributes: list[SearchStrategy[ops.Operation]] = [
         st.builds(ops.Stat, paths, st.booleans()),
@@ -444,7 +444,7 @@ def flag_programs() -> SearchStrategy[Program]:
         st.builds(ops.Fchown, slots, users, users),
         st.builds(ops.Futimens, slots, times, times),
     ]
-    # A default list of what is no directory never reaches the file system.
+    # The kernel refuses a default list of anything but a directory, without a request.
     lists: list[SearchStrategy[ops.Operation]] = [
         st.builds(ops.SetXattr, paths, acl_names, acls, st.just(0), st.just(True)),
         st.builds(ops.RemoveXattr, paths, st.just(ops.ACCESS_LIST), st.just(True)),
@@ -462,7 +462,7 @@ def flag_programs() -> SearchStrategy[Program]:
 
 
 def mixed_programs() -> SearchStrategy[Program]:
-    """Everything at once."""
+    """All kinds of operations."""
     kinds = [tree_operations, attribute_operations, xattr_operations, acl_operations]
     kinds += [opening_operations, content_operations, mapped_reads, fallocations]
     return programs(_TREE_OPENINGS + _CONTENT_OPENINGS, st.one_of(kinds))

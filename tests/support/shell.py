@@ -1,4 +1,4 @@
-"""Runs one shell script in a directory, in an environment in which it behaves the same wherever it runs."""
+"""Runs a shell script in a directory, in an environment in which it behaves the same on every machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ line"
 
 @dataclass(frozen=True)
 class Ran:
-    """What is seen of a script that ran."""
+    """The result of a script."""
 
     status: int
     output: str
@@ -47,9 +47,9 @@ class Ran:
 
 
 def run(script: str, directory: Path) -> Ran:
-    """Runs ``script`` by ``sh -eu`` in ``directory``, with the function ``sample`` at hand.
+    """Runs ``script`` by ``sh -eu`` in ``directory``, with the function ``sample`` defined.
 
-    The directory's own path is shown as ``@`` in what the script says.
+    In its output the path of the directory is replaced by ``@``.
     """
     top = os.fsencode(directory)
     environment = {
@@ -67,7 +67,7 @@ def run(script: str, directory: Path) -> Ran:
         "GIT_COMMITTER_EMAIL": "committer@example.org",
         "GIT_COMMITTER_DATE": "2001-02-03T04:05:06Z",
     }
-    # /bin/sh is given the script as an argument, so that its standard input is free, and empty.
+    # The script is an argument, so that standard input is free; it is empty.
     done = subprocess.run(
         ["/bin/sh", "-euc", _PREAMBLE + script, "sh"],
         cwd=directory,

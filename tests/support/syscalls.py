@@ -1,4 +1,4 @@
-"""System calls that Python's ``os`` lacks, called through libc, with its manners: an ``OSError`` on failure."""
+"""System calls that Python's ``os`` lacks, by libc. They raise ``OSError`` on failure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def syscall(number: int, *arguments: object) -> int:
 
 @contextmanager
 def opened(path: bytes | str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of ``path`` for as long as the context lasts; a fifo does not wait for its other end."""
+    """A descriptor of ``path``, as long as the context lasts. Opening a fifo does not wait for its other end."""
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o644)
     try:
         yield descriptor
@@ -65,12 +65,12 @@ def renameat2(old: bytes, new: bytes, flags: int) -> None:
 
 
 def linkat(path: bytes, new: bytes, *, follow: bool) -> None:
-    """link(2), which follows a symlink only when told; ``os.link`` cannot tell it."""
+    """Makes a hard link. It follows a symlink only with ``follow``; ``os.link`` has no such choice."""
     _checked(_libc.linkat(_AT_FDCWD, path, _AT_FDCWD, new, _AT_SYMLINK_FOLLOW if follow else 0))
 
 
 def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    """Allocates or punches: ``os.posix_fallocate`` knows no ``FALLOC_FL_*`` flags, and may emulate what is refused."""
+    """Like ``os.posix_fallocate``, which has no flags, and may emulate an allocation that was refused."""
     _checked(_libc.fallocate(descriptor, mode, offset, length))
 
 
@@ -106,10 +106,10 @@ def getxattr(path: bytes, name: bytes, size: int) -> bytes:
 
 @contextmanager
 def acting_as(user: int, umask: int) -> Iterator[None]:
-    """Makes file operations of this thread run as ``user`` (and the group of the same number).
+    """Makes file operations of this thread run as ``user``, and as the group with the same number.
 
-    Only the file system ids change, so that the way back to root stays open, and root's capabilities are
-    gone meanwhile: capabilities(7).
+    Only the file system ids change, so that the thread can become root again. Root's effective capabilities are
+    dropped meanwhile (capabilities(7)).
     """
     before = os.umask(umask)
     capabilities = _capabilities()
@@ -128,7 +128,7 @@ def acting_as(user: int, umask: int) -> Iterator[None]:
 
 
 def _capabilities() -> list[tuple[int, int, int]]:
-    """Of this thread: effective, permitted and inheritable, 32 at a time."""
+    """The thread's effective, permitted and inheritable capabilities, 32 of each in a tuple."""
     data = ctypes.create_string_buffer(_CAPABILITY_DATA.size * 2)
     _checked(_libc.capget(_CAPABILITY_HEADER, data))
     return list(_CAPABILITY_DATA.iter_unpack(data.raw))

@@ -1,6 +1,6 @@
-"""A whole tree as a value that two file systems can be compared by."""
+"""A whole tree as a value, to compare two file systems."""
 
-# Names are bytes and may be anything, which pathlib does not carry.
+# Names are arbitrary bytes, which pathlib does not support.
 # ruff: noqa: PTH115, PTH118, PTH208
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from .operations import HOLES_SEEN_BELOW, Shown, shown
 
 _WHOLE = 1 << 24
-"""Files up to this size are compared byte by byte; of larger ones, their data and the edges of their holes."""
+"""Files up to this size are compared as a whole; of larger ones, only data and the edges of holes."""
 
 _PAGE = 4096
 
@@ -25,7 +25,7 @@ _PAGE = 4096
 class Entry:
     """One name in a tree.
 
-    ``same_file`` is the first name, in order, of the same inode: that is the structure of hard links.
+    ``same_file`` is the first name, in order, of the same inode: it shows hard links.
     """
 
     status: Shown
@@ -71,7 +71,7 @@ def _xattr(path: bytes, name: str) -> bytes:
 
 
 def _content(path: bytes, size: int) -> str:
-    """A digest of the bytes, without those of large holes, each of which is looked at where it begins and ends."""
+    """A digest of a file's bytes. Large holes are only read where they begin and end."""
     digest = hashlib.md5(usedforsecurity=False)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -88,10 +88,10 @@ def _content(path: bytes, size: int) -> str:
 
 
 def _worth_reading(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Page by page where the file system says that there is data; and a page where it says that holes begin or end.
+    """The ranges to read: pages that the file system says have data, and a page where holes begin or end.
 
-    A file system without SEEK_HOLE says that all is data: then the first MiB, the last page, and the pages that
-    lie around powers of two, which is where the generated programs write.
+    A file system without SEEK_HOLE says that everything is data: then the first MiB, the last page, and the pages
+    around powers of two, where the generated programs write.
     """
     limit = (1 << 20) // _PAGE
     pages = {0, (size - 1) // _PAGE}

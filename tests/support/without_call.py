@@ -1,6 +1,6 @@
 """Runs a command for which one system call always fails: ``without_call.py NUMBER ERRNO COMMAND ...``.
 
-The filter is the classic BPF of seccomp(2): it looks at the number of each system call.
+The filter is a classic BPF program of seccomp(2), which compares the number of each system call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 import sys
 
 IO_URING_SETUP, IO_URING_ENTER = 425, 426
-"""Alike on all architectures."""
+"""The same on all architectures."""
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _SECCOMP_MODE_FILTER = 2
@@ -20,7 +20,7 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 
 
 def without_call(number: int, error: int) -> tuple[str, ...]:
-    """What runs the command behind it."""
+    """The beginning of a command line; the command to run follows it."""
     return sys.executable, __file__, str(number), str(error)
 
 

@@ -1,4 +1,4 @@
-"""Processes that work on a file system at once, forked from the test; a failure in one fails the test."""
+"""Processes, forked from the test, that work on a file system at the same time. If one fails, the test fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 120
 
 
 def run_at_once(bodies: Sequence[Callable[[], object]]) -> None:
-    """Runs each body in a process of its own and waits for all; fails with what the failed ones said."""
+    """Runs each body in a process of its own, and waits for all. Fails with the messages of those that failed."""
     workers = [_fork(body) for body in bodies]
     failures = []
     for process, reading in workers:
@@ -30,7 +30,7 @@ def run_at_once(bodies: Sequence[Callable[[], object]]) -> None:
 
 
 def as_user(user: int, groups: Sequence[int], body: Callable[[], Answer]) -> Answer:
-    """Runs ``body`` in a process that is ``user`` for good, of the group of the same number and of ``groups``."""
+    """Runs ``body`` in a process of ``user``, with the group of the same number, and ``groups``; returns its result."""
     reading, writing = os.pipe()
 
     def become_and_tell() -> None:
@@ -57,7 +57,7 @@ def _fork(body: Callable[[], object]) -> tuple[int, int]:
 
 
 def _work(body: Callable[[], object], pipe: int) -> NoReturn:
-    """The life of a worker, which must never come back into the test."""
+    """Runs a body and ends the process, which must never return into the test."""
     status = 1
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -72,18 +72,18 @@ def _work(body: Callable[[], object], pipe: int) -> NoReturn:
 
 
 def start(body: Callable[[], object]) -> int:
-    """A process that runs a body until it is killed; its id."""
+    """Starts a process that runs a body until it is killed; returns its id."""
     process, reading = _fork(body)
     os.close(reading)
     return process
 
 
 def end(process: int) -> None:
-    """Kills what ``start`` started, at once, and waits for it."""
+    """Kills a process of ``start``, and waits for its end."""
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
 
 
 def pause(seconds: float) -> None:
-    """Lets others work; nothing may depend on how long it really takes."""
+    """Sleeps, to let others work. No test may depend on how long it really takes."""
     time.sleep(seconds)

@@ -1,7 +1,7 @@
-"""Programs that write into a file system until it is full, by every call that writes, and note what they were told.
+"""A program that writes into a file system until it is full, by all calls that write, and records their results.
 
-Run as ``python -m support.writers DIRECTORY SEED WRITES``: prints one line of JSON, what is in each file of its own by
-what the calls said.
+Run as ``python -m support.writers DIRECTORY SEED WRITES WAYS``. It prints one line of JSON: what each of its files must
+contain according to the results of the calls.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST = 600_000
-"""Where the last write of a file begins at the most."""
+"""The highest offset at which a write begins."""
 
 _CLOSED = 0.05
 
 _PIECE = 60_000
-"""More than a few pages, and less than a pipe holds."""
+"""Bytes: more than a few pages, and less than a pipe holds."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to write bytes at an offset, or at the end of a file that is opened for appending; returns how many."""
+    """A way to write bytes at an offset, or at the end of a file that was opened for appending."""
 
     write: Callable[[int, bytes, int], int]
     appends: bool = False
@@ -64,7 +64,7 @@ def _sendfile(descriptor: int, data: bytes, offset: int) -> int:
 
 
 def _copy(descriptor: int, data: bytes, offset: int) -> int:
-    """By the kernel, within the file system."""
+    """Copies by the kernel, within the file system."""
     source = os.open(".", os.O_TMPFILE | os.O_RDWR)
     try:
         written = os.write(source, data)
@@ -74,7 +74,7 @@ def _copy(descriptor: int, data: bytes, offset: int) -> int:
 
 
 def _store(descriptor: int, data: bytes, offset: int) -> int:
-    """By a mapping, and msync: what it refuses is not written."""
+    """Writes by a mapping and msync(2). If msync fails, nothing counts as written."""
     page = mmap.PAGESIZE
     start = offset // page * page
     end = offset + len(data)
@@ -103,9 +103,9 @@ WAYS = {
 
 
 def fill(directory: Path, seed: int, writes: int, ways: list[str]) -> dict[str, str]:
-    """Writes into some files of its own, and says what is in them: hexadecimal bytes by name.
+    """Writes into files of its own; returns what they must contain: hexadecimal bytes by name.
 
-    Nothing is synced, and what close(2) says is not looked at: as a shell's built-in commands do.
+    It does not sync, and ignores errors of close(2), as a shell's built-in commands do.
     """
     os.chdir(directory)
     choose = random.Random(seed)
@@ -131,7 +131,7 @@ def fill(directory: Path, seed: int, writes: int, ways: list[str]) -> dict[str, 
         if written:
             content.extend(bytes(max(0, offset + written - len(content))))
             content[offset : offset + written] = data[:written]
-        # A file that is closed has been written: most stay open for a while.
+        # close(2) writes a file's data back: so most files stay open for a while.
         if choose.random() < _CLOSED:
             _close(opened.pop(file))
     for descriptor in opened.values():

@@ -25,9 +25,9 @@ from workloads.measure import Figures, Lap, Task
 
 SLICE_OPERATIONS = 1000
 SLICE_BYTES = 4 << 20
-"""A thread looks whether to stop after so many operations or bytes, whichever comes first."""
+"""A thread checks whether to stop after this many operations or bytes, whichever comes first."""
 HOT_DIVISOR = 100
-"""readhot stays within the first NUM/100 keys."""
+"""readhot reads only the first NUM/100 keys."""
 
 
 @final
@@ -44,7 +44,7 @@ class Plan:
 def run(
     name: str, database: Database, configuration: Configuration, seed: Sequence[int], watch: Callable[[int], None]
 ) -> Figures:
-    """Runs one benchmark on a database that is filled as the benchmark needs it; fill* empties it first.
+    """Runs one benchmark on a database, which must be filled if the benchmark needs that; fill* empties it first.
 
     The same ``seed`` gives the same operations. Raises WorkloadError for LevelDB's errors and for wrong data.
     """
@@ -59,7 +59,7 @@ def run(
 
 
 def fill(database: Database, watch: Callable[[int], None]) -> None:
-    """Gives the database every key of the range, untimed, for a benchmark that needs one and has none."""
+    """Writes every key of the range, untimed, for a benchmark that needs a filled database."""
     with leveldb_errors():
         order = range(database.entries.num)
         generation = database.contents.next_generation()
@@ -127,7 +127,7 @@ def _plan(name: str, database: Database, configuration: Configuration, seed: Seq
 
 
 def _slice_length(database: Database, batch: int = 1) -> int:
-    """Operations between two looks at the stop sign: whole batches."""
+    """How many operations a thread does between checks whether to stop: a multiple of ``batch``."""
     length = max(1, min(SLICE_OPERATIONS, SLICE_BYTES // database.entries.value_size))
     return max(1, length // batch) * batch
 
@@ -185,7 +185,7 @@ def _delete(database: Database, order: Sequence[int], batch: int, lap: Lap) -> N
 
 
 def _get(database: Database, order: Sequence[int], being_written: int | None, lap: Lap) -> None:
-    """Random reads. ``being_written``: a generation that another thread writes meanwhile: also right, for any key."""
+    """Random reads. ``being_written``: a generation that another thread writes meanwhile; its values are right, too."""
     entries, expected = database.entries, database.contents.expected
     keys, size, matches = entries.keys, entries.value_size, entries.pool.startswith
     get, record, clock = database.handle.get, lap.latencies.append, perf_counter_ns
@@ -213,7 +213,7 @@ def _get(database: Database, order: Sequence[int], being_written: int | None, la
 
 
 def _scan(database: Database, count: int, reverse: bool, lap: Lap) -> None:
-    """Reads entries in order: exactly those that must exist, each once."""
+    """Reads entries in order, and checks that they are exactly those that must exist."""
     entries, expected = database.entries, database.contents.expected
     keys, size, matches = entries.keys, entries.value_size, entries.pool.startswith
     order = database.contents.present()
@@ -240,7 +240,7 @@ def _scan(database: Database, count: int, reverse: bool, lap: Lap) -> None:
 
 
 def _seek(database: Database, order: Sequence[int], following: Sequence[int], lap: Lap) -> None:
-    """Makes an iterator, places it at a random key, looks at the key it is on, and gives it back."""
+    """Makes an iterator, places it at a random key, reads the key there, and closes it; the whole is one call."""
     keys, raw_iterator = database.entries.keys, database.handle.raw_iterator
     record, clock = lap.latencies.append, perf_counter_ns
     lap.found = 0
@@ -262,7 +262,7 @@ def _seek(database: Database, order: Sequence[int], following: Sequence[int], la
 def _overwrite_until_stopped(
     database: Database, seed: Sequence[int], generation: int, changed: list[int], lap: Lap
 ) -> None:
-    """Overwrites random keys, and notes in ``changed`` which, until the readers beside it are done."""
+    """Overwrites random keys until the readers are done; appends their numbers to ``changed``."""
     keys, view, size = database.entries.keys, database.entries.view, database.entries.value_size
     shift, put = database.entries.shift(generation), database.handle.put
     random = np.random.default_rng([*seed, 1 << 31])

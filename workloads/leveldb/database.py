@@ -25,7 +25,7 @@ class Batch(Protocol):
 
 
 class RawIterator(Protocol):
-    """LevelDB's own iterator: placed first, then asked."""
+    """LevelDB's own iterator: it is first placed, then read."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *failure: object) -> None: ...
@@ -59,7 +59,7 @@ class Database:
         self.renew()
 
     def renew(self) -> None:
-        """Throws everything away and starts with a new, empty database."""
+        """Deletes the database, and opens a new, empty one."""
         if self._opened:
             self.handle.close()
             shutil.rmtree(self._directory / str(self._opened))
@@ -76,7 +76,7 @@ class Database:
 
 @contextmanager
 def leveldb_errors() -> Iterator[None]:
-    """Turns LevelDB's errors (no space, corruption, input and output) into the line that the user reads."""
+    """Turns LevelDB's errors (no space, corruption, input and output) into a ``WorkloadError``."""
     try:
         yield
     except plyvel.Error as failure:
@@ -86,7 +86,7 @@ def leveldb_errors() -> Iterator[None]:
 
 @contextmanager
 def temporary_database(parent: Path, entries: Entries, compression: Compression) -> Iterator[Database]:
-    """A new database in a fresh subdirectory of ``parent``, removed at the end however the end comes."""
+    """A new database in a new subdirectory of ``parent``, which is removed in the end, also after an exception."""
     with temporary_directory(parent, "leveldb") as directory, leveldb_errors():
         database = Database(directory, entries, compression)
         try:

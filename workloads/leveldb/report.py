@@ -1,4 +1,4 @@
-"""What the user gets: a table on stdout, and all of it in a JSON file if asked."""
+"""The output of the LevelDB workload: a table on stdout, and a JSON file if asked for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show(results: Results) -> None:
 
 
 def write_json(results: Results) -> None:
-    """Writes configuration, every round's figures, and the medians, if there is to be a JSON file."""
+    """Writes the JSON file, if one was asked for: configuration, every round's figures, and the medians."""
     configuration = results.configuration
     report.write_json(
         "leveldb",

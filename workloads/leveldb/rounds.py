@@ -1,8 +1,7 @@
-"""The benchmarks in order, on both directories in turn, as many rounds as asked; then the medians.
+"""Runs the benchmarks in order, on both directories in turn, for all rounds; then computes the medians.
 
-In one round each directory gets a new database and all the benchmarks. Both see the same operations. Only one
-database is open at a time: LevelDB compacts in the background, and that work must not run into the other side's
-figures.
+In each round, all benchmarks run in a new database in each directory, with the same operations. Only one database is
+open at a time: LevelDB compacts in the background, which must not affect the figures of the other directory.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ SEED = 1000
 @final
 @dataclass(frozen=True)
 class Round:
-    """What one round measured."""
+    """The figures of one round."""
 
     order: tuple[int, ...]
-    """Which directory came first, second: 0 is the one under test, 1 the one it is compared with."""
+    """The directories in the order of the round: 0 is the one under test, 1 the one it is compared with."""
     figures: tuple[tuple[Figures, ...], ...]
-    """For each directory (not in the order of the round) the figures of each benchmark."""
+    """By directory (0, 1), the figures of each benchmark."""
 
 
 @final
 @dataclass(frozen=True)
 class Medians:
-    """Over all rounds, for one benchmark on one directory, each figure's own median."""
+    """The median of each figure over all rounds, for one benchmark on one directory."""
 
     operations: float
     operations_per_second: float
@@ -58,22 +57,22 @@ class Summary:
     medians: tuple[Medians, ...]
     """For each directory."""
     ratio: Ratio | None
-    """How many times faster the directory under test is, by operations per second: everything counts, also the rare
-    call that waits long. None without a second directory, or where nothing was there to measure."""
+    """The operations per second in the directory under test, divided by those in the other. This includes rare calls
+    that take long. None if there is no second directory, or if nothing was measured."""
     p50_ratio: Ratio | None
-    """The same of the median latencies (the other's over the tested one's). Other work on the machine hardly moves it,
-    so it tells two file systems apart where the ratio of rates is lost in noise."""
+    """The median latency in the other directory, divided by that in the one under test. Other load on the machine
+    hardly affects it: so it shows differences where the ratio of rates is too noisy."""
 
 
 @final
 @dataclass(frozen=True)
 class Results:
-    """Everything that a run found out."""
+    """The results of a run."""
 
     configuration: Configuration
     rounds: tuple[Round, ...]
     clock_microseconds: float
-    """What reading the clock adds to each call's latency."""
+    """Microseconds that reading the clock adds to each call's latency."""
 
     def summaries(self) -> list[Summary]:
         """One for each benchmark, in the order in which they ran."""

@@ -1,12 +1,12 @@
-//! A structure that threads share, however they do.
+//! The traits of a structure that threads share, and of a way to share it (a *contender*).
 
 use std::fmt::Debug;
 
 use nr::Dispatch;
 
-/// A sequential structure whose reads, too, are data: so that they can be sent anywhere.
+/// A sequential structure whose reads are data, too, as some contenders send them elsewhere.
 pub trait Structure: Dispatch<WriteOperation: Clone + PartialEq + Debug, Response: Clone> + 'static {
-    /// What changes nothing.
+    /// A read.
     type ReadOperation: Clone + PartialEq + Debug + Send;
 
     /// Answers a read.
@@ -15,10 +15,10 @@ pub trait Structure: Dispatch<WriteOperation: Clone + PartialEq + Debug, Respons
 
 /// A way to share a structure.
 pub trait Contender<S: Structure>: Sync {
-    /// What a thread uses it with.
+    /// What a thread needs to use it.
     type Handle: Send;
 
-    /// Lets one more thread in; `thread` counts them from 0.
+    /// Registers thread `thread`, counted from 0.
     fn handle(&self, thread: usize) -> Self::Handle;
 
     /// Reads.
@@ -27,7 +27,7 @@ pub trait Contender<S: Structure>: Sync {
     /// Changes.
     fn write(&self, handle: &mut Self::Handle, operation: S::WriteOperation) -> S::Response;
 
-    /// Does what the others need of a thread that has nothing to do itself. Called again and again by a thread
-    /// that is done, until all are.
+    /// Does what other threads need of this one. A thread that has finished calls this repeatedly, until all have
+    /// finished.
     fn idle(&self, _handle: &mut Self::Handle) {}
 }

@@ -1,17 +1,17 @@
 //! What node replication is measured against, in one run on any machine; and the file system service itself.
 //!
-//! For developers: `nrfs bench` builds it when it is asked for, and nothing that a user runs needs it.
+//! For developers: `nrfs bench` builds this crate when it needs it. Nothing else uses it.
 //!
-//! - [`contender`]: a structure that threads share, however they do;
+//! - [`contender`]: the traits of a structure, and of a way to share it;
 //! - [`locks`]: the structure behind a mutex, or a readers-writer lock;
 //! - [`replicated`]: the structure replicated by `nr`, and by the `node-replication` crate;
-//! - [`multikernel`]: a copy for each core, kept alike by messages, in Barrelfish's manner;
-//! - [`structures`]: what is shared: a hash map (also as a sharded one), a stack, a queue, the scheduler;
-//! - [`throughput`]: how many operations threads do together;
-//! - [`vm`]: address spaces that threads share: ours, the same machine shared otherwise, the kernel's;
+//! - [`multikernel`]: a copy for each core, kept equal by messages, as in Barrelfish;
+//! - [`structures`]: the structures: a hash map (also a sharded one), a stack, a queue, the scheduler;
+//! - [`throughput`]: measures how many operations per second threads do together;
+//! - [`vm`]: address spaces that threads share: ours, the same machine shared in other ways, and the kernel's;
 //! - [`service`]: the file system service, with more threads against one;
 //! - [`random`]: random numbers that cost next to nothing;
-//! - [`program`]: what the programs that measure have in common.
+//! - [`program`]: what the programs of this crate have in common.
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! One structure for all threads, behind a lock of `std`.
+//! One structure for all threads, behind a lock of the standard library.
 
 use std::sync::{Mutex, PoisonError, RwLock};
 

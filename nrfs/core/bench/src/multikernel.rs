@@ -1,22 +1,23 @@
-//! A copy of the structure for each core, kept alike by messages.
+//! A copy of the structure for each core, kept equal by messages.
 //!
 //! This is how a multikernel shares state: "The Multikernel: A new OS architecture for scalable multicore systems"
-//! (Baumann et al., SOSP '09). Cores share nothing but channels, one from each core to each other; a change is
-//! agreed upon in two phases, and a read is answered by the core's own copy.
+//! (Baumann et al., SOSP '09). Cores share only channels, one from each core to each other. They agree on a
+//! change in two phases. A read uses the core's own copy.
 //!
 //! # The agreement
 //!
-//! A core that has a change promises itself to it, and asks every other core to *prepare*. A core that has promised
-//! itself to nobody does so, and votes yes; otherwise no. A core that is asked by one of a lower number while its
-//! own change is still being voted on gives its own up. With all votes yes the change is *committed*: every core
-//! applies it and is free again. Otherwise it is *aborted*, and tried again later.
+//! A core that has a change promises itself to it, and asks every other core to *prepare*. A core that is not
+//! promised to a change promises itself to this one, and votes yes; a promised core votes no. There is one exception:
+//! a core whose own change is still being voted on gives that up if a core of a lower number asks. If all votes are
+//! yes, the change is *committed*: every core applies it, and is free again. If not, it is *aborted*, and tried again
+//! later.
 //!
 //! # Why it is linearizable
 //!
-//! A core reads its messages before it reads its copy, and a core that is promised to another waits for the outcome.
-//! So from the first core that shows a change on, every other has voted for it, and shows it or waits for it.
+//! A core reads its messages before it reads its copy, and a core that is promised to another core's change waits for
+//! the outcome. So when the first core shows a change, every other core has voted for it, and shows it or waits for it.
 //!
-//! A core must look at its messages again and again while others have changes to make: see [`Core::serve`].
+//! A core must process its messages often while others make changes: see [`Core::serve`].
 
 use std::mem;
 use std::sync::{Mutex, PoisonError};
@@ -27,22 +28,22 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::contender::{Contender, Structure};
 
-/// What one core tells another.
+/// A message from one core to another.
 enum Message<Operation> {
-    /// The first phase: can you make this change?
+    /// The first phase: asks whether the core can make this change.
     Prepare(Operation),
-    /// Its answer.
+    /// The answer to `Prepare`.
     Vote(bool),
-    /// The second phase: make the change that you have prepared.
+    /// The second phase: the core makes the change that it has prepared.
     Commit,
-    /// Forget the change that you have prepared.
+    /// The core forgets the change that it has prepared.
     Abort,
 }
 
-/// Messages on their way from one core to another: an outcome, the next question, and a vote.
+/// Room in a channel. At most three messages are in one: an outcome, the next `Prepare`, and a vote.
 const CHANNEL: usize = 4;
 
-/// What a core is promised to.
+/// The change that a core has promised itself to.
 enum Promise<Operation> {
     Nobody,
     /// A change of its own.
@@ -56,14 +57,14 @@ pub struct Core<D: Dispatch> {
     number: usize,
     copy: D,
     promise: Promise<D::WriteOperation>,
-    /// Votes on its own change, by core.
+    /// The votes on its own change, by core; `None` before a core has voted.
     votes: Vec<Option<bool>>,
-    /// By core; none to itself.
+    /// By core; `None` for this core itself.
     to: Vec<Option<Producer<Message<D::WriteOperation>>>>,
     from: Vec<Option<Consumer<Message<D::WriteOperation>>>>,
 }
 
-/// `count` cores that agree, each with a copy made by `make`; the copies must be equal.
+/// Makes `count` connected cores. `make` returns the copy of each; all copies must be equal.
 pub fn cores<D: Dispatch>(count: usize, mut make: impl FnMut(usize) -> D) -> Vec<Core<D>> {
     let none = || (0..count).map(|_| None).collect();
     let core = |number| Core {
@@ -86,13 +87,13 @@ pub fn cores<D: Dispatch>(count: usize, mut make: impl FnMut(usize) -> D) -> Vec
 }
 
 impl<D: Dispatch<WriteOperation: Clone>> Core<D> {
-    /// Reads this core's copy, once all changes that are being agreed upon are decided.
+    /// Reads this core's copy, after the change that the core is promised to is decided.
     pub fn read<R>(&mut self, read: impl FnOnce(&D) -> R) -> R {
         self.wait_until_free();
         read(&self.copy)
     }
 
-    /// Makes a change on all cores.
+    /// Makes a change on all cores; returns the response of this core's copy.
     pub fn write(&mut self, operation: D::WriteOperation) -> D::Response {
         let backoff = Backoff::new();
         while !self.prepare(&operation) {
@@ -104,7 +105,7 @@ impl<D: Dispatch<WriteOperation: Clone>> Core<D> {
         self.copy.dispatch_mut(&operation)
     }
 
-    /// Answers what other cores have asked.
+    /// Processes the messages of other cores.
     pub fn serve(&mut self) {
         for core in 0..self.from.len() {
             while let Some(message) = self.from[core].as_mut().and_then(|channel| channel.pop().ok()) {
@@ -113,7 +114,8 @@ impl<D: Dispatch<WriteOperation: Clone>> Core<D> {
         }
     }
 
-    /// Whether all cores, this one included, have promised themselves to the change. If not, none has.
+    /// Asks all cores to promise themselves to a change. Returns whether they have; if not, none is promised to it any
+    /// more.
     fn prepare(&mut self, operation: &D::WriteOperation) -> bool {
         self.wait_until_free();
         self.promise = Promise::Itself;
@@ -170,7 +172,7 @@ impl<D: Dispatch<WriteOperation: Clone>> Core<D> {
         }
     }
 
-    /// Tells each other core what `message` has for it.
+    /// Sends each other core what `message` returns for it.
     fn tell_others(&mut self, message: impl Fn(usize) -> Option<Message<D::WriteOperation>>) {
         for core in 0..self.to.len() {
             if let Some(message) = (core != self.number).then(|| message(core)).flatten() {
@@ -185,11 +187,11 @@ impl<D: Dispatch<WriteOperation: Clone>> Core<D> {
     }
 }
 
-/// The cores that no thread is on.
+/// The cores that no thread uses yet.
 pub struct Multikernel<S: Structure>(Mutex<Vec<Option<Core<S>>>>);
 
 impl<S: Structure> Multikernel<S> {
-    /// For exactly `count` threads.
+    /// A multikernel for exactly `count` threads.
     pub fn new(count: usize, make: impl FnMut(usize) -> S) -> Self {
         Self(Mutex::new(cores(count, make).into_iter().map(Some).collect()))
     }

@@ -1,5 +1,5 @@
-//! What the programs have in common. The one argument says in JSON what to measure, and every figure is a line of JSON,
-//! as it comes: `workloads/native.py` is the other side.
+//! What the programs have in common. Their one argument is JSON, and says what to measure. They print each figure when
+//! it is measured, as a line of JSON. `workloads/native.py` is the other side.
 
 use std::error::Error;
 use std::io::{StdoutLock, Write};
@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Why nothing more was measured.
+/// The error that ended the measurement, if any.
 pub type Result = std::result::Result<(), Box<dyn Error>>;
 
-/// Where figures go.
+/// Writes figures to standard output.
 pub struct Figures(StdoutLock<'static>);
 
 impl Figures {
-    /// Tells one, now.
+    /// Writes a figure, and flushes it.
     pub fn put(&mut self, figure: &impl Serialize) -> Result {
         serde_json::to_writer(&mut self.0, figure)?;
         writeln!(self.0)?;
@@ -23,7 +23,7 @@ impl Figures {
     }
 }
 
-/// Measures what the argument says; the exit status is the program's.
+/// Calls `measure` with the parsed argument; returns the program's exit status.
 pub fn run<C: DeserializeOwned>(measure: impl FnOnce(&C, &mut Figures) -> Result) -> ExitCode {
     let measured = std::env::args()
         .nth(1)

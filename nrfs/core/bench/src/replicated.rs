@@ -7,7 +7,7 @@ use nr::{Configuration, NodeId, NodeReplicated, OneLog, Token};
 
 use crate::contender::{Contender, Structure};
 
-/// Threads are spread over the nodes in turn.
+/// Threads are registered with the nodes in turn.
 impl<S: Structure> Contender<S> for Arc<NodeReplicated<S>> {
     type Handle = Token<S>;
 
@@ -24,12 +24,12 @@ impl<S: Structure> Contender<S> for Arc<NodeReplicated<S>> {
     }
 }
 
-/// Replicated by `nr`, with its defaults.
+/// The structure replicated by `nr`, with its default configuration.
 pub fn by_nr<S: Structure>(nodes: usize, make: impl Fn() -> S) -> Arc<NodeReplicated<S>> {
     NodeReplicated::new(Configuration { nodes, ..Configuration::default() }, OneLog, |_, _| make())
 }
 
-/// A structure as `node-replication` wants it.
+/// A structure with the trait of `node-replication`.
 struct Published<S>(S);
 
 impl<S: Structure> PublishedDispatch for Published<S> {
@@ -46,13 +46,13 @@ impl<S: Structure> PublishedDispatch for Published<S> {
     }
 }
 
-/// Replicated by the crate `node-replication`.
+/// The structure replicated by the crate `node-replication`.
 pub struct ByNodeReplication<S: Structure> {
     replicas: Vec<Arc<Replica<'static, Published<S>>>>,
     threads: usize,
 }
 
-/// A thread's place at its replica, and at those that no thread uses.
+/// A thread's registration with its own replica, and with the replicas that no thread uses.
 pub struct Places {
     own: (usize, ReplicaToken),
     unused: Vec<(usize, ReplicaToken)>,
@@ -60,13 +60,14 @@ pub struct Places {
 }
 
 impl<S: Structure> ByNodeReplication<S> {
-    /// The size of its log in its own examples.
+    /// The size of the log in the crate's own examples.
     const LOG_BYTES: usize = 2 << 20;
-    /// A replica that no thread uses applies nothing, and nobody goes on once the log is full of what it has
-    /// still to apply: so after so many writes a thread brings those up to date. (`nr` does this itself.)
+    /// A replica that no thread uses applies nothing. When the log is full of what it has yet to apply, all threads
+    /// wait. So a thread brings such replicas up to date each time it has made this many writes. (`nr` needs no such
+    /// help.)
     const WRITES_BETWEEN_HELP: usize = 512;
 
-    /// On `nodes` nodes, with a copy by `make` on each, for `threads` threads.
+    /// For `threads` threads on `nodes` nodes. `make` returns a node's copy.
     pub fn new(nodes: usize, threads: usize, make: impl Fn() -> S) -> Self {
         let log = Arc::new(Log::new(Self::LOG_BYTES));
         Self { replicas: (0..nodes).map(|_| Replica::with_data(&log, Published(make()))).collect(), threads }

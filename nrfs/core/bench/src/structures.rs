@@ -1,4 +1,4 @@
-//! What is shared, and what threads do with it.
+//! The structures that threads share, and their operations.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,25 +8,25 @@ use nr::Dispatch;
 
 use crate::contender::{Contender, Structure};
 
-/// A structure with operations made of random numbers.
+/// A structure whose operations are made from random numbers.
 pub trait Workload: Structure {
-    /// As every replica begins.
+    /// The structure at the beginning.
     fn filled() -> Self;
 
-    /// A read.
+    /// The read that a random number stands for.
     fn any_read(random: u64) -> Self::ReadOperation;
 
-    /// A change.
+    /// The change that a random number stands for.
     fn any_write(random: u64) -> Self::WriteOperation;
 }
 
-/// Keys in the map, and elements in stack and queue at the beginning.
+/// How many keys the map has, and how many elements stack and queue have at the beginning.
 const SIZE: u64 = 10_000;
 
 /// A map of numbers.
 pub struct Map(HashMap<u64, u64>);
 
-/// Sets what a key maps to; answers what it did before.
+/// Sets the value of a key; answers the old value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Put(u64, u64);
 
@@ -69,7 +69,7 @@ impl Workload for Map {
 pub struct Sharded(DashMap<u64, u64>);
 
 impl Sharded {
-    /// With what a filled [`Map`] has.
+    /// With the same entries as a filled [`Map`].
     pub fn filled() -> Self {
         Self((0..SIZE).map(|key| (key, key)).collect())
     }
@@ -94,15 +94,15 @@ impl Contender<Map> for Sharded {
 pub enum Change {
     /// Adds an element.
     Push(u64),
-    /// Takes one away, and answers with it.
+    /// Removes an element, and answers it.
     Pop,
 }
 
-/// Looks at what would be taken next.
+/// Answers the element that would be removed next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peek;
 
-/// Values in a row: new ones come in at the back, and go out at the front or at the back.
+/// Values in a row. They are added at the back, and removed at the front or at the back.
 pub struct Row<const FROM_FRONT: bool>(VecDeque<u64>);
 
 /// Last in, first out.
@@ -149,11 +149,11 @@ impl<const FROM_FRONT: bool> Workload for Row<FROM_FRONT> {
     }
 }
 
-/// Cores, and processes that want some of them, each another number from time to time.
+/// The scheduler's cores, and its processes. A write changes how many cores one of these wants.
 const CORES: usize = 64;
 const PROCESSES: u64 = 16;
 
-/// Asks whose a core is.
+/// Answers which process has a core.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Owner(CoreId);
 

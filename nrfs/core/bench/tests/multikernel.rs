@@ -1,4 +1,4 @@
-//! Cores that agree by messages.
+//! Cores that agree on changes by messages.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,13 +1,13 @@
 //! One number for a whole state.
 //!
-//! Replicas at the same position of a log must have equal digests. A machine feeds all it holds, in
-//! an order that its operations alone determine, and nothing of how it is stored.
+//! Replicas at the same position of a log must have equal digests. A machine feeds its whole state, in an
+//! order that depends only on its operations, and nothing about how the state is stored.
 
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::types::{Ino, Time};
 
-/// What a state comes down to.
+/// A hash of a whole state (XXH3, 128 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(pub u128);
 
@@ -28,7 +28,7 @@ impl Digester {
         self.0.update(&time.nanoseconds_since_epoch().to_le_bytes());
     }
 
-    /// Bytes of any number: their count goes first, so that neighbours cannot be confused.
+    /// Feeds any number of bytes. Their count goes first, so that different sequences never feed the same.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.update(bytes);

@@ -1,15 +1,15 @@
 //! The sequential structures that nrfs replicates.
 //!
 //! Each is plain data with plain functions: no locks, no threads, no clocks, no randomness, no I/O.
-//! The same operations in the same order give the same state and the same responses, so an
-//! operation carries what it depends on: the time, the caller's ids, the pages it may take. Nothing
-//! here fails by panic; an error is a response, with the errno that tmpfs would give.
+//! The same operations in the same order give the same state and the same responses. So an operation
+//! carries all that it depends on: the time, the caller's ids, the pages it may take. Nothing here
+//! panics on bad input; an error is a response, with the errno that tmpfs would return.
 //!
 //! From the bottom up:
 //!
 //! - [`types`]: inode numbers, names, times, errnos;
-//! - [`digest`]: one number for a whole state, to compare replicas by;
-//! - [`namespace`]: the tree, and all about an inode but its content;
+//! - [`digest`]: one number for a whole state, to compare replicas;
+//! - [`namespace`]: the tree, and everything about an inode except its content;
 //! - [`content`]: the bytes of each file;
 //! - [`scheduler`]: which process runs on which core;
 //! - [`address_space`]: regions, and the page table that translates them.

@@ -1,18 +1,18 @@
-//! What a machine knows about each inode.
+//! A map from inode numbers to what a machine knows about each inode.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::types::Ino;
 
-/// A map from inode numbers. Each value has an allocation of its own, so that the table's spare room
-/// costs little, and the table shrinks with what it holds.
+/// A map from inode numbers. Each value is boxed, so that the table's unused places cost little. The table
+/// shrinks when most of its values are removed.
 pub(crate) struct Table<T> {
     entries: HashMap<Ino, Box<T>, FixedState>,
 }
 
 impl<T> Table<T> {
-    /// Entries below which shrinking is not worth it.
+    /// A table with room for no more entries than this does not shrink.
     const SMALL: usize = 1024;
 
     pub fn new() -> Self {

@@ -1,8 +1,8 @@
-//! The words that machines and their users share.
+//! Types that machines and their users share.
 
 use std::fmt;
 
-/// An inode number. Never used again for another inode.
+/// An inode number, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ino(pub u64);
 
@@ -26,7 +26,7 @@ pub struct Time {
 impl Time {
     const NANOSECONDS_PER_SECOND: i128 = 1_000_000_000;
 
-    /// From nanoseconds since the epoch; what no seconds can tell is clamped.
+    /// From nanoseconds since the epoch. Seconds beyond the range of `i64` are clamped.
     pub fn from_nanoseconds(total: i128) -> Self {
         let seconds = total.div_euclid(Self::NANOSECONDS_PER_SECOND);
         let nanoseconds = total.rem_euclid(Self::NANOSECONDS_PER_SECOND) as u32;
@@ -86,7 +86,7 @@ impl fmt::Display for Errno {
 
 impl std::error::Error for Errno {}
 
-/// The name of a directory entry: 1 to 255 bytes, without `/` and NUL, neither `.` nor `..`.
+/// The name of a directory entry: 1 to 255 bytes without `/` and NUL; not `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Box<[u8]>);
 
@@ -110,7 +110,7 @@ impl Name {
     }
 }
 
-/// Who owns an inode.
+/// The owner of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -119,7 +119,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What an inode is.
+/// The kind of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "inode(7) documents them")]
 pub enum Kind {
@@ -167,7 +167,7 @@ impl Kind {
 pub struct Permissions(u16);
 
 impl Permissions {
-    /// The permission bits of a mode; its type bits are left out.
+    /// The permission bits of a mode, without its type bits.
     pub fn from_mode(mode: u32) -> Self {
         Self((mode & 0o7777) as u16)
     }
@@ -177,13 +177,13 @@ impl Permissions {
         u32::from(self.0)
     }
 
-    /// Whether what is made in a directory with these bits belongs to the directory's group.
+    /// Whether set-group-id is set. Inodes made in such a directory get the directory's group.
     pub fn has_set_group_id(self) -> bool {
         self.bits() & libc::S_ISGID != 0
     }
 
-    /// The same without set-user-id, and without set-group-id where the group may execute (where it
-    /// may not, the bit means mandatory locking).
+    /// The same without set-user-id, and without set-group-id if the group may execute. If it may not, that
+    /// bit means mandatory locking.
     pub fn without_privileges(self) -> Self {
         let group = if self.bits() & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
         Self::from_mode(self.bits() & !(libc::S_ISUID | group))
@@ -209,7 +209,7 @@ impl Permissions {
         Self(self.0 & !umask.0)
     }
 
-    /// What the owner, the group and the others may do: three bits each.
+    /// The rights of the owner, the group and the others: three bits each.
     pub fn classes(self) -> [u8; 3] {
         [6, 3, 0].map(|shift| (self.0 >> shift & 0o7) as u8)
     }
@@ -220,16 +220,16 @@ impl Permissions {
     }
 }
 
-/// What chattr(1) sets on an inode: of the flags of ioctl_iflags(2) those that tmpfs has.
+/// What chattr(1) sets on an inode: those flags of ioctl_iflags(2) that tmpfs supports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InodeFlags(u8);
 
 impl InodeFlags {
     /// Nothing about the inode may change.
     pub const IMMUTABLE: Self = Self(1 << 4);
-    /// What is there stays; there may come more.
+    /// What is there must stay. Data and entries may be added.
     pub const APPEND_ONLY: Self = Self(1 << 5);
-    /// dump(8) leaves it out.
+    /// dump(8) skips it.
     pub const NO_DUMP: Self = Self(1 << 6);
     /// Reading does not change its time of access.
     pub const NO_ACCESS_TIME: Self = Self(1 << 7);
@@ -237,13 +237,13 @@ impl InodeFlags {
     const ALL: u8 = Self::IMMUTABLE.0 | Self::APPEND_ONLY.0 | Self::NO_DUMP.0 | Self::NO_ACCESS_TIME.0;
     const INHERITED: u8 = Self::NO_DUMP.0 | Self::NO_ACCESS_TIME.0;
 
-    /// The flags that these bits stand for, as FS_IOC_SETFLAGS has them. EOPNOTSUPP for others.
+    /// The flags with these bits of FS_IOC_SETFLAGS; EOPNOTSUPP if any other bit is set.
     pub fn from_bits(bits: u32) -> Result<Self, Errno> {
         let known = u8::try_from(bits).ok().filter(|bits| bits & !Self::ALL == 0);
         known.map(Self).ok_or(Errno::EOPNOTSUPP)
     }
 
-    /// The bits, as FS_IOC_GETFLAGS has them.
+    /// The bits, as for FS_IOC_GETFLAGS.
     pub fn bits(self) -> u32 {
         u32::from(self.0)
     }
@@ -259,18 +259,18 @@ impl InodeFlags {
         Self(self.0 | flags.0)
     }
 
-    /// What is made in a directory with these flags begins with.
+    /// The flags that an inode gets when it is made in a directory with these.
     #[must_use]
     pub fn inherited(self) -> Self {
         Self(self.0 & Self::INHERITED)
     }
 
-    /// Whether there may come more: an entry of a directory, data behind the end of a file. EPERM if not.
+    /// EPERM if nothing may be added: no entry to a directory, no data behind the end of a file.
     pub fn check_addition(self) -> Result<(), Errno> {
         if self.has(Self::IMMUTABLE) { Err(Errno::EPERM) } else { Ok(()) }
     }
 
-    /// Whether what is there may change: a name, an entry, an attribute, data. EPERM if not.
+    /// EPERM if nothing that is there may change: no name, entry, attribute or data.
     pub fn check_change(self) -> Result<(), Errno> {
         if self.has(Self::APPEND_ONLY) { Err(Errno::EPERM) } else { self.check_addition() }
     }

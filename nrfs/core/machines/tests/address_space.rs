@@ -188,7 +188,7 @@ proptest! {
         for operation in &operations {
             let replaces = matches!(operation.change, Change::Map { .. });
             let (answer, expected) = (summary(space.dispatch_mut(operation)), model.apply(operation));
-            // What a replaced page's translation was, the model does not count.
+            // The model does not count the translations of replaced pages.
             match (answer, expected) {
                 (Ok((freed, _)), Ok((expected, _))) if replaces => prop_assert_eq!(freed, expected),
                 (answer, expected) => prop_assert_eq!(answer, expected),

@@ -86,9 +86,9 @@ fn all_or_nothing_is_allocated() {
 #[derive(Default)]
 struct Model {
     bytes: Vec<u8>,
-    /// That take space.
+    /// The pages that take space.
     pages: BTreeSet<u64>,
-    /// Of those, the ones that are not reserved only.
+    /// The pages with data; the other pages that take space are only reserved.
     written: BTreeSet<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What the tree takes of the heap, counted: no more than `HEAP_PER_SPACE` bytes for each byte of the space that it says.
+//! Counts the heap that the tree takes: at most `HEAP_PER_SPACE` bytes for each byte of inode space.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -23,11 +23,11 @@ thread_local! {
 fn count(layout: Layout, sign: i64) {
     let size = layout.size().max(16);
     let step = size.next_power_of_two() / 8;
-    // At the end of a thread nobody looks any more.
+    // Fails at the end of a thread, when the count is of no use.
     let _ = HEAP.try_with(|heap| heap.set(heap.get() + sign * size.next_multiple_of(step) as i64));
 }
 
-// SAFETY: the system's allocator does all; counting allocates nothing.
+// SAFETY: the system's allocator does the work; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout, 1);
@@ -47,18 +47,18 @@ static ALLOCATOR: Counting = Counting;
 
 const OWNER: Owner = Owner { uid: 1000, gid: 100 };
 
-/// A tree, and what it takes.
+/// A tree, with the heap and the space that it takes.
 struct Tree {
     namespace: Namespace,
     heap_before: i64,
     space: u64,
     has_long_lists: bool,
-    /// The most heap for a byte of space, once there were more than a few.
+    /// The highest ratio of heap to space, apart from nearly empty trees.
     ratio: f64,
 }
 
 impl Tree {
-    /// What a tree of nothing may take, with tables that are kept for a few hundred inodes.
+    /// The heap that an empty tree may take, with tables that are kept for a few hundred inodes.
     const BESIDE: i64 = 32 << 10;
 
     fn new() -> Self {
@@ -85,7 +85,7 @@ impl Tree {
         };
         assert!(changed.taken <= wanted, "{operation:?} took {} of {wanted}", changed.taken);
         self.space = self.space + changed.taken - changed.freed;
-        // The operation itself was allocated in between.
+        // The operation itself was allocated meanwhile.
         drop(operation);
         let taken = (self.heap() - Self::BESIDE) as f64 / self.space as f64;
         self.ratio = self.ratio.max(taken);
@@ -110,7 +110,7 @@ impl Tree {
     }
 }
 
-/// A name of so many bytes.
+/// A name of `length` bytes.
 fn name(number: usize, length: usize) -> Name {
     Name::new(format!("{number:0length$}").as_bytes()).unwrap()
 }
@@ -118,7 +118,7 @@ fn name(number: usize, length: usize) -> Name {
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 
-/// An access control list that names so many users.
+/// An access control list that names `users` users.
 fn list(users: u32) -> Vec<u8> {
     let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7_u16.to_le_bytes(), &id.to_le_bytes()].concat();
     let users = (0..users).map(|id| entry(2, id));
@@ -128,7 +128,7 @@ fn list(users: u32) -> Vec<u8> {
 
 const MANY: usize = 1500;
 
-/// The worst that can be had of each kind, as many times as tables of every size see.
+/// The worst case of each kind of change, so many times that tables of every size occur.
 #[test]
 fn whatever_fills_a_tree_takes_no_more_than_it_says() {
     type Filling = fn(&mut Tree, usize);
@@ -245,7 +245,7 @@ fn of_many_names_all_but_a_few_removed_leave_little_behind() {
     }
 }
 
-/// Changes that meet in few places, with sizes on both sides of every threshold.
+/// Changes that concern few inodes, with sizes on both sides of every threshold.
 fn any_change() -> impl Strategy<Value = Change> {
     let ino = || (1_u64..20).prop_map(Ino);
     let any_name = || (0..6_usize, prop_oneof![Just(1), Just(255)]).prop_map(|(number, length)| name(number, length));
@@ -290,7 +290,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Removes all that is in a directory, and what was made without a name.
+/// Removes everything in a directory, and all inodes that were made without a name.
 fn empty(tree: &mut Tree) {
     loop {
         let mut names = Vec::new();
@@ -340,7 +340,7 @@ proptest! {
     }
 }
 
-/// Of content, the heap has what it knows of pages: where they are in a file, and which are free.
+/// The content's heap holds where pages are in files, and which pages are free.
 #[test]
 fn a_page_takes_little_beside_itself() {
     const PAGE: u64 = 4096;

@@ -17,7 +17,7 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
-/// What OWNER makes under the usual umask.
+/// An inode that OWNER makes under the usual umask.
 fn new_inode(node: NewNode, mode: u32) -> NewInode {
     let [permissions, umask] = [mode, 0o022].map(Permissions::from_mode);
     NewInode { node, permissions, umask, owner: OWNER }
@@ -279,8 +279,7 @@ fn privileges_go_with_a_new_owner_or_foreign_content() {
     assert_eq!(bits(tree.change(Change::KillPrivileges { ino: directory, privileges: set_group_id })), 0o4755);
 }
 
-/// Everything that `a` (a file) in directory `d` can be put through by names and extended attributes, each with what it
-/// answers.
+/// All changes of names and extended attributes of `a` (a file) in directory `d`, each with its answer.
 fn everything_done_to(flags_of_file: InodeFlags, flags_of_directory: InodeFlags) -> Vec<(&'static str, bool)> {
     use RenameMode::{Exchange, Replace, Whiteout};
     let run = |work: fn(&mut Tree, Ino, Ino) -> Result<Changed, Errno>| {
@@ -502,7 +501,7 @@ fn times_and_sizes_follow_the_changes() {
     assert_eq!(set.changed, Time { seconds: tree.seconds, nanoseconds: 0 });
 }
 
-/// A change drawn from few inodes and names, so that sequences meet.
+/// A random change of few inodes and names, so that changes in a sequence concern the same ones.
 fn any_change() -> impl Strategy<Value = Change> {
     let ino = || (1_u64..12).prop_map(Ino);
     let name = || (0..4_u8).prop_map(|letter| Name::new(&[b'a' + letter]).unwrap());
@@ -536,7 +535,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Every directory reached from the root once, its links counted from what it holds.
+/// Checks that every directory is reached from the root exactly once, and that its link count fits its entries.
 fn check_tree(tree: &Tree) {
     let mut names: BTreeMap<Ino, u32> = BTreeMap::new();
     let mut pending = vec![(Ino::ROOT, Ino::ROOT)];

@@ -1,4 +1,4 @@
-//! The scheduler under any operations and core failures: what must always hold of it, and what it promises.
+//! The scheduler under random operations and core failures: its invariants, and its promises.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,7 +153,7 @@ impl World {
         answer
     }
 
-    /// A process takes its upcalls: each must fit what it knew, and then it knows all.
+    /// A process takes its upcalls. Each must fit what the process knew before; then it knows all its cores.
     fn learn(&mut self, process: ProcessId) {
         let Ok(Answer::Upcalls(upcalls)) = self.apply(WriteOperation::TakeUpcalls(process)) else { return };
         let has = self.known.entry(process).or_default();

@@ -1,9 +1,9 @@
 //! Pages of one node's memory.
 //!
-//! They come in chunks, from a pool that the arenas of a node have in common; a chunk that is not used any more goes
-//! back there. The lowest free page is taken first, which leaves the upper chunks free. Freed pages keep their memory
-//! until [`Arena::give_back`] is called, or they are more than those in use: a file that is replaced over and over
-//! finds its memory still there.
+//! An arena takes chunks from a pool, which all arenas of a node share, and returns those of which no page is used. The
+//! first chunk with a free page is used first, so that the last chunks become free. Freed pages keep their memory until
+//! [`Arena::give_back`] is called, or until they outnumber the used ones: a file that is replaced over and over finds
+//! its memory still there.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -16,43 +16,43 @@ use crate::chunk::{Chunk, PAGES_PER_CHUNK};
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 4096;
 
-/// As many free pages may hold memory, if fewer are in use.
+/// So many free pages may hold memory even if fewer pages are in use.
 const IDLE: usize = 8 * PAGES_PER_CHUNK;
 
-/// A page of an [`Arena`]: the right to use it, without the memory itself.
+/// The right to use a page of an [`Arena`], which has the memory.
 ///
-/// It cannot be copied, so a page has one user. Give it back with [`Arena::free`]: dropped, it stays
-/// taken until the arena goes.
+/// It cannot be copied, so a page has one user. Give it back with [`Arena::free`]: a page that is only dropped stays
+/// in use until the arena is dropped.
 #[derive(Debug)]
 pub struct Page(NonZero<u32>);
 
-/// Pages of one node. The contents of a page just allocated are arbitrary.
+/// Hands out pages of one node.
 pub struct Arena {
     pool: Arc<Pool>,
     chunks: Vec<Option<Chunk>>,
-    /// Where others have been before the last chunk.
+    /// The indices in `chunks` that are `None`. The last chunk is always there.
     gaps: BTreeSet<usize>,
     /// The chunks with at least one free page.
     vacant: BTreeSet<usize>,
-    /// Free pages that may hold memory, in all chunks.
+    /// How many free pages of all chunks may hold memory.
     idle: usize,
-    /// The fewest that there were since the last look at them.
+    /// The lowest value of `idle` since the last call of `give_back_surplus`.
     least_idle: usize,
     used: usize,
     vacancy: Vacancy,
 }
 
-/// How many free pages an arena has in its chunks, for others to see.
+/// The number of free pages that an arena has in its chunks; can be read without the arena.
 #[derive(Clone, Default)]
 pub struct Vacancy(Arc<AtomicUsize>);
 
 impl Vacancy {
-    /// As many as there were a moment ago.
+    /// The number, which may change at any time.
     pub fn pages(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Only who may change the arena does so.
+    /// Called only by a thread that may change the arena: so no read-modify-write is needed.
     fn change(&self, more: usize, less: usize) {
         self.0.store(self.pages() + more - less, Ordering::Relaxed);
     }
@@ -66,7 +66,7 @@ impl Arena {
         Self { pool, chunks: Vec::new(), gaps, vacant, idle: 0, least_idle: 0, used: 0, vacancy }
     }
 
-    /// What tells, as long as there is the arena, how many pages it has free.
+    /// The arena's number of free pages, which stays up to date as long as the arena lives.
     pub fn vacancy(&self) -> Vacancy {
         self.vacancy.clone()
     }
@@ -76,7 +76,7 @@ impl Arena {
         self.used
     }
 
-    /// Takes a page. Its contents are arbitrary.
+    /// Takes a page. Its content is arbitrary.
     ///
     /// # Panics
     /// When the system grants no more mappings, as any allocation in Rust does.
@@ -106,7 +106,7 @@ impl Arena {
         self.used -= 1;
         self.vacancy.change(1, 0);
         self.idle += 1;
-        // One is kept, in case that the next page is wanted soon.
+        // One chunk is kept without a used page, for pages that are wanted soon.
         if index != 0 && chunk.used == 0 && self.idle > PAGES_PER_CHUNK {
             let chunk = self.remove_chunk(index);
             self.pool.put(chunk);
@@ -120,7 +120,7 @@ impl Arena {
 
     fn add_chunk(&mut self) -> usize {
         let index = self.gaps.pop_first().unwrap_or(self.chunks.len());
-        // The first chunk gets its pages one by one: a nearly empty arena is to cost nearly nothing.
+        // The first chunk takes memory page by page, so that a nearly empty arena takes little.
         let chunk = if index == 0 { Chunk::map(self.pool.physical, false) } else { self.pool.take() };
         self.idle += chunk.idle.len();
         self.vacancy.change(PAGES_PER_CHUNK, 0);
@@ -132,7 +132,7 @@ impl Arena {
         index
     }
 
-    /// Takes a chunk without a used page out.
+    /// Takes out a chunk that has no used page.
     fn remove_chunk(&mut self, index: usize) -> Chunk {
         let chunk = self.chunks[index].take().expect("it is there");
         self.idle -= chunk.idle.len();
@@ -147,12 +147,12 @@ impl Arena {
         chunk
     }
 
-    /// Free pages that may hold memory.
+    /// The number of free pages that may hold memory.
     pub fn idle(&self) -> usize {
         self.idle
     }
 
-    /// Gives memory of free pages back to the system as far as it was not needed since the last call.
+    /// Gives memory of free pages back to the system, as much as was not needed since the last call.
     pub fn give_back_surplus(&mut self) {
         self.give_back(self.idle - self.least_idle);
         self.least_idle = self.idle;
@@ -181,8 +181,8 @@ impl Arena {
         let (index, within) = page.place();
         let chunk = self.chunks[index].as_ref().expect("a page of this arena");
         // SAFETY: `within` is below PAGES_PER_CHUNK, so the page lies in the chunk's mapping, which is
-        // readable, initialised by the system and lives as long as `self`. Bytes are written only
-        // through `bytes_mut`, which needs `self` alone.
+        // readable, initialised by the system, and lives as long as `self`. Bytes are written only
+        // through `bytes_mut`, which borrows `self` exclusively.
         unsafe { chunk.page(within).cast::<[u8; PAGE_SIZE]>().as_ref() }
     }
 
@@ -196,7 +196,8 @@ impl Arena {
 }
 
 impl Page {
-    /// A page of a chunk. Pages count from 1, so that an `Option<Page>` is no larger than a page.
+    /// A page of a chunk; `None` if its number is too large. Pages are counted from 1, so that an `Option<Page>` is no
+    /// larger than a `Page`.
     fn at(chunk: usize, within: usize) -> Option<Self> {
         u32::try_from(chunk * PAGES_PER_CHUNK + within + 1).ok().and_then(NonZero::new).map(Self)
     }

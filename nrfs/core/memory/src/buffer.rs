@@ -1,4 +1,4 @@
-//! A buffer that is shared with the kernel.
+//! A buffer at a fixed address, to be shared with the kernel.
 
 use std::io;
 use std::ptr::NonNull;
@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use crate::mapping::{map_aligned, prefer_node};
 use crate::{PAGE_SIZE, PhysicalNode};
 
-/// Zeroed memory that begins at a page, on one node, at an address that never changes. Its pages take
-/// memory once they are touched.
+/// Zeroed memory on one node, at an address that is a multiple of the page size and never changes. Each page takes
+/// memory when it is first touched.
 pub struct Buffer {
     base: NonNull<u8>,
     size: usize,
@@ -19,7 +19,7 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// `size` bytes, on `physical` or wherever they are first touched.
+    /// `size` bytes on `physical`, or, if that is `None`, on the node that first touches them.
     ///
     /// # Panics
     /// When the system grants no more mappings, as any allocation in Rust does.
@@ -31,13 +31,13 @@ impl Buffer {
         buffer
     }
 
-    /// `size` bytes, wherever they are first touched.
+    /// `size` bytes, on the node that first touches them.
     pub(crate) fn try_new(size: usize) -> io::Result<Self> {
         let base = map_aligned(size, PAGE_SIZE, 0, libc::PROT_READ | libc::PROT_WRITE)?;
         Ok(Self { base: NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?, size })
     }
 
-    /// Where it begins. It can be read and written as long as the buffer lives.
+    /// The first address. The buffer can be read and written there as long as it lives.
     pub fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -50,7 +50,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and who uses its address must not outlive the buffer.
+        // SAFETY: the mapping is ours, and users of its address must not outlive the buffer.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
     }
 }

@@ -1,5 +1,5 @@
-//! What memory comes in: pieces of 2 MiB, each one mapping. That is the size of a huge page, so that filling a file
-//! costs one fault in 512.
+//! Chunks, in which memory is taken from the system: 2 MiB in one mapping each. That is the size of a huge page, so
+//! that filling a file costs one fault for 512 pages.
 
 use std::ptr::NonNull;
 
@@ -9,7 +9,7 @@ use crate::{PAGE_SIZE, PhysicalNode, shortage};
 pub(crate) const PAGES_PER_CHUNK: usize = 512;
 pub(crate) const CHUNK_SIZE: usize = PAGE_SIZE * PAGES_PER_CHUNK;
 
-/// One mapping of [`CHUNK_SIZE`] bytes and what is known of its pages.
+/// One mapping of [`CHUNK_SIZE`] bytes, and the state of its pages.
 pub(crate) struct Chunk {
     base: NonNull<u8>,
     free: Bitmap,
@@ -43,8 +43,8 @@ impl Chunk {
         Self { base, free: Bitmap::full(), idle: Bitmap::empty(), used: 0 }
     }
 
-    /// Has the system give its memory now, which is cheaper than page by page. Where that cannot be, it comes page by
-    /// page.
+    /// Has the system supply all memory of the chunk now, which is cheaper than page by page. If the system refuses,
+    /// each page gets its memory when it is first touched.
     pub fn populate(&mut self) {
         const MADV_POPULATE_WRITE: libc::c_int = 23;
         // SAFETY: the range is our own mapping, and its contents stay.
@@ -52,7 +52,7 @@ impl Chunk {
         self.idle = Bitmap::full();
     }
 
-    /// Takes a free page, one that has memory if there is any.
+    /// Takes a free page, preferably one that still has memory. There must be a free one.
     pub fn take(&mut self) -> usize {
         let page = self.idle.first().or_else(|| self.free.first()).expect("a vacant chunk has a free page");
         self.free.remove(page);
@@ -68,7 +68,8 @@ impl Chunk {
         self.used -= 1;
     }
 
-    /// Gives the memory of all idle pages back to the system, run by run, which is not to fill the holes of itself.
+    /// Gives the memory of all idle pages back to the system. The chunk gets no huge pages from then on, with which the
+    /// kernel would fill the holes again.
     pub fn release_idle(&mut self) {
         // SAFETY: the range is our own mapping. Advice may be refused (a kernel without huge pages).
         unsafe { libc::madvise(self.base.as_ptr().cast(), CHUNK_SIZE, libc::MADV_NOHUGEPAGE) };

@@ -1,4 +1,4 @@
-//! The first touches of a window's pieces, to be answered by a thread: userfaultfd(2).
+//! Reports the first touches of a window's pieces, for a thread to answer, by userfaultfd(2).
 
 use std::fs::File;
 use std::io;
@@ -14,14 +14,14 @@ use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
 use crate::{Process, Window};
 
-/// Of /dev/userfaultfd: a new descriptor.
+/// The ioctl(2) of /dev/userfaultfd that makes a descriptor.
 const USERFAULTFD_IOC_NEW: u64 = 0xaa00;
 
-/// Of `struct uffd_msg`: its size, and where in it the address of a page fault is.
+/// Bytes of a `struct uffd_msg`, and the offset of a page fault's address in it.
 const MESSAGE: usize = 32;
 const MESSAGE_ADDRESS: usize = 16;
 
-/// Where the touches of all windows that are watched come in.
+/// Receives the first touches of all watched windows.
 #[derive(Debug)]
 pub struct Faults {
     userfault: OwnedFd,
@@ -30,9 +30,9 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// An error where this process may not have them. It must be allowed those of system calls, too (by CAP_SYS_PTRACE,
-    /// vm.unprivileged_userfaultfd or /dev/userfaultfd): one that is given an address not touched yet would
-    /// fail otherwise.
+    /// Fails if this process may not use userfaultfd(2) for touches by system calls, too (that takes CAP_SYS_PTRACE,
+    /// vm.unprivileged_userfaultfd or /dev/userfaultfd): otherwise a system call would fail when it is given an
+    /// address that nobody has touched yet.
     pub fn new() -> io::Result<Self> {
         let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
         // SAFETY: the descriptor is used on windows only, which belong to this crate.
@@ -57,8 +57,7 @@ impl Faults {
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 
-    /// From now on whoever touches a piece of the window that is not shown waits until it is, and then is
-    /// [woken](Self::wake).
+    /// From now on a thread that touches a piece which is not shown waits until it is [woken](Self::wake).
     pub fn watch(&self, window: &Window) -> io::Result<()> {
         let range = range(window, 0, window.size());
         let mut register = uffdio_register { range, mode: UFFDIO_REGISTER_MODE_MISSING.into(), ioctls: 0 };
@@ -66,7 +65,7 @@ impl Faults {
         unsafe { control(&self.userfault, UFFDIO_REGISTER, &mut register) }
     }
 
-    /// Waits for the next touch, and returns its address; `None` once they are stopped.
+    /// Waits for the next touch; returns its address, or `None` after [`stop`](Self::stop).
     pub fn next(&self) -> io::Result<Option<usize>> {
         loop {
             let mut descriptors = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.userfault, PollFlags::IN)];
@@ -83,23 +82,23 @@ impl Faults {
                     let address = message[MESSAGE_ADDRESS..].first_chunk().copied().unwrap_or_default();
                     return Ok(Some(usize::from_ne_bytes(address)));
                 }
-                // Whoever touched it has been woken already, or was killed.
+                // The thread that touched the page has been woken already, or was killed.
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Lets go on who touched `size` bytes from `at` above the window's base on.
+    /// Wakes the threads that wait for a page within `size` bytes, beginning `at` bytes above the window's base.
     pub fn wake(&self, window: &Window, at: usize, size: usize) -> io::Result<()> {
         // SAFETY: the request takes a `uffdio_range`.
         unsafe { control(&self.userfault, UFFDIO_WAKE, &mut range(window, at, size)) }
     }
 
-    /// Ends the waiting in [`next`](Self::next), for good. In a process that was forked nobody waits.
+    /// Makes all calls of [`next`](Self::next) return `None`. Does nothing in a forked process, where nobody waits.
     pub fn stop(&self) {
         if self.process.is_this() {
-            // It cannot fail: an eventfd has room for a number this small.
+            // This cannot fail: the counter of an eventfd has room for 1.
             let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         }
     }
@@ -111,9 +110,9 @@ fn range(window: &Window, at: usize, size: usize) -> uffdio_range {
 
 /// # Safety
 ///
-/// The request takes an argument of that type.
+/// `T` is the type of the request's argument.
 unsafe fn control<T>(userfault: &OwnedFd, request: u32, argument: &mut T) -> io::Result<()> {
-    // SAFETY: the caller's; and the argument outlives the call.
+    // SAFETY: the caller says that the type is right, and the argument outlives the call.
     let done = unsafe { libc::ioctl(userfault.as_raw_fd(), request.into(), std::ptr::from_mut(argument)) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

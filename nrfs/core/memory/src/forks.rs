@@ -1,7 +1,8 @@
-//! Processes that are forked from this one: they have its memory, and none of its threads.
+//! Detects that a process was forked from the one that made a thing.
 //!
-//! So they must use nothing that threads share: a lock may be held by one that is not there. Whoever makes such things
-//! notes the [`Process`], and looks whether it is still the same.
+//! A forked process has the memory of its parent, but only one of its threads. So it must not use what threads share: a
+//! lock may be held by a thread that does not exist there. A shared thing remembers the [`Process`] that made it, to
+//! tell whether it is in a forked one.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,23 +12,23 @@ use crate::window;
 /// How many forks lie between the first process and this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// The process that something was made in.
+/// The process in which something was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process(u64);
 
 impl Process {
-    /// This one.
+    /// The running process.
     pub fn this() -> Self {
         static WATCH: Once = Once::new();
         WATCH.call_once(|| {
-            // SAFETY: the handlers are functions of this program, which stays. In the child they store a number, and make
-            // mappings by system calls alone. Without memory for the handlers a fork goes unnoticed.
+            // SAFETY: the handlers are functions of this program, which is never unloaded. In the child they only store
+            // a number and make system calls. If there is no memory to register them, forks go unnoticed.
             unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
         });
         Self(FORKS.load(Ordering::Relaxed))
     }
 
-    /// Whether it is this one.
+    /// Whether this is the running process.
     pub fn is_this(self) -> bool {
         self.0 == FORKS.load(Ordering::Relaxed)
     }

@@ -1,10 +1,13 @@
-//! Where memory and CPUs are: the machine's NUMA nodes, and pages bound to them.
+//! The machine's NUMA nodes: their CPUs, and memory bound to them.
 //!
-//! [`Topology`] says which CPUs belong to which node, real or emulated. An [`Arena`] hands out 4 KiB pages from memory
-//! of one node, whose [`Pool`] keeps what no arena uses, and [`Nearby`] keeps what threads use at the node they are on.
-//! [`SharedMemory`] has a part on each node, and is seen through [`Window`]s. [`shortage`] says whether there is memory for
-//! more, and [`Process`] whether this one was forked. This is the only crate that knows about
-//! either; behind it everything is safe code that was handed its arena.
+//! - [`Topology`] says which CPUs belong to which node, real or emulated.
+//! - An [`Arena`] hands out 4 KiB pages of one node's memory; the node's [`Pool`] keeps the memory that no arena uses.
+//! - [`Nearby`] keeps things that belong to a node, for threads that come and go.
+//! - [`SharedMemory`] has a part on each node, and is seen through [`Window`]s, whose first touches [`Faults`] reports.
+//! - [`shortage`] says whether there is memory for more.
+//! - [`Process`] says whether this process was forked since.
+//!
+//! Only this crate maps memory and asks where CPUs are; its users need no unsafe code for that.
 
 mod arena;
 mod buffer;

@@ -1,14 +1,14 @@
-//! Mappings of this process, made and bound: what the rest of the crate has in common.
+//! Makes mappings and binds them to nodes, for the rest of the crate.
 
 use std::io;
 use std::ptr;
 
 use crate::PhysicalNode;
 
-/// Maps zeroed memory that nobody reserves, from an address on that is `remainder` above a multiple of `alignment`,
-/// both multiples of the page size.
+/// Maps zeroed memory, without reserving it, at an address that is `remainder` above a multiple of `alignment`. Both
+/// are multiples of the page size.
 pub(crate) fn map_aligned(size: usize, alignment: usize, remainder: usize, protection: i32) -> io::Result<*mut u8> {
-    // So much larger that an aligned part lies in it; the rest goes straight back.
+    // Larger by so much that an aligned part lies in it; the rest is unmapped at once.
     let surplus = alignment - crate::PAGE_SIZE;
     let whole_size = size.checked_add(surplus).ok_or(io::ErrorKind::OutOfMemory)?;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice harms nothing.
@@ -40,14 +40,14 @@ pub(crate) fn map_aligned(size: usize, alignment: usize, remainder: usize, prote
     Ok(base)
 }
 
-/// Asks for the memory of a mapping of ours to come from `node` while it has some.
+/// Asks for the memory of a mapping of ours to come from `node`, as long as the node has some.
 pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
     const BITS: usize = 64;
     const MPOL_PREFERRED: libc::c_int = 1;
     let mut mask = vec![0_u64; node.0 / BITS + 1];
     mask[node.0 / BITS] |= 1 << (node.0 % BITS);
-    // SAFETY: the range is our own mapping; the mask outlives the call and has the length given. A
-    // refusal leaves the memory where it is first touched, which is as good as can be had then.
+    // SAFETY: the range is our own mapping; the mask outlives the call and has the length given. If the kernel
+    // refuses, memory comes from the node that first touches it.
     unsafe {
         libc::syscall(libc::SYS_mbind, base, size, MPOL_PREFERRED, mask.as_ptr(), mask.len() * BITS + 1, 0);
     }

@@ -1,11 +1,11 @@
-//! What threads that come and go use at the node they run on.
+//! Keeps things that belong to a node, for threads that come and go.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Topology, current_cpu};
 
-/// Things that belong to a node and serve one thread at a time: those that are not in use now.
+/// Things that belong to a node and serve one thread at a time. It keeps those that are not in use.
 pub struct Nearby<T> {
     /// By node.
     idle: Box<[Mutex<Vec<T>>]>,
@@ -14,12 +14,12 @@ pub struct Nearby<T> {
 }
 
 impl<T> Nearby<T> {
-    /// None yet, at any of the topology's nodes.
+    /// Keeps nothing yet.
     pub fn new(topology: &Topology) -> Self {
         Self { idle: topology.nodes().iter().map(|_| Mutex::default()).collect(), turn: AtomicUsize::new(0) }
     }
 
-    /// Calls with one of the node that the calling thread is on, made if all are in use.
+    /// Runs `call` with a thing of the node that the calling thread is on. If all of them are in use, `make` makes one.
     pub fn with<R>(&self, topology: &Topology, make: impl FnOnce(usize) -> T, call: impl FnOnce(&T) -> R) -> R {
         let node = topology.node_of(current_cpu(), || self.turn.fetch_add(1, Ordering::Relaxed));
         let idle = self.idle(node).pop();

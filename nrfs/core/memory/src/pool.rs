@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use crate::PhysicalNode;
 use crate::chunk::{CHUNK_SIZE, Chunk};
 
-/// A huge page that takes longer than this to come takes longer than as many small ones.
+/// If a huge page takes longer than this to be supplied, as many bytes of small pages would take less.
 const SLOW: Duration = Duration::from_micros(500);
 
-/// Chunks in small pages after a huge page that was slow.
+/// How many chunks come in small pages after a huge page that was slow.
 const SMALL_AFTER_SLOW: usize = 31;
 
-/// Chunks that no arena of the node uses, kept with their memory until they are [given back](Self::give_back): what one
-/// arena has no more use for, another need not ask the system for.
+/// Keeps the chunks that no arena of the node uses, with their memory, until they are [given back](Self::give_back). So
+/// an arena can take what another has freed, without a request to the system.
 pub struct Pool {
     pub(crate) physical: Option<PhysicalNode>,
     state: Mutex<State>,
@@ -22,30 +22,30 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     free: Vec<Chunk>,
-    /// The fewest that there were since the last look at them.
+    /// The lowest number of free chunks since the last call of `give_back_surplus`.
     least_free: usize,
-    /// Chunks that are to come in small pages. Memory that a virtual machine does not use its host may have taken
-    /// back, huge page by huge page; what comes in small pages is mostly still there.
+    /// How many of the next new chunks come in small pages. The host of a virtual machine may have taken unused memory
+    /// back, a huge page at a time; the memory of small pages is mostly still there.
     small_next: usize,
 }
 
 impl Pool {
-    /// Bytes that memory comes in.
+    /// Bytes of a chunk.
     pub const CHUNK: usize = CHUNK_SIZE;
 
-    /// An empty pool whose memory will be on `physical`, or wherever it is first touched.
+    /// An empty pool. Its memory will be on `physical`, or, if that is `None`, on the node that first touches it.
     pub fn new(physical: Option<PhysicalNode>) -> Self {
         Self { physical, state: Mutex::default() }
     }
 
-    /// The chunk that was put back last, or else a new one with all its memory.
+    /// The chunk that was put back last, or a new one, which has all its memory.
     pub(crate) fn take(&self) -> Chunk {
         let mut state = self.state();
         if let Some(chunk) = state.free.pop() {
             state.least_free = state.least_free.min(state.free.len());
             return chunk;
         }
-        // Others may take chunks while this one comes.
+        // Without the lock: other threads may take chunks meanwhile.
         drop(state);
         let is_huge = self.is_next_huge();
         let mut chunk = Chunk::map(self.physical, is_huge);
@@ -62,14 +62,14 @@ impl Pool {
         is_huge
     }
 
-    /// Notes how long the memory of a chunk took to come.
+    /// Notes how long it took the system to supply the memory of a chunk.
     fn came(&self, is_huge: bool, time: Duration) {
         if is_huge && time > SLOW {
             self.state().small_next = SMALL_AFTER_SLOW;
         }
     }
 
-    /// Takes a chunk without a used page.
+    /// Keeps a chunk that has no used page.
     pub(crate) fn put(&self, chunk: Chunk) {
         self.state().free.push(chunk);
     }
@@ -79,7 +79,7 @@ impl Pool {
         self.give_back_some(|state| state.free.len());
     }
 
-    /// Gives as many back as were not needed since the last call.
+    /// Gives as many chunks back to the system as were not needed since the last call.
     pub fn give_back_surplus(&self) {
         self.give_back_some(|state| state.least_free);
     }
@@ -87,10 +87,10 @@ impl Pool {
     fn give_back_some(&self, count: impl FnOnce(&State) -> usize) {
         let mut state = self.state();
         let count = count(&state);
-        // Those that have lain there longest.
+        // The chunks that were put here first.
         let old: Vec<Chunk> = state.free.drain(..count).collect();
         state.least_free = state.free.len();
-        // Others may take chunks while these go.
+        // Without the lock: other threads may take chunks meanwhile.
         drop(state);
         drop(old);
     }
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here is ever half done.
+        // Each change of the state leaves it whole, also if the thread panics next.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

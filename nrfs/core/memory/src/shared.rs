@@ -11,15 +11,15 @@ use rustix::io::Errno;
 use crate::mapping::prefer_node;
 use crate::{PAGE_SIZE, PhysicalNode};
 
-/// A file in memory (memfd), zeroed, a part of it on each node. [`Window`](crate::Window)s show it. It takes memory
-/// where it has been touched.
+/// A zeroed file in memory (memfd), with a part on each node. [`Window`](crate::Window)s show it. Each page takes
+/// memory when it is first touched.
 #[derive(Debug)]
 pub struct SharedMemory {
     file: File,
 }
 
 impl SharedMemory {
-    /// `pages` for each of `nodes` in turn, on that node, or wherever they are first touched.
+    /// `pages` pages for each of `nodes`, in their order. Those of `None` come from the node that first touches them.
     pub fn new(nodes: impl ExactSizeIterator<Item = Option<PhysicalNode>>, pages: u64) -> io::Result<Self> {
         let file = File::from(memfd_create("nrfs", MemfdFlags::CLOEXEC)?);
         let all = pages.checked_mul((nodes.len() * PAGE_SIZE) as u64);
@@ -34,7 +34,7 @@ impl SharedMemory {
         Ok(memory)
     }
 
-    /// The node stays with the file, for all mappings to come.
+    /// Binds a range to a node. The file keeps the binding for all later mappings.
     fn prefer(&self, offset: u64, size: usize, node: PhysicalNode) -> io::Result<()> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice harms nothing; nobody uses it.
@@ -47,7 +47,7 @@ impl SharedMemory {
 
     /// # Safety
     ///
-    /// As for mmap(2): with MAP_FIXED in `flags`, what is there is the caller's to replace.
+    /// With MAP_FIXED in `flags`, the caller must own what is mapped at the address: it is replaced.
     pub(crate) unsafe fn map(
         &self,
         address: *mut u8,
@@ -56,15 +56,15 @@ impl SharedMemory {
         flags: i32,
         offset: u64,
     ) -> io::Result<*mut u8> {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         unsafe { self.map_as(address, size, protection, flags | libc::MAP_SHARED, offset) }
     }
 
-    /// Maps memory at an address, so that what is written there is nobody else's.
+    /// Maps memory at an address, copy-on-write: writes there are seen nowhere else.
     ///
     /// # Safety
     ///
-    /// What is there is the caller's to replace.
+    /// The caller must own what is mapped at the address: it is replaced.
     pub(crate) unsafe fn map_private(
         &self,
         address: *mut u8,
@@ -72,7 +72,7 @@ impl SharedMemory {
         protection: i32,
         offset: u64,
     ) -> io::Result<*mut u8> {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         unsafe { self.map_as(address, size, protection, libc::MAP_PRIVATE | libc::MAP_FIXED, offset) }
     }
 
@@ -89,7 +89,7 @@ impl SharedMemory {
     ) -> io::Result<*mut u8> {
         let flags = flags | libc::MAP_NORESERVE;
         let offset = libc::off_t::try_from(offset).map_err(|_| Errno::OVERFLOW)?;
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         let base = unsafe { libc::mmap(address.cast(), size, protection, flags, self.file.as_raw_fd(), offset) };
         if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(base.cast()) }
     }

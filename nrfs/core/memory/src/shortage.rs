@@ -1,16 +1,17 @@
-//! Whether there is memory for more: to be asked before more is promised to anybody.
+//! Whether there is memory for more. Asked before an operation is granted anything.
 //!
-//! Whoever applies an operation cannot refuse it any more: where the system has no page for it, it kills the process (a
-//! cgroup's limit, the machine's memory), and where it makes no mapping (a limit on addresses, or on what may be
-//! committed), the process ends itself. So it is refused before, and what is under way by then must still find memory:
+//! Once an operation is in the log, it cannot be refused. If the system has no page for it (a cgroup's limit, the
+//! machine's memory), the kernel kills the process; if the system refuses a mapping (a limit on addresses, or on what
+//! may be committed), the process ends itself. So operations are refused before the log, early enough that those under
+//! way still find memory. Two things are kept for them:
 //!
-//! - the *spare*: what this machine, and the cgroups of this process, are to have left. They are asked each time that
-//!   some of it has been [taken], sooner if there is little;
-//! - the *reserves*: addresses that nobody uses, one for content and one of the heap, given up when a mapping is
-//!   refused. Until one can be had again there is no more of its kind.
+//! - the *spare*: memory that this machine, and the cgroups of this process, must have left. It is measured each time
+//!   that a number of bytes has been [taken]: the less is left, the smaller is the number;
+//! - the *reserves*: unused addresses, one reserve for content and one for the heap. A reserve is given up when a
+//!   mapping is refused. Until it can be made again, nothing more of its kind is granted.
 //!
-//! Both are the process's, and so is all in here. As long as there is enough, to ask is to read one flag that nobody
-//! writes.
+//! All state here is global, as memory belongs to the process. As long as there is enough, [`left`] reads one flag that
+//! is rarely written.
 
 use std::cell::Cell;
 use std::fs;
@@ -20,46 +21,46 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::Buffer;
 
-/// Of a machine, or of a cgroup, what is to be left is no more than this part of all it has.
+/// The spare of a machine or a cgroup is at most its whole memory divided by this.
 const SPARE_PART: u64 = 8;
 
-/// Bytes that are taken at the most, and at the least, before the next look.
+/// The most and the fewest bytes that are taken before memory is measured again.
 const STEP_MAX: u64 = 64 << 20;
 const STEP_MIN: u64 = 2 << 20;
 
-/// Whether it is time for a look.
+/// Whether memory is to be measured by the next call of [`left`].
 static IS_DUE: AtomicBool = AtomicBool::new(true);
 
-/// Bytes that can be taken before it is.
+/// Bytes that can be taken before memory is measured again.
 static STEP: AtomicI64 = AtomicI64::new(0);
 
-/// Bytes that there were for content at the last look.
+/// Bytes that were left for content when memory was last measured.
 static CONTENT_LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Bytes that operations under way may take for content: the reserve has as many.
+/// Bytes that operations under way may take for content: the size of the reserve.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes of the heap that they may take.
+/// Bytes of the heap that operations under way may take.
 const HEAP_UNDER_WAY: usize = 32 << 20;
 
-/// Addresses for others in this process that have a heap of their own, such as Python: given up with those of the heap.
+/// Bytes of addresses for other heaps in this process, such as Python's. They are part of the heap's reserve.
 const OTHERS: usize = 32 << 20;
 
-/// `None` when they have been given up.
+/// The reserves; `None` after they were given up.
 static CONTENT: Mutex<Option<Buffer>> = Mutex::new(None);
 static HEAP: Mutex<Option<(Vec<u8>, Buffer)>> = Mutex::new(None);
 
 thread_local! {
-    /// Whether this thread asks for the heap's reserve: where that is refused, none is given up for it.
+    /// Whether this thread is making the heap's reserve: if that fails, no reserve is to be given up for it.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What there is.
+/// What is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// Enough of all.
     Enough,
-    /// No addresses for more content: it can have pages that are free where others are in use.
+    /// No addresses for more content. It can still have the free pages of chunks that are in use.
     Vacancies,
     /// Too little memory, or heap.
     Nothing,
@@ -67,7 +68,8 @@ pub enum Left {
 
 static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(Group::of_this_process);
 
-/// Has the reserves be enough for operations under way whose content may take so many bytes. False if they cannot be had.
+/// Makes the reserves large enough for operations under way that may take `under_way` bytes for content. Returns false
+/// if they cannot be made.
 pub fn prepare(under_way: usize) -> bool {
     if UNDER_WAY.fetch_max(under_way, Ordering::SeqCst) < under_way {
         *lock(&CONTENT) = None;
@@ -75,18 +77,18 @@ pub fn prepare(under_way: usize) -> bool {
     has_heap() && has_addresses()
 }
 
-/// What there is if so many bytes more are taken; of a few it need not be told how many. If there is not enough, it looks
-/// again after `give_back`, which is told what there is, and gives back what helps.
+/// What is left after `bytes` more are taken. Callers may pass 0 for a few bytes. If there is not enough, calls
+/// `give_back` with what is left, to give memory back to the system, and measures again.
 pub fn left(bytes: u64, give_back: impl FnOnce(Left)) -> Left {
     if !IS_DUE.load(Ordering::Relaxed) && bytes < STEP_MIN { Left::Enough } else { look(bytes, give_back) }
 }
 
-/// Bytes that there were for content at the last look.
+/// Bytes that were left for content when memory was last measured.
 pub fn content_left() -> u64 {
     CONTENT_LEFT.load(Ordering::Relaxed)
 }
 
-/// Notes that memory of so many bytes was mapped, or may have been.
+/// Notes that `bytes` of memory were mapped, or may have been.
 pub fn taken(bytes: u64) {
     let bytes = bytes as i64;
     if STEP.fetch_sub(bytes, Ordering::Relaxed) <= bytes {
@@ -94,14 +96,14 @@ pub fn taken(bytes: u64) {
     }
 }
 
-/// Gives up the reserve of content, which was refused a mapping: worth one more try.
+/// Gives up the reserve for content, after a mapping was refused. The caller then tries once more.
 #[cold]
 pub(crate) fn give_up_content() {
     IS_DUE.store(true, Ordering::Relaxed);
     drop(lock(&CONTENT).take());
 }
 
-/// Gives up a reserve for the heap, which was refused memory: whether one more try is worth it.
+/// Gives up a reserve, after the heap was refused memory. Returns whether the caller should try once more.
 #[cold]
 pub fn give_up_heap() -> bool {
     if IS_ASKING.get() {
@@ -128,7 +130,7 @@ fn look(bytes: u64, give_back: impl FnOnce(Left)) -> Left {
     left
 }
 
-/// What there is, and how many bytes of memory.
+/// What is left after `bytes` more are taken, and the bytes of memory that can be taken now.
 fn judge(bytes: u64) -> (Left, u64) {
     let room = room();
     let left = match room > bytes && has_heap() {
@@ -139,7 +141,7 @@ fn judge(bytes: u64) -> (Left, u64) {
     (left, room)
 }
 
-/// Bytes of memory that can be taken until too little would be left.
+/// Bytes of memory that can be taken until only the spare is left.
 fn room() -> u64 {
     let spare =
         |all: u64| (all / SPARE_PART).min((UNDER_WAY.load(Ordering::Relaxed).saturating_add(HEAP_UNDER_WAY)) as u64);
@@ -167,7 +169,7 @@ fn has_heap() -> bool {
     lock(&HEAP).is_some()
 }
 
-/// What the machine can still give, and what it has.
+/// Bytes of memory that the machine can still give, and bytes that it has in all.
 fn machine_left() -> Option<(u64, u64)> {
     let table = fs::read_to_string("/proc/meminfo").ok()?;
     let kibibytes = |name: &str| {
@@ -183,7 +185,7 @@ struct Group {
     limit: PathBuf,
     used: PathBuf,
     statistics: PathBuf,
-    /// What is used and could be had back: content of files on disks.
+    /// The fields of `statistics` with memory that could be reclaimed: content of files on disks.
     reclaimable: [&'static str; 2],
 }
 
@@ -227,17 +229,17 @@ impl Group {
         }
     }
 
-    /// What it can still give, and what it has; `None` where it has no limit.
+    /// Bytes of memory that it can still give, and its limit; `None` if it has no limit.
     fn left(&self) -> Option<(u64, u64)> {
         let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let limit = number(&self.limit)?;
         let left = limit.saturating_sub(number(&self.used)?);
-        // To sum the statistics up takes the kernel longer.
+        // Read only if needed, as the kernel takes longer to sum up the statistics.
         let is_plenty = left > STEP_MAX.max(limit / 2);
         Some((if is_plenty { left } else { (left + self.reclaimable()).min(limit) }, limit))
     }
 
-    /// Of content of files, half is counted: the kernel's statistics lag behind by seconds, and it may be gone.
+    /// Bytes that could be reclaimed. Only half of what the kernel says is counted: its statistics are seconds old.
     fn reclaimable(&self) -> u64 {
         let statistics = fs::read_to_string(&self.statistics).unwrap_or_default();
         let fields = statistics.lines().filter_map(|line| line.split_once(' '));
@@ -247,7 +249,7 @@ impl Group {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here is ever half done.
+    // Each change under a lock is a single step, so poison means nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

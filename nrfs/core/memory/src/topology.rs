@@ -9,17 +9,16 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cpu(pub usize);
 
-/// A NUMA node of the hardware, by the kernel's number: what memory can be bound to.
+/// A NUMA node of the hardware, by the kernel's number. Memory can be bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysicalNode(pub usize);
 
 /// One node to replicate on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The CPUs whose threads use this node's replica. Where nodes outnumber CPUs, several nodes
-    /// share one.
+    /// The CPUs whose threads use this node's replica. If nodes outnumber CPUs, several nodes share a CPU.
     pub cpus: Vec<Cpu>,
-    /// Where its memory should be, if the hardware has more than one place.
+    /// The hardware node for its memory; `None` if the hardware has only one.
     pub physical: Option<PhysicalNode>,
 }
 
@@ -52,7 +51,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// As many nodes as Linux knows at the most.
+    /// The most nodes that Linux supports.
     pub const NODES_MAX: usize = 1024;
 
     /// The hardware's own nodes, as far as this process may run on their CPUs.
@@ -107,13 +106,13 @@ impl Topology {
         (0..self.nodes_of_cpu.len()).filter(serves).map(Cpu).collect()
     }
 
-    /// The nodes that a CPU belongs to: more than one where nodes outnumber CPUs.
+    /// The nodes that a CPU belongs to: more than one if nodes outnumber CPUs.
     pub fn nodes_of(&self, cpu: Cpu) -> &[usize] {
         self.nodes_of_cpu.get(cpu.0).map_or(&[], Vec::as_slice)
     }
 
-    /// The node for a thread on `cpu`. Where several share that CPU, `turn` chooses among them; a
-    /// CPU that appeared later gets any node.
+    /// The node for a thread on `cpu`. If several nodes share that CPU, `turn` chooses among them. A CPU that
+    /// was not there at the start gets some node.
     pub fn node_of(&self, cpu: Cpu, turn: impl FnOnce() -> usize) -> usize {
         match self.nodes_of_cpu.get(cpu.0).map(Vec::as_slice) {
             None | Some([]) => cpu.0 % self.nodes.len(),
@@ -144,7 +143,7 @@ fn allowed_cpus() -> Result<Vec<Cpu>, TopologyError> {
     if cpus.is_empty() { Err(TopologyError::NoCpus) } else { Ok(cpus.into_iter().map(Cpu).collect()) }
 }
 
-/// The hardware node of each CPU; empty where there is but one place for memory to be.
+/// The hardware node of each CPU; empty if the hardware has only one node.
 fn physical_nodes() -> BTreeMap<Cpu, PhysicalNode> {
     let root = Path::new("/sys/devices/system/node");
     let online = parse_list(&fs::read_to_string(root.join("online")).unwrap_or_default());

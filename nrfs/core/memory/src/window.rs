@@ -1,14 +1,14 @@
 //! Addresses of this process that show shared memory, piece by piece.
 //!
-//! A piece that is not shown yet reads as zeros, unless [`Faults`](crate::Faults) answers its first touch.
+//! A piece that is not shown yet reads as zeros, unless [`Faults`](crate::Faults) reports its first touch.
 //!
 //! The kernel bounds the number of mappings in a process (vm.max_map_count), and every piece may be one. So a window
-//! says at first how many it will have at the most, and all windows together get half of what there can be: then
-//! showing a piece does not fail, which nobody could be told who merely touches it.
+//! reserves the most mappings that it will need when it is made, and all windows together get half of the kernel's
+//! bound. Then showing a piece does not fail for want of mappings. If it did, a thread that only touched an address
+//! could not be told.
 //!
-//! A process that is forked has no window, as nobody there would show anything, and what is shown there would be shown
-//! for ever. At the same addresses it has what the window [was to show](Window::will_show): to be read as it is, and to
-//! be changed for itself alone.
+//! A forked process has no windows: no thread there would show a piece, and a piece that is shown would stay for ever.
+//! Instead it has, at the same addresses, a private copy of what the window [was to show](Window::will_show).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,27 +24,27 @@ use rustix::io::Errno;
 use crate::mapping::map_aligned;
 use crate::{Process, SharedMemory};
 
-/// Windows begin so that a large page of theirs can be one of the hardware's.
+/// Windows are aligned to the hardware's large pages, so that they can consist of those.
 const ALIGNMENT: usize = 2 << 20;
 
-/// Mappings that all windows of this process may be made of, together.
+/// The most mappings that all windows of this process together may have.
 static MAPPINGS_MAX: LazyLock<usize> = LazyLock::new(|| {
     let bound = fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     bound.and_then(|bound| bound.trim().parse::<usize>().ok()).unwrap_or(65530) / 2
 });
 
-/// Mappings that they have been promised.
+/// Mappings that are promised to windows.
 static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// What processes that are forked get, by the first addresses of the windows in whose place it is.
+/// What a forked process has in place of each window, by the window's first address.
 static LEGACIES: Mutex<BTreeMap<usize, Legacy>> = Mutex::new(BTreeMap::new());
 
 thread_local! {
-    /// Kept by who forks, so that no window comes or goes meanwhile.
+    /// The lock of [`LEGACIES`], held during a fork, so that no window is made or dropped meanwhile.
     static KEPT: RefCell<Option<MutexGuard<'static, BTreeMap<usize, Legacy>>>> = const { RefCell::new(None) };
 }
 
-/// What takes the place of a window in a process that was forked.
+/// What a forked process has in place of a window.
 struct Legacy {
     size: usize,
     protection: i32,
@@ -52,18 +52,18 @@ struct Legacy {
     pieces: Box<[Piece]>,
 }
 
-/// A part of a window, and of the memory that it shows.
+/// A part of a window, and the part of the memory that it shows. All three are multiples of the page size.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
-    /// Above the window's base.
+    /// Bytes above the window's base.
     pub at: usize,
-    /// In the memory.
+    /// Bytes from the beginning of the memory.
     pub offset: u64,
     /// Bytes.
     pub size: usize,
 }
 
-/// A range of addresses, for as long as it lives. A process that is forked has no part in it.
+/// A range of addresses that shows pieces of shared memory. A forked process does not have it.
 #[derive(Debug)]
 pub struct Window {
     base: NonNull<u8>,
@@ -79,14 +79,14 @@ struct Mappings(usize);
 
 // SAFETY: a window owns its mapping; nothing about it belongs to a thread.
 unsafe impl Send for Window {}
-// SAFETY: through `&Window` only its address can be had, and what is shown there be changed: by the kernel, which does
-// so in one step for all threads.
+// SAFETY: `&Window` gives access only to its address, and to what is shown there. The kernel changes the latter in one
+// step for all threads.
 unsafe impl Sync for Window {}
 
 impl Window {
-    /// `size` addresses, a multiple of the page size, of which the first is as far above a multiple of 2 MiB as
-    /// `alike` is. They can be read, and written if `writable`. At the most `mappings` pieces will be shown or not
-    /// shown between others.
+    /// A window of `size` bytes, a multiple of the page size. Its base is as far above a multiple of 2 MiB as `alike`
+    /// is. It can be read, and written if `writable`. `mappings` is the most pieces that it will consist of, counting
+    /// the gaps between shown pieces.
     pub fn new(size: usize, alike: u64, writable: bool, mappings: usize) -> io::Result<Self> {
         let _mappings = Mappings::promise(mappings)?;
         let base = map_aligned(size, ALIGNMENT, (alike % ALIGNMENT as u64) as usize, protection(writable))?;
@@ -101,17 +101,17 @@ impl Window {
         self.base
     }
 
-    /// How many addresses there are.
+    /// Bytes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether they can be written.
+    /// Whether it can be written.
     pub fn is_writable(&self) -> bool {
         self.writable
     }
 
-    /// Whether this process has them: not so one that was forked.
+    /// Whether this process has the window: false in a forked process.
     pub fn is_here(&self) -> bool {
         self.process.is_this()
     }
@@ -120,8 +120,7 @@ impl Window {
         piece.at <= self.size && piece.size <= self.size - piece.at
     }
 
-    /// Says all that will be shown while the window lives: processes that are forked have it. What is in no piece they
-    /// have as zeros.
+    /// Sets what forked processes have in place of the window: all pieces that will ever be shown, and zeros elsewhere.
     ///
     /// # Panics
     /// If a piece is not in the window.
@@ -132,16 +131,16 @@ impl Window {
         legacies().insert(self.base.addr().get(), legacy);
     }
 
-    /// Shows a piece. What it has are multiples of the page size.
+    /// Shows a piece.
     ///
     /// # Panics
-    /// If that is not in the window.
+    /// If the piece is not in the window.
     pub fn show(&self, memory: &SharedMemory, piece: Piece) -> io::Result<()> {
         let Piece { at, offset, size } = piece;
         assert!(self.has(piece), "a piece lies in its window");
         let address = self.base.as_ptr().wrapping_add(at);
-        // SAFETY: what is replaced lies in our own mapping, and nobody has a reference into that: who uses the
-        // address of a window sees another's memory change anyway.
+        // SAFETY: what is replaced lies in our own mapping, and there is no reference into that: users of a window's
+        // address must expect its memory to change at any time.
         unsafe { memory.map(address, size, protection(self.writable), libc::MAP_FIXED, offset)? };
         self.advise(at, size, libc::MADV_DONTFORK);
         let aligned = |start: u64| start % ALIGNMENT as u64 == 0;
@@ -162,32 +161,32 @@ impl Drop for Window {
     fn drop(&mut self) {
         if self.is_here() {
             legacies().remove(&self.base.addr().get());
-            // SAFETY: the mapping is ours, and who uses its address must not outlive the window.
+            // SAFETY: the mapping is ours, and users of its address must not outlive the window.
             unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
         }
     }
 }
 
 fn legacies() -> MutexGuard<'static, BTreeMap<usize, Legacy>> {
-    // It is changed in one step.
+    // Each change of the map is a single step, so poison means nothing.
     LEGACIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Before a fork: no window comes or goes until [`let_go`] or [`bequeath`].
+/// Before a fork: no window is made or dropped until [`let_go`] or [`bequeath`].
 pub(crate) fn keep_as_they_are() {
     KEPT.set(Some(legacies()));
 }
 
-/// After a fork, in the process that has forked.
+/// After a fork, in the parent.
 pub(crate) fn let_go() {
     KEPT.take();
 }
 
-/// After a fork, in the new process: puts in the place of each window what is left of it.
+/// After a fork, in the child: maps a private copy in place of each window.
 pub(crate) fn bequeath() {
     let Some(mut kept) = KEPT.take() else { return };
     kept.iter().for_each(|(base, legacy)| legacy.leave(*base));
-    // To free it might wait for a thread that is not here.
+    // Not freed: the allocator might wait for a thread that does not exist here.
     mem::forget(mem::take(&mut *kept));
 }
 
@@ -195,12 +194,12 @@ impl Legacy {
     fn leave(&self, base: usize) {
         let address = std::ptr::without_provenance_mut::<u8>(base);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        // SAFETY: the window's own mapping was not copied to this process (MADV_DONTFORK), or was if it was made just
-        // now; nothing else has come to be there, as this is the first thing that it does.
+        // SAFETY: nothing but the window can be mapped there, as this is the first thing that the process does. The
+        // window's own mapping is not copied to it (MADV_DONTFORK), unless it was made just before the fork.
         unsafe { libc::mmap(address.cast(), self.size, self.protection, flags, -1, 0) };
         for piece in &self.pieces {
             let address = address.wrapping_add(piece.at);
-            // SAFETY: it lies in what was mapped above. Without room for the mapping zeros stay.
+            // SAFETY: the piece lies in what was mapped above. If the mapping fails, the zeros stay.
             let _ = unsafe { self.memory.map_private(address, piece.size, self.protection, piece.offset) };
         }
     }
@@ -267,7 +266,7 @@ mod tests {
         assert_eq!((read(&all, 4 * PAGE_SIZE), read(&part, PAGE_SIZE), read(&part, 0)), (0, 0, 8));
     }
 
-    /// What a process that is forked from this one finds by `look`, which must do nothing but read and write memory.
+    /// Returns what `look` finds in a forked process. It must only read and write memory.
     fn in_a_forked_process(look: impl FnOnce() -> u8) -> Option<u8> {
         // SAFETY: the child calls what it may after a fork from a process with threads, and ends.
         let child = unsafe { libc::fork() };
@@ -298,7 +297,7 @@ mod tests {
             let seen = read(&window, 2 * PAGE_SIZE) + read(&window, 0) + read(&window, 3 * PAGE_SIZE + 1);
             write(&window, 2 * PAGE_SIZE, 40);
             write(&window, 0, 1);
-            // Once more, with what this process has made of it.
+            // A process forked from the forked process sees its changes.
             let again = in_a_forked_process(|| read(&window, 2 * PAGE_SIZE) + read(&window, 0));
             seen + again.unwrap_or(100) + u8::from(process.is_this())
         });
@@ -326,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_first_touch_waits_until_the_piece_is_shown() {
-        // Not every process may.
+        // Not every process may use userfaultfd(2).
         let Ok(faults) = Faults::new() else { return };
         let memory = memory();
         write(&shown(&memory, 0, 8 * PAGE_SIZE), 2 * PAGE_SIZE + 5, 9);
@@ -362,7 +361,7 @@ mod tests {
         let memory = SharedMemory::new(nodes.into_iter(), 4).unwrap();
         let window = shown(&memory, PAGE_SIZE, PAGE_SIZE);
         write(&window, 0, 1);
-        // Not every kernel has it.
+        // Not every kernel has this file.
         let Ok(maps) = fs::read_to_string("/proc/self/numa_maps") else { return };
         let base = format!("{:x} ", window.base().addr());
         let line = maps.lines().find(|line| line.trim_start().starts_with(&base)).unwrap();

@@ -7,7 +7,7 @@ use nr::{Configuration, Dispatch, LogId, NodeId, NodeReplicated, OneLog};
 const THREADS: u64 = 4;
 const KEYS: u64 = 10_000;
 
-/// The sequential structure; that it is replicated shows nowhere.
+/// The sequential structure. It does not know that it is replicated.
 #[derive(Default)]
 struct Map(HashMap<u64, u64>);
 

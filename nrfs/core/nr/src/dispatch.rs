@@ -1,4 +1,4 @@
-//! What a structure must offer to be replicated.
+//! The traits that a replicated structure implements.
 
 use crate::LogId;
 
@@ -13,20 +13,20 @@ pub trait Dispatch: Send + Sync {
     /// An operation that changes the structure. Shared by all replicas while it is in the log.
     type WriteOperation: Send + Sync;
 
-    /// What a write operation answers.
+    /// The result of a write operation.
     type Response: Send;
 
     /// Applies one write operation.
     fn dispatch_mut(&mut self, operation: &Self::WriteOperation) -> Self::Response;
 
-    /// The bytes an operation owns beside its own fixed size (a buffer to be written, say), as many
-    /// whenever it is asked. The log is bounded in these as well as in entries.
+    /// The bytes that an operation owns besides its own fixed size, such as a buffer to be written. The
+    /// answer for one operation is always the same. The log is bounded in these bytes as well as in entries.
     fn payload_bytes(_operation: &Self::WriteOperation) -> usize {
         0
     }
 }
 
-/// Names the log of each write operation. Two operations on different logs must commute.
+/// Chooses the log of each write operation. Operations in different logs must commute.
 pub trait LogMapper<Operation>: Send + Sync {
     /// The log of `operation`, from 0 to `logs - 1`.
     fn log(&self, operation: &Operation, logs: usize) -> LogId;

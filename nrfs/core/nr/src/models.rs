@@ -1,5 +1,5 @@
-//! Models for loom, which runs each under every interleaving and every outcome of its weakly ordered
-//! loads, and watches every access to a cell.
+//! Models for loom. It runs each with every interleaving, and every value that a weakly ordered load may
+//! return, and checks every access to a cell.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p nrfs-nr --lib`
 
@@ -15,13 +15,13 @@ use loom::{
 };
 
 use crate::{
-    Configuration, Dispatch, LogId, NodeId, NodeReplicated, Token,
+    Configuration, Dispatch, LogId, LogPosition, NodeId, NodeReplicated, Token,
     log::{Entry, Log},
     rwlock::RwLock,
 };
 
-/// Explores a model with at most `preemptions` forced switches per run: nearly every known bug needs
-/// two at most, and without a bound the larger models take days.
+/// Explores a model with at most `preemptions` forced switches of threads per run. Nearly every known bug needs
+/// at most two; without a bound the larger models take days.
 fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -48,7 +48,7 @@ impl Entry for Counted {
     }
 }
 
-/// The history of all operations, which are bits; the response is the history before.
+/// The history of all operations, which are numbers. The response is the history before the operation.
 #[derive(Default)]
 struct History(Vec<u64>);
 
@@ -63,7 +63,7 @@ impl Dispatch for History {
     }
 }
 
-/// The same of operations that own something, which the last replica drops; the log has room for one payload.
+/// A history of operations that own something, which the last replica drops. The log has room for one payload.
 #[derive(Default)]
 struct OwnedHistory(History);
 
@@ -116,10 +116,10 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         const ENTRIES: u64 = 3;
         let drops = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(Log::new(2, 2, 0));
-        let follow = |log: &Log<Counted>, replica: usize, from: &mut u64| {
+        let follow = |log: &Log<Counted>, replica: usize, from: &mut LogPosition| {
             while *from < log.tail() {
                 // SAFETY: before the tail; `from` counts the positions one by one.
-                unsafe { log.apply(*from, |entry| assert_eq!(entry.0, *from)) };
+                unsafe { log.apply(*from, |entry| assert_eq!(entry.0, from.0)) };
                 *from += 1;
             }
             log.complete(NodeId(replica), *from);
@@ -127,8 +127,8 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         let other = {
             let log = Arc::clone(&log);
             thread::spawn(move || {
-                let mut applied = 0;
-                while applied < ENTRIES {
+                let mut applied = LogPosition(0);
+                while applied.0 < ENTRIES {
                     follow(&log, 1, &mut applied);
                     thread::yield_now();
                 }
@@ -136,8 +136,8 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
         };
         let mut entries = (0..ENTRIES).map(|number| Counted(number, Arc::clone(&drops)));
         let mut entry = entries.next();
-        let mut applied = 0;
-        while applied < ENTRIES {
+        let mut applied = LogPosition(0);
+        while applied.0 < ENTRIES {
             let mut appender = log.appender(NodeId(0)).unwrap();
             while entry.is_some() && appender.append(&mut entry) {
                 entry = entries.next();
@@ -249,8 +249,8 @@ fn three_threads_combine() {
     combine(3, 3);
 }
 
-/// Each of `writers` threads completes a write on node 0, be it as the combiner or served by another;
-/// each of `readers` threads on node 1 sees it from then on.
+/// Each of `writers` threads completes a write on node 0, as the combiner or served by it. Each of `readers`
+/// threads on node 1 sees the write from then on.
 fn completed_write_is_seen(writers: u64, readers: usize, preemptions: usize) {
     model(preemptions, move || {
         let instance = histories::<History>(2, 2);
@@ -325,7 +325,7 @@ fn a_full_log_is_emptied_for_an_idle_node() {
     });
 }
 
-/// What two nodes append at the same time is in the same order on both.
+/// Operations that two nodes append at the same time have the same order on both.
 fn two_nodes_append<D>(log_entries: usize)
 where
     D: Dispatch<WriteOperation: From<u64>> + Default + AsRef<[u64]> + 'static,

@@ -2,32 +2,35 @@
 //!
 //! # What the combiner lock guarantees
 //!
-//! The combiner lock of a partition is its readers-writer lock held for update. Whenever it is free,
-//! every entry that this partition appended has been applied here, and answered; and nobody waits
-//! while holding it, except for readers, and for another node's appender, who waits for nobody. Therefore:
+//! The combiner lock of a partition is its readers-writer lock held for update. Whenever it is free, every
+//! entry that this partition appended has been applied here and answered. The holder of the lock waits only
+//! for readers, and for another node's appender, which waits for nobody. Therefore:
 //!
-//! - whoever holds the lock without having appended (a read that catches up, or another node's
-//!   combiner that helps) only ever applies entries that need no answer here;
-//! - no request is stranded: its thread waits for the answer *or* the lock, and with the lock in
-//!   hand and no answer it combines for itself.
+//! - a thread that holds the lock and has not appended (a read that catches up, or another node's
+//!   combiner that helps) applies only entries that need no answer here;
+//! - no request is stranded: its thread waits for the answer *or* the lock. If it gets the lock and has
+//!   no answer yet, it combines.
 //!
-//! Who finds the lock free combines at once, and hands its own request over to nobody: it is the last of the batch.
+//! A thread that finds the lock free combines at once. Its own request needs no slot, and is the last of the batch.
 //!
 //! # The order in which an operation completes
 //!
-//! It is appended, and so published in the log's tail; then it is applied and answered, in write mode; then
-//! readers are let in. To answer, and to let readers in, is a Release store after that of the tail. So
-//! whoever has the response, or has read the new state on some node, knows that any later read, on any
-//! node, finds a tail that makes it catch up with the operation. A thread that reads what it has just
-//! written waits for the other answers.
+//! 1. The operation is appended, and published by a store of the log's tail.
+//! 2. It is applied and answered, in write mode.
+//! 3. Readers are let in.
 //!
-//! A replica that is the only one needs no log, and its reads nothing to catch up with.
+//! To answer, and to let readers in, are Release stores after that of the tail. So once a thread has the
+//! response, or has read the new state on some node, every later read on any node finds a tail that makes it
+//! catch up with the operation. A thread that reads what it has just written also waits until the rest of
+//! its batch is applied.
+//!
+//! A single replica has no log, and its reads have nothing to catch up with.
 //!
 //! # Helping
 //!
-//! A combiner that finds the log full leaves the rest of the requests to the next combiner of the
-//! partition, which begins with them; lets go of the lock; and brings up to date every replica that is
-//! behind and whose lock is free. A replica whose lock is taken has somebody who brings it up to date.
+//! A combiner that finds the log full leaves the remaining requests to the next combiner of the partition,
+//! which begins with them. It releases the lock, and then brings up to date every replica that is behind and
+//! whose lock is free. If a lock is taken, its holder brings that replica up to date.
 //! Nobody ever holds two combiner locks, so nobody waits in a circle.
 
 use std::{
@@ -50,14 +53,14 @@ use crate::{
     sync::Backoff,
 };
 
-/// What an entry of the log asks of each replica.
+/// An entry of the log.
 pub(crate) enum Logged<D: Dispatch> {
     Operation(D::WriteOperation),
     Observation(Observation<D>),
 }
 
 impl<D: Dispatch> Logged<D> {
-    /// Does what is asked on the replica of `node`.
+    /// Applies the entry to the replica of `node`.
     fn run(&self, node: NodeId, position: LogPosition, structure: &mut D) -> Answer<D> {
         match self {
             Self::Operation(operation) => Some(structure.dispatch_mut(operation)),
@@ -85,23 +88,23 @@ impl<D: Dispatch> Entry for Logged<D> {
 /// A look at every replica at the same position.
 pub(crate) type Observation<D> = Box<dyn Fn(NodeId, LogPosition, &D) + Send + Sync>;
 
-/// What a combiner answers: an operation has a response, an observation none.
+/// What a combiner answers: the response of an operation, `None` for an observation.
 pub(crate) type Answer<D> = Option<<D as Dispatch>::Response>;
 
 type ThreadSlot<D> = CachePadded<Slot<Logged<D>, Answer<D>>>;
 
-/// A thread's place in one partition. The thread leaves when it is dropped.
+/// A thread's place in one partition. Dropping it unregisters the thread.
 pub(crate) struct Seat<D: Dispatch> {
     partition: Arc<Partition<D>>,
     /// Registered with the partition's lock.
     reader: Reader,
     slot: Arc<ThreadSlot<D>>,
-    /// How many more requests are posted before the lock is tried: it was taken lately, and so it is where they
-    /// gather to batches.
+    /// How many more requests go to the slot without a try of the lock. The lock was taken lately, so the
+    /// partition is busy, and requests in slots become larger batches.
     crowded: u32,
 }
 
-/// After a lock that was taken.
+/// The value of `crowded` after the lock was found taken.
 const CROWDED: u32 = if cfg!(loom) { 1 } else { 16 };
 
 /// A node's copy of the structure.
@@ -120,25 +123,26 @@ pub(crate) struct Partition<D: Dispatch> {
     counters: CachePadded<Counters>,
 }
 
-/// What a combiner works with.
+/// The combiner's state.
 struct Combiner<D: Dispatch> {
-    /// Of all threads registered with the partition, in the order of their turns.
+    /// The slots of all threads registered with the partition, in the order in which they are served.
     slots: Vec<Arc<ThreadSlot<D>>>,
-    /// Who has requested something, by index into `slots`.
+    /// The slots with a request, as indices into `slots`.
     requested: Vec<usize>,
-    /// Where the log has what the first of them have requested. It is before the local tail when the lock is free.
-    batch: Range<u64>,
+    /// The positions of the requests that were appended; the first is that of `requested[0]`. While the lock is free,
+    /// all are before the local tail.
+    batch: Range<LogPosition>,
 }
 
-/// What a combiner requests itself, if it does, and has not posted.
+/// The combiner's own request, if it has one that is not in its slot.
 struct Own<'a, D: Dispatch> {
     request: &'a mut Option<Logged<D>>,
-    /// Where the log has it; [`NOWHERE`](Self::NOWHERE) at first.
-    position: u64,
+    /// Its position in the log; [`NOWHERE`](Self::NOWHERE) before it is appended.
+    position: LogPosition,
     answer: Option<Answer<D>>,
 }
 
-/// Written under the combiner lock, read by anybody.
+/// Stored under the combiner lock, loaded by any thread.
 #[derive(Default)]
 struct Counters {
     batches: Counter,
@@ -147,8 +151,8 @@ struct Counters {
     full: Counter,
 }
 
-/// Ends the process if it is dropped by a panic: half a batch appended, or half an operation applied, on one
-/// replica of many, is a state that nobody may see.
+/// Ends the process if a panic drops it: nobody may see half a batch in the log, or an operation half applied on
+/// one replica of many.
 struct FailStop;
 
 impl Drop for FailStop {
@@ -159,13 +163,13 @@ impl Drop for FailStop {
 }
 
 impl<'a, D: Dispatch> Own<'a, D> {
-    const NOWHERE: u64 = u64::MAX;
+    const NOWHERE: LogPosition = LogPosition(u64::MAX);
 
     fn new(request: &'a mut Option<Logged<D>>) -> Self {
         Self { request, position: Self::NOWHERE, answer: None }
     }
 
-    /// Moves the request to the log, if there is one; false if there is no room.
+    /// Moves the request, if there is one, to the log. Returns false if there is no room.
     fn append(&mut self, appender: &mut Appender<'_, Logged<D>>) -> bool {
         if self.request.is_none() {
             return true;
@@ -190,7 +194,7 @@ impl<D: Dispatch> Replica<D> {
         self.partitions.iter().map(Seat::new).collect()
     }
 
-    /// Counts a thread off whose seats are dropped.
+    /// Counts off a thread whose seats have been dropped.
     pub(crate) fn leave(&self) {
         self.threads.fetch_sub(1, Relaxed);
     }
@@ -212,7 +216,7 @@ impl<D: Dispatch> Seat<D> {
         Self { partition: Arc::clone(partition), reader: update.register(), slot, crowded: 0 }
     }
 
-    /// Runs `f` on the structure, once everything is applied that is in the log now.
+    /// Runs `f` on the structure after everything that is in the log now has been applied here.
     pub(crate) fn read<R>(&mut self, f: impl FnOnce(&D) -> R) -> R {
         // A single replica has applied all that has completed.
         if !self.partition.log.is_followed_by_one() {
@@ -221,14 +225,14 @@ impl<D: Dispatch> Seat<D> {
         self.peek(f)
     }
 
-    /// Runs `f` on the structure as it is here.
+    /// Runs `f` on the structure as it is here, which may be behind the log.
     pub(crate) fn peek<R>(&mut self, f: impl FnOnce(&D) -> R) -> R {
         // SAFETY: the reader is registered with this lock.
         unsafe { self.partition.lock.read(&mut self.reader, f) }
     }
 
-    /// Has a request combined, by this thread or another, and returns its answer. `help` is called
-    /// when the log is full, and helps all replicas.
+    /// Has a request combined, by this thread or another, and returns its answer. Calls `help`, which
+    /// helps all replicas, when the log is full.
     pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
         let mut request = Some(request);
         if let Some(answer) = self.combine_at_once(&mut request, &help) {
@@ -242,9 +246,10 @@ impl<D: Dispatch> Seat<D> {
         unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
     }
 
-    /// Combines, with the request in the batch, if nobody else does. Takes the request if it answers it; helps if the
-    /// log was full.
-    // Out of line, as is the next, so that a caller that mostly reads keeps its registers.
+    /// Combines, with the request in the batch, unless the partition is crowded or its lock is taken. Returns the
+    /// answer. Returns `None`, and leaves the request, if it has not combined, or the log was full: then it has
+    /// called `help`.
+    // Not inlined, like `have_combined`, so that a caller that mostly reads keeps its registers.
     #[inline(never)]
     fn combine_at_once(&mut self, request: &mut Option<Logged<D>>, help: impl Fn()) -> Option<Answer<D>> {
         if self.crowded > 0 {
@@ -264,7 +269,7 @@ impl<D: Dispatch> Seat<D> {
         own.answer
     }
 
-    /// Waits until what is posted is answered.
+    /// Waits until the posted request is answered; combines if nobody else does.
     #[inline(never)]
     fn have_combined(&self, help: impl Fn()) {
         let Self { partition, slot, .. } = self;
@@ -291,7 +296,7 @@ impl<D: Dispatch> Drop for Seat<D> {
 
 impl<D: Dispatch> Partition<D> {
     pub(crate) fn new(node: NodeId, log: Arc<Log<Logged<D>>>, structure: D) -> Self {
-        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), batch: 0..0 };
+        let combiner = Combiner { slots: Vec::new(), requested: Vec::new(), batch: LogPosition(0)..LogPosition(0) };
         Self { node, log, lock: RwLock::new(combiner, structure), counters: CachePadded::default() }
     }
 
@@ -299,12 +304,12 @@ impl<D: Dispatch> Partition<D> {
         &self.log
     }
 
-    /// Every entry before it has been applied here. Advanced in write mode.
-    fn local_tail(&self) -> u64 {
+    /// The position up to which this partition has applied the log. Stored in write mode.
+    fn local_tail(&self) -> LogPosition {
         self.log.local_tail(self.node)
     }
 
-    /// Applies at least everything that is in the log now.
+    /// Returns when at least everything that is in the log now has been applied here.
     pub(crate) fn catch_up(&self) {
         let tail = self.log.tail();
         if self.local_tail() < tail {
@@ -313,14 +318,13 @@ impl<D: Dispatch> Partition<D> {
     }
 
     #[cold]
-    fn catch_up_with(&self, position: u64) {
+    fn catch_up_with(&self, position: LogPosition) {
         if let Some(mut update) = self.lock.update_unless(|| self.local_tail() >= position) {
             self.apply(&mut update, &mut Own::new(&mut None));
         }
     }
 
-    /// Appends what is requested, as far as the log has room; applies and answers all that is
-    /// appended.
+    /// Appends requests as far as the log has room, then applies and answers those.
     fn combine(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) {
         if self.log.is_followed_by_one() {
             return self.combine_alone(update, own);
@@ -333,7 +337,7 @@ impl<D: Dispatch> Partition<D> {
             if let Some(appender) = self.log.appender(self.node) {
                 break appender;
             }
-            // While another node appends, what it appended before can be applied already.
+            // Meanwhile, apply what other nodes have published.
             if self.apply(update, own) == 0 {
                 backoff.wait();
             }
@@ -356,7 +360,7 @@ impl<D: Dispatch> Partition<D> {
         }
     }
 
-    /// Applies and answers what is requested. Nobody else is to learn of it, so it needs no log.
+    /// Applies and answers requests without the log: this is the only replica.
     fn combine_alone(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) {
         let operations = update.write(|combiner, structure| {
             let fail_stop = FailStop;
@@ -364,7 +368,7 @@ impl<D: Dispatch> Partition<D> {
             let mut position = start;
             let mut run = |request: &mut Option<Logged<D>>| {
                 let request = request.take()?;
-                let answer = request.run(self.node, LogPosition(position), structure);
+                let answer = request.run(self.node, position, structure);
                 position += 1;
                 Some(answer)
             };
@@ -396,8 +400,8 @@ impl<D: Dispatch> Partition<D> {
         }
     }
 
-    /// Applies everything up to the tail, and answers what this partition has appended of it.
-    /// Returns the number of entries.
+    /// Applies everything up to the tail, and answers those entries that this partition appended.
+    /// Returns the number of entries applied.
     fn apply(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) -> u64 {
         let start = self.local_tail();
         let tail = self.log.tail();
@@ -407,12 +411,10 @@ impl<D: Dispatch> Partition<D> {
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
             let Combiner { slots, requested, batch } = combiner;
-            for position in start..tail {
-                // SAFETY: `position` is before the tail; the local tail counts what is applied here,
-                // under this lock, so each position comes once and in order.
-                let answer = unsafe {
-                    self.log.apply(position, |logged| logged.run(self.node, LogPosition(position), structure))
-                };
+            for position in (start.0..tail.0).map(LogPosition) {
+                // SAFETY: `position` is before the tail. The local tail says what has been applied here, and changes
+                // only under this lock, so each position comes once and in order.
+                let answer = unsafe { self.log.apply(position, |logged| logged.run(self.node, position, structure)) };
                 if position == own.position {
                     own.answer = Some(answer);
                 } else if batch.contains(&position) {
@@ -429,7 +431,7 @@ impl<D: Dispatch> Partition<D> {
 
     fn statistics(&self) -> PartitionStatistics {
         PartitionStatistics {
-            local_tail: LogPosition(self.local_tail()),
+            local_tail: self.local_tail(),
             batches: self.counters.batches.load(Relaxed),
             operations: self.counters.operations.load(Relaxed),
             helped: self.counters.helped.load(Relaxed),

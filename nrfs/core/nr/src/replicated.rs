@@ -19,12 +19,12 @@ pub struct Configuration {
     pub nodes: usize,
     /// Parallel logs, and so partitions of each replica. At least 1.
     pub logs: usize,
-    /// Entries in each log, rounded up to a power of two. At least 1. Enough that a replica whose threads
-    /// lose their CPUs for a moment stops nobody, at the rate at which small structures change. A single
-    /// replica has no log.
+    /// Entries in each log, rounded up to a power of two. At least 1. The default is so large that a replica
+    /// whose threads lose their CPUs for a moment stops nobody, even if the structure is small and changes
+    /// fast. A single replica has no log.
     pub log_entries: usize,
-    /// Bytes of payload (see [`Dispatch::payload_bytes`]) that each log holds at most. A single
-    /// operation above the bound passes when it is alone.
+    /// The most bytes of payload (see [`Dispatch::payload_bytes`]) that each log holds. An operation above
+    /// the bound is appended when the log holds no other payload.
     pub log_payload_bytes: usize,
 }
 
@@ -34,20 +34,20 @@ impl Default for Configuration {
     }
 }
 
-/// A structure `D` replicated on every node: linearizable, and as concurrent as its readers are many
-/// and its logs are parallel.
+/// A structure `D`, replicated on every node. It is linearizable. Reads run concurrently, and so do changes
+/// that go to different logs.
 ///
-/// Functions that are run on a replica (a read, an observation) must not use the instance
-/// themselves: they would wait for their own end.
+/// A function that runs on a replica (a read, an observation) must not use the instance: it would wait
+/// for its own end.
 pub struct NodeReplicated<D: Dispatch, M = OneLog> {
     replicas: Box<[Replica<D>]>,
     mapper: M,
 }
 
-/// What a registered thread uses an instance with: its place at the replica of its node.
+/// The registration of a thread, with which it uses an instance: its place at the replica of its node.
 ///
-/// It serves one thread at a time and may be handed on between calls. While it lives, so does the
-/// instance; the thread is unregistered when it is dropped.
+/// It serves one call at a time, and may move to another thread between calls. It keeps the instance alive.
+/// Dropping it unregisters the thread.
 pub struct Token<D: Dispatch, M = OneLog> {
     instance: Arc<NodeReplicated<D, M>>,
     node: NodeId,
@@ -56,8 +56,8 @@ pub struct Token<D: Dispatch, M = OneLog> {
 }
 
 impl<D: Dispatch, M> NodeReplicated<D, M> {
-    /// Makes an instance. `make` gives each node its copy of what each log changes; copies of the
-    /// same log must be equal.
+    /// Makes an instance. `make` returns a node's copy of what a log changes; the copies of all nodes must
+    /// be equal.
     ///
     /// # Panics
     ///
@@ -80,9 +80,9 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         Arc::new(Self { replicas, mapper })
     }
 
-    /// Registers a thread with the replica of `node`. Any number of threads may be registered; an
-    /// idle one costs writers of its node a look at its cache lines. Those are allocated here, so best
-    /// on a thread that runs on the node.
+    /// Registers a thread with the replica of `node`. Any number of threads may be registered; for each of
+    /// them, also an idle one, the writers of the node load two cache lines. Those are allocated here: so
+    /// this is best called by a thread that runs on the node.
     ///
     /// # Panics
     ///
@@ -94,7 +94,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     }
 
     /// Reads what `log` changes, on the replica of the token's node. The read sees every operation
-    /// on that log that completed before it began. A panic in `read` is passed on, and does no harm.
+    /// on that log that completed before it began. A panic in `read` propagates, and the instance stays usable.
     ///
     /// # Panics
     ///
@@ -103,8 +103,8 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         self.seat(log, token).read(read)
     }
 
-    /// Reads what `log` changes as it is on the replica of the token's node, which may be behind: for those who
-    /// see to it themselves that an old answer does no harm. Otherwise as [`execute_on`](Self::execute_on).
+    /// Reads what `log` changes, on the replica of the token's node, which may be behind: for callers to whom
+    /// an old answer does no harm. Otherwise like [`execute_on`](Self::execute_on).
     ///
     /// # Panics
     ///
@@ -113,8 +113,8 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         self.seat(log, token).peek(read)
     }
 
-    /// Runs `f` on every replica at one and the same position of `log`, and returns what it gave, by
-    /// node. All replicas are brought past that position, also those whose threads are idle.
+    /// Runs `f` on every replica at the same position of `log`; returns its results, by node. All replicas
+    /// are brought past that position, even if their threads are idle.
     ///
     /// A panic in `f` ends the process, as one in [`Dispatch::dispatch_mut`] does.
     ///
@@ -153,12 +153,12 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
         }
     }
 
-    /// Brings the replicas of all nodes up to the tails of all logs, also where no thread comes by.
+    /// Brings the replicas of all nodes up to the tails of all logs, even if their threads are idle.
     pub fn sync_all(&self) {
         self.replicas.iter().flat_map(|replica| &replica.partitions).for_each(|partition| partition.catch_up());
     }
 
-    /// What there is to know of the instance now. Waits for nobody.
+    /// The state of the instance now. Takes no lock.
     pub fn statistics(&self) -> Statistics {
         let partitions = &self.replicas[0].partitions;
         Statistics {
@@ -196,7 +196,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
 
 impl<D: Dispatch> NodeReplicated<D, OneLog> {
     /// Reads the structure, on the replica of the token's node. The read sees every operation that
-    /// completed before it began. A panic in `read` is passed on, and does no harm.
+    /// completed before it began. A panic in `read` propagates, and the instance stays usable.
     ///
     /// # Panics
     ///
@@ -207,8 +207,8 @@ impl<D: Dispatch> NodeReplicated<D, OneLog> {
 }
 
 impl<D: Dispatch, M: LogMapper<D::WriteOperation>> NodeReplicated<D, M> {
-    /// Applies an operation to all replicas, and returns what it answered on the token's node. When
-    /// it returns, every later read on any node sees the operation.
+    /// Has an operation applied to all replicas; returns its response on the token's node. Every read
+    /// that begins after the return, on any node, sees the operation.
     ///
     /// # Panics
     ///

@@ -1,12 +1,12 @@
 //! The distributed readers-writer lock: readers on different CPUs write no common cache line.
 //!
-//! Every reader has a flag of its own, and a writer waits for all flags; so reading is cheap and
-//! scales, and writing costs a look at every registered reader. Writers are preferred: a reader that
-//! finds a writer at work or waiting takes its flag back.
+//! Every reader has a flag of its own, and a writer waits until all flags are clear. So reading is cheap
+//! and scales, and a write loads the flag of every registered reader. Writers are preferred: a reader that
+//! finds a writer at work or waiting clears its flag again.
 //!
 //! Between reading and writing there is a third mode. One thread at a time may hold the lock for
-//! *update*: beside readers, but alone among updaters; and only an updater may go on to write. The
-//! combiner lock of a replica is its lock held for update, with the combiner's state inside.
+//! *update*, together with readers; only the updater may go on to write. The combiner lock of a partition
+//! is its lock held for update, and protects the combiner's state.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicBool, Backoff, Mutex, MutexGuard, Ordering, UnsafeCell, announce, lock, spin_until, try_lock};
 
-/// Protects `T` as a readers-writer lock, and `S` for whoever holds the lock for update.
+/// Protects `T` as a readers-writer lock, and gives `S` to the thread that holds the lock for update.
 pub(crate) struct RwLock<S, T> {
     /// Set while an updater writes, or waits for readers in order to write.
     writing: CachePadded<AtomicBool>,
@@ -27,7 +27,7 @@ struct Updater<S> {
     state: S,
 }
 
-/// Set while the reader reads, or asks whether it may.
+/// Set while the reader reads, or is about to look for a writer.
 type Flag = CachePadded<AtomicBool>;
 
 /// A registered reader. One thread uses it at a time, for one read at a time: hence `&mut`.
@@ -52,7 +52,7 @@ impl<S, T> RwLock<S, T> {
         }
     }
 
-    /// Runs `f` beside other readers. If `f` panics, the lock is released all the same.
+    /// Runs `f` concurrently with other readers. If `f` panics, the lock is released all the same.
     ///
     /// # Safety
     ///
@@ -71,10 +71,9 @@ impl<S, T> RwLock<S, T> {
             self.enter_slowly(&reader.0);
         }
         let _reading = Reading(&reader.0);
-        // SAFETY: the flag is set and was seen, or will be, by every writer: either `enter` found no
-        // writer after it had announced the flag, and the next writer announces itself before it
-        // looks at the flags; or the flag was set under the updaters' mutex, where no writer is.
-        // Writers look at all registered flags, and wait until each is clear.
+        // SAFETY: the flag is set, and every writer waits for it. Either `enter` announced the flag and
+        // then found no writer, and the next writer announces itself before it loads the flags; or
+        // the flag was set under the updaters' mutex, which excludes writers.
         self.data.with(|data| f(unsafe { &*data }))
     }
 
@@ -91,7 +90,7 @@ impl<S, T> RwLock<S, T> {
     fn enter_slowly(&self, flag: &Flag) {
         let free = || !self.writing.load(Ordering::Relaxed);
         if !spin_until(|| free() && self.enter(flag)) {
-            // Parks until the updater has gone, and comes before the next: no reader starves.
+            // Parks until the updater has left, and enters before the next one: no reader starves.
             let _no_writer = lock(&self.updater);
             flag.store(true, Ordering::Relaxed);
         }
@@ -107,7 +106,8 @@ impl<S, T> RwLock<S, T> {
         Some(Update { lock: self, updater: try_lock(&self.updater)? })
     }
 
-    /// Takes the update mode, unless `done` comes true while waiting for it. Spins, then parks.
+    /// Waits for the update mode, first spinning, then parked. Returns `None` if `done` is true by the time it is
+    /// free; may return that earlier.
     pub(crate) fn update_unless(&self, done: impl Fn() -> bool) -> Option<Update<'_, S, T>> {
         if let Some(update) = self.try_update() {
             return (!done()).then_some(update);
@@ -121,7 +121,7 @@ impl<S, T> RwLock<S, T> {
 }
 
 impl<S, T> Update<'_, S, T> {
-    /// Registers a reader. Under the updaters' mutex, so no writer can miss its flag.
+    /// Registers a reader. This excludes writers, so none can miss the reader's flag.
     pub(crate) fn register(&mut self) -> Reader {
         let flag = Arc::new(CachePadded::new(AtomicBool::new(false)));
         self.updater.readers.push(Arc::clone(&flag));
@@ -136,8 +136,8 @@ impl<S, T> Update<'_, S, T> {
         &mut self.updater.state
     }
 
-    /// Waits until all readers have left, and runs `f` alone. `f` must not panic: readers would
-    /// wait for its end for ever.
+    /// Waits until all readers have left, then runs `f` alone. `f` must not panic: `writing` would stay
+    /// set, and readers would wait for ever.
     pub(crate) fn write<R>(&mut self, f: impl FnOnce(&mut S, &mut T) -> R) -> R {
         announce(&self.lock.writing);
         let Updater { readers, state } = &mut *self.updater;
@@ -147,9 +147,9 @@ impl<S, T> Update<'_, S, T> {
                 backoff.wait();
             }
         }
-        // SAFETY: `writing` is announced and every registered flag was seen clear since: a reader
-        // that announces its flag later finds `writing` set and withdraws, or waits for the
-        // updaters' mutex, which this thread holds; and so this is the only writer.
+        // SAFETY: `writing` was announced, and since then every registered flag was seen clear. A reader
+        // that announces its flag later finds `writing` set and withdraws, or waits for the updaters'
+        // mutex, which this thread holds. For the same reason this is the only writer.
         let result = self.lock.data.with_mut(|data| f(state, unsafe { &mut *data }));
         self.lock.writing.store(false, Ordering::Release);
         result

@@ -1,9 +1,9 @@
-//! Where one thread hands operations to a combiner, one at a time, and finds the answers.
+//! The slot by which a thread hands operations to a combiner, one at a time, and gets the answers.
 
 use crate::sync::{AtomicBool, Ordering, UnsafeCell};
 
-/// A slot is its thread's, except from [`post`](Slot::post) until [`answer`](Slot::answer), when it is
-/// the combiner's.
+/// A slot belongs to its thread, except between [`post`](Slot::post) and [`answer`](Slot::answer): then it
+/// belongs to the combiner.
 pub(crate) struct Slot<Request, Answer> {
     posted: AtomicBool,
     request: UnsafeCell<Option<Request>>,
@@ -19,7 +19,7 @@ impl<Request, Answer> Slot<Request, Answer> {
         Self { posted: AtomicBool::new(false), request: UnsafeCell::new(None), answer: UnsafeCell::new(None) }
     }
 
-    /// Hands a request to whoever combines next.
+    /// Hands a request to the next combiner.
     ///
     /// # Safety
     ///
@@ -35,7 +35,7 @@ impl<Request, Answer> Slot<Request, Answer> {
         self.posted.load(Ordering::Acquire)
     }
 
-    /// Takes the answer, which is there once nothing is posted any more.
+    /// Takes the answer, which is there once the request is no longer posted.
     ///
     /// # Safety
     ///

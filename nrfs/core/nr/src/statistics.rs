@@ -1,8 +1,8 @@
-//! What an instance can say of itself at any time.
+//! Figures about an instance, available at any time.
 
 use crate::{LogPosition, NodeId};
 
-/// A look at an instance while it works: each figure is exact, but not all are of one moment.
+/// Figures about an instance while it works. Each is exact, but they belong to different moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistics {
     /// By log.
@@ -14,13 +14,13 @@ pub struct Statistics {
 /// How far a log has come, and how full it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogStatistics {
-    /// How many entries it has room for. A single replica needs none.
+    /// How many entries it has room for; 0 with a single replica.
     pub entries: usize,
-    /// Where the next operation goes.
+    /// The position of the next entry to be appended.
     pub tail: LogPosition,
-    /// Every operation before it has been applied by some replica.
+    /// The highest local tail of any replica.
     pub completed_tail: LogPosition,
-    /// The payload of the operations that some replica has still to apply.
+    /// Bytes of payload of the operations that some replica has yet to apply.
     pub payload_bytes: usize,
 }
 
@@ -38,13 +38,13 @@ pub struct ReplicaStatistics {
 /// What one replica has done with one log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStatistics {
-    /// Every operation before it has been applied here.
+    /// The position of the next entry that this replica will apply.
     pub local_tail: LogPosition,
     /// Batches that combiners of this node have appended.
     pub batches: u64,
     /// Operations in those batches.
     pub operations: u64,
-    /// Entries that were applied here by threads of other nodes, which had found the log full.
+    /// Entries that threads of other nodes, having found the log full, have applied here.
     pub helped: u64,
     /// How often a combiner of this node found the log full.
     pub full: u64,

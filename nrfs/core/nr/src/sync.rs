@@ -1,5 +1,5 @@
-//! The primitives below everything else: those of `std`, or loom's when models are checked; and the
-//! two ways a thread waits.
+//! The primitives that the other modules use: those of `std`, or loom's when models are checked; and two
+//! ways to wait.
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
@@ -37,8 +37,8 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Locks a mutex. Poison says nothing here: a panic while one of our mutexes is held ends the
-/// process, and the mutexes are never held while a read runs.
+/// Locks a mutex, and ignores poison: a panic while one of our mutexes is held ends the process, and none is
+/// held while a read runs.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -52,13 +52,13 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Sets `flag`, and orders that before every later `SeqCst` load of this thread.
+/// Sets `flag`, and orders that store before every later `SeqCst` load of this thread.
 ///
 /// This is one side of Dekker's handshake: of two threads that each announce their own flag and then
 /// load the other's, at least one sees the other.
 pub(crate) fn announce(flag: &AtomicBool) {
-    // An exchange is the cheaper full barrier on x86, but loom (which takes SeqCst accesses for
-    // AcqRel ones) and other architectures are better served by a fence.
+    // On x86 an exchange is the cheapest full barrier. loom treats SeqCst accesses as AcqRel, so it needs a
+    // fence; on other architectures a fence is cheaper.
     if cfg!(all(target_arch = "x86_64", not(loom))) {
         flag.swap(true, Ordering::SeqCst);
     } else {
@@ -74,13 +74,13 @@ fn fence() {
     std::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// How often a thread looks before it parks: about as long as a short batch takes to combine.
+/// How often a thread looks before it parks: this takes about as long as combining a short batch.
 #[cfg(not(loom))]
 const SPINS: u32 = 64;
 #[cfg(loom)]
 const SPINS: u32 = 1;
 
-/// Looks a few times whether `done`, then gives up: the caller parks.
+/// Calls `done` a few times. Returns whether it became true; if not, the caller parks.
 pub(crate) fn spin_until(done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| {
         pause();
@@ -95,8 +95,8 @@ fn pause() {
     std::hint::spin_loop();
 }
 
-/// Waiting for threads that nobody can be woken by: first spin, then give the CPU away, then sleep
-/// for ever longer, up to a quarter of a millisecond.
+/// Waits for a thread that will not wake the waiting one: first spins, then yields the CPU, then sleeps for
+/// longer and longer times, up to 256 µs.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     #[cfg(not(loom))]

@@ -1,7 +1,7 @@
-//! Histories of concurrent clients are recorded, and put through a linearizability checker.
+//! Records histories of concurrent clients, and checks that they are linearizable.
 //!
-//! The checker is that of Wing & Gong ("Testing and Verifying Concurrent Objects", 1993) with Lowe's
-//! memory of the configurations already seen ("Testing for Linearizability", 2017): it searches for
+//! The checker is that of Wing & Gong ("Testing and Verifying Concurrent Objects", 1993), with Lowe's
+//! table of configurations already seen ("Testing for Linearizability", 2017): it searches for
 //! an order of the operations that respects real time and in which a sequential register would
 //! have given the same answers.
 
@@ -26,7 +26,7 @@ enum Operation {
     Add(u64),
 }
 
-/// The sequential register that everything is held against.
+/// The sequential register that defines the right answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Register(u64);
 
@@ -61,11 +61,11 @@ fn is_linearizable(events: &[Event]) -> bool {
 }
 
 struct Search {
-    /// By beginning.
+    /// In the order in which they began.
     events: Vec<Event>,
     /// The events that are in the order so far, as a bit set.
     taken: Vec<u64>,
-    /// Configurations that lead nowhere.
+    /// Configurations from which no order is possible.
     seen: HashSet<(Vec<u64>, Register)>,
 }
 
@@ -78,7 +78,7 @@ impl Search {
         self.taken[index / 64] ^= 1 << (index % 64);
     }
 
-    /// Whether the `left` events that are not taken, none of them before `first`, can follow.
+    /// Whether the remaining `left` events, none of them before index `first`, can be put in order.
     fn explain(&mut self, mut first: usize, left: usize, register: Register) -> bool {
         if left == 0 {
             return true;
@@ -89,7 +89,7 @@ impl Search {
         while self.is_taken(first) {
             first += 1;
         }
-        // An event may come next if it began before every other that is left has ended.
+        // An event may come next if it began before any other remaining event ended.
         let mut first_end = u64::MAX;
         for index in first..self.events.len() {
             let event = self.events[index];
@@ -134,7 +134,7 @@ impl LogMapper<(LogId, Operation)> for ByName {
     }
 }
 
-/// What `clients` clients did to each register, spread over all nodes.
+/// Runs `clients` clients, spread over all nodes; returns the events of each register.
 fn record(nodes: usize, logs: usize, log_entries: usize, clients: usize, seed: u64) -> Vec<Vec<Event>> {
     const OPERATIONS: u64 = 100;
     let configuration = Configuration { nodes, logs, log_entries, ..Configuration::default() };

@@ -27,7 +27,7 @@ pub struct AddressSpaceCore {
     core: CoreId,
 }
 
-/// What translates an address.
+/// The mapping of an address.
 #[pyclass(frozen, get_all, module = "nrfs")]
 pub struct Mapping {
     address: u64,
@@ -40,16 +40,16 @@ pub struct Mapping {
 /// A frame that can be mapped at many addresses.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Frame {
-    /// Where it is from.
+    /// The address space that it belongs to.
     service: Here<Arc<::vm::AddressSpace>>,
     run: Run,
 }
 
-/// What a numpy array of [`AddressSpace::view`] is of, and keeps.
+/// The base object of the numpy array that [`AddressSpace::view`] returns. The array keeps it alive.
 #[pyclass(frozen, module = "nrfs")]
 struct View(Here<::vm::View>);
 
-/// What is to be mapped. The more frequent is tried first: what fails costs a microsecond.
+/// An argument of `map`. The more frequent type is tried first, as a failed conversion costs a microsecond.
 #[derive(FromPyObject)]
 enum FrameOrSize<'py> {
     Size(u64),
@@ -95,7 +95,7 @@ impl Frame {
 
 #[pymethods]
 impl View {
-    /// As numpy has it: bytes, at an address.
+    /// An array of bytes at the view's address, by numpy's array interface, version 3.
     #[getter]
     fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let view = self.0.get()?;
@@ -353,7 +353,7 @@ impl AddressSpaceCore {
     }
 }
 
-/// A numpy array over records that are packed.
+/// A numpy array of packed records.
 fn structured<'py>(
     records: Bound<'py, PyByteArray>,
     dtype: &PyOnceLock<Py<PyAny>>,

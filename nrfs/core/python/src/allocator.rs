@@ -1,15 +1,15 @@
-//! Where the memory of small things comes from.
+//! The allocator of the heap.
 
 use std::alloc::{GlobalAlloc, Layout};
 
 use memory::shortage;
 use mimalloc::MiMalloc;
 
-/// mimalloc: a tree of a million files that is deleted leaves nothing behind in it. Where the system has no more memory
-/// for it, reserves are given up: so what is under way comes to its end.
+/// mimalloc, which gives all memory back to the system after a tree of a million files was deleted. If the system
+/// refuses memory, reserves are given up, so that operations under way can complete.
 pub struct Allocator;
 
-/// Twice more, if there was no memory: there are two reserves.
+/// Allocates; tries up to twice more if it fails, once for each of the two reserves.
 #[inline]
 fn again(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     let mut allocated = allocate();
@@ -22,29 +22,30 @@ fn again(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     allocated
 }
 
-// SAFETY: mimalloc does all; what it is asked again it did not do before. To give up a reserve allocates nothing.
+// SAFETY: mimalloc does the work, and is called again only after a call that failed. Giving up a reserve allocates
+// nothing.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         again(|| unsafe { MiMalloc.alloc(layout) })
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         again(|| unsafe { MiMalloc.alloc_zeroed(layout) })
     }
 
     #[inline]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's; where it failed the old memory is as it was.
+        // SAFETY: the caller's promise; a call that fails leaves the old memory as it was.
         again(|| unsafe { MiMalloc.realloc(pointer, layout, size) })
     }
 
     #[inline]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         unsafe { MiMalloc.dealloc(pointer, layout) }
     }
 }

@@ -18,18 +18,18 @@ use crate::here::Here;
 /// A connection to the kernel, whose requests are answered natively or by pyfuse3.
 #[pyclass(frozen, module = "nrfs")]
 pub struct Connection {
-    /// Until its end.
+    /// `None` after the connection has ended.
     connection: Here<Mutex<Option<Connected>>>,
     descriptor: RawFd,
 }
 
-/// A connection, and the descriptor that goes with it: in that order.
+/// A connection and its descriptor number. The number is freed after the connection has closed the descriptor.
 struct Connected {
     connection: fuse::connection::Connection,
     _taken: Taken,
 }
 
-/// The number of a descriptor that belongs to a connection: it can be had by no other until it is closed.
+/// A descriptor number that belongs to a connection. No other connection can take it until it is closed.
 struct Taken(RawFd);
 
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
@@ -39,8 +39,8 @@ impl Taken {
         TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a descriptor on which requests of the kernel may come: of /dev/fuse, or a socket that somebody has put in its
-    /// place. Any other stays the caller's.
+    /// Takes ownership of a descriptor of /dev/fuse, or of a socket that stands for one. ENODEV for any other, which
+    /// stays the caller's; EBUSY if another connection has it.
     fn take(number: RawFd) -> io::Result<(OwnedFd, Self)> {
         if !is_of_the_kernel(number)? {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
@@ -48,8 +48,8 @@ impl Taken {
         if !Self::numbers().insert(number) {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
-        // SAFETY: it is open, and no other connection's. As nothing else in here gives such a descriptor to Python but to
-        // be owned there, it is the caller's; and he gives it away, as the documentation says.
+        // SAFETY: it is open, and belongs to no other connection. This module gives such descriptors to Python only
+        // together with their ownership; so the caller owns it, and gives it away, as the documentation says.
         Ok((unsafe { OwnedFd::from_raw_fd(number) }, Self(number)))
     }
 }
@@ -60,10 +60,10 @@ impl Drop for Taken {
     }
 }
 
-/// Whether a descriptor, which must be one, is of /dev/fuse or a socket.
+/// Whether a descriptor is of /dev/fuse or a socket. EBADF if it is not open.
 fn is_of_the_kernel(number: RawFd) -> io::Result<bool> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the status has room for what is written there; a number that is no descriptor's is an error.
+    // SAFETY: the call writes a `stat`; a number that is not a descriptor is only an error.
     if unsafe { libc::fstat(number, status.as_mut_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -141,7 +141,7 @@ impl Connection {
         let connection = self.connection.get()?;
         Ok(py.detach(|| {
             let connected = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // The number is free again once the descriptor is closed.
+            // This closes the descriptor, and frees its number after that.
             connected.map_or(Ok(()), |Connected { connection, _taken }| connection.end())
         })?)
     }

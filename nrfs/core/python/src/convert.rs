@@ -1,4 +1,4 @@
-//! What the service speaks of, as Python objects.
+//! Converts between Python objects and the types of the services.
 
 use std::io;
 
@@ -79,7 +79,7 @@ impl DirectoryEntry {
     }
 }
 
-/// What statvfs(3) tells.
+/// The capacity and what is left of it, as statvfs(3) reports them.
 #[pyclass(frozen, get_all, module = "nrfs")]
 pub struct Capacity {
     block_size: u64,
@@ -96,19 +96,19 @@ impl From<filesystem::Capacity> for Capacity {
     }
 }
 
-/// An errno as the `OSError` of that number: Python picks the subclass.
+/// The `OSError` of an errno. Python picks the subclass.
 pub fn os_error(errno: Errno) -> PyErr {
     let text = io::Error::from_raw_os_error(errno.code()).to_string();
     let text = text.split(" (os error").next().unwrap_or_default().to_owned();
     PyOSError::new_err((errno.code(), text))
 }
 
-/// An argument that cannot be.
+/// The `ValueError` for an invalid argument.
 pub fn value_error(error: impl std::error::Error) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
-/// A number. One that is too large or too small for its type is a `ValueError`, as is one that is out of range.
+/// A number. If it does not fit its type, the error is `ValueError`, as for any other number out of range.
 pub struct Number<T>(pub T);
 
 impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Number<T> {
@@ -125,7 +125,7 @@ impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Number<T> {
     }
 }
 
-/// A number, or a text; another object is a `TypeError`.
+/// A number or a string; `TypeError` for any other object.
 fn number_or_text(object: Borrowed<'_, '_, PyAny>) -> PyResult<Result<i64, String>> {
     match object.extract() {
         Ok(Number(number)) => Ok(Ok(number)),
@@ -148,7 +148,7 @@ impl<'py> FromPyObject<'_, 'py> for Nodes {
     }
 }
 
-/// Bytes, or a text such as `"8G"` or `"50%"`.
+/// A number of bytes, or a string such as `"8G"` or `"50%"`.
 pub enum Amount {
     Bytes(i64),
     Text(String),
@@ -162,7 +162,7 @@ impl<'py> FromPyObject<'_, 'py> for Amount {
     }
 }
 
-/// Bytes for Python; `MemoryError` where it has no room for them.
+/// A Python `bytes`; `MemoryError` if there is no memory for it.
 pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, bytes.len(), |copy| {
         copy.copy_from_slice(bytes);
@@ -170,7 +170,7 @@ pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>
     })
 }
 
-/// What a buffer has, copied: somebody may change it while the GIL is free.
+/// A copy of a buffer's content, as other threads may change it while the GIL is released.
 pub fn copied<T: Element + Copy + Default>(py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
     let buffer = PyBuffer::<T>::get(buffer)?;
     let mut copy = Vec::new();
@@ -181,7 +181,7 @@ pub fn copied<T: Element + Copy + Default>(py: Python<'_>, buffer: &Bound<'_, Py
 }
 
 impl Nodes {
-    /// The nodes that are meant.
+    /// The topology with these nodes.
     pub fn topology(self) -> PyResult<Topology> {
         match self {
             Self::Count(count) => Topology::emulated(usize::try_from(count).unwrap_or(0)).map_err(value_error),
@@ -238,7 +238,7 @@ pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDi
     Ok(dict)
 }
 
-/// What all replicas are at one position of a log, as a plain dictionary, ready for JSON.
+/// The digests of all replicas at one position of a log, as a plain dictionary, ready for JSON.
 pub fn verification<'py>(
     py: Python<'py>,
     log: &str,
@@ -253,7 +253,7 @@ pub fn verification<'py>(
     Ok(dict)
 }
 
-/// The tree has the first log, the content the others.
+/// The name of a log: the first is the namespace's, the others are the content's.
 fn log_name(index: usize) -> String {
     match index {
         0 => "namespace".into(),

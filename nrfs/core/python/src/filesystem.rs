@@ -15,7 +15,7 @@ use crate::convert::{
 };
 use crate::here::Here;
 
-/// Entries of a directory that are listed at a time, lest those who change it wait for long.
+/// How many entries of a directory one read lists: few, so that changes do not wait for long.
 const READDIR_STEP: usize = 1024;
 
 /// The bits that chmod(2) sets.
@@ -28,7 +28,7 @@ pub struct Filesystem {
 }
 
 impl Filesystem {
-    /// What this object stands for.
+    /// The service that this object wraps.
     pub fn service(&self) -> PyResult<&Arc<::filesystem::Filesystem>> {
         self.service.get()
     }
@@ -267,7 +267,7 @@ impl Filesystem {
             copied = self.call(py, |service, token| service.read(Ino(ino), offset, buffer, token))?;
             Ok(())
         })?;
-        // The file may have been cut short in between.
+        // The file may have been truncated meanwhile.
         if copied < size { bytes(py, &read.as_bytes()[..copied]) } else { Ok(read) }
     }
 
@@ -320,7 +320,7 @@ impl Filesystem {
         py.detach(|| {
             service.with_token(|token| service.give_back_memory(surplus, token));
             if !surplus {
-                // SAFETY: it takes a flag, and may be called by any thread at any time.
+                // SAFETY: any thread may call it at any time.
                 unsafe { libmimalloc_sys::mi_collect(true) };
             }
         });

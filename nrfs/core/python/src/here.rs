@@ -1,5 +1,5 @@
-//! What belongs to the process that made it: one that is forked from it has neither its threads nor a word in who holds
-//! which lock.
+//! A wrapper for values that a forked process must not use: their threads do not exist there, and their locks may be
+//! held for ever.
 
 use std::mem;
 
@@ -7,9 +7,9 @@ use memory::Process;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-/// A value that only the process which made it uses, and drops.
+/// A value that is used and dropped only in the process that made it.
 pub struct Here<T> {
-    /// Always there, but in the midst of being dropped.
+    /// `None` only during `drop`.
     value: Option<T>,
     process: Process,
 }
@@ -19,7 +19,7 @@ impl<T> Here<T> {
         Self { value: Some(value), process: Process::this() }
     }
 
-    /// The value; `RuntimeError` in a process that was forked.
+    /// The value; `RuntimeError` in a forked process.
     pub fn get(&self) -> PyResult<&T> {
         let refused = || PyRuntimeError::new_err("it belongs to the process that this one was forked from");
         self.value.as_ref().filter(|_| self.process.is_this()).ok_or_else(refused)
@@ -29,7 +29,7 @@ impl<T> Here<T> {
 impl<T> Drop for Here<T> {
     fn drop(&mut self) {
         if !self.process.is_this() {
-            // To drop it might wait for a thread that is not here. The memory goes with the process.
+            // Dropping it might wait for a thread that does not exist here. The process's end frees the memory.
             mem::forget(self.value.take());
         }
     }

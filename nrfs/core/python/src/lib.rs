@@ -1,4 +1,5 @@
-//! The native module `nrfs._core`. Thin: unpack, release the GIL, call the service, convert.
+//! The native module `nrfs._core`. Each method unpacks its arguments, releases the GIL, calls a service, and converts
+//! the result.
 
 mod address_space;
 mod allocator;
@@ -26,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::scheduler::{Core, Process, Scheduler, Upcall};
 
-    /// Fails where this process cannot have a ring, whatever FUSE offers.
+    /// Raises `OSError` if this process cannot have an io_uring, whether or not FUSE supports the ring.
     #[pyfunction]
     fn probe_ring() -> PyResult<()> {
         Ok(::fuse::ring::probe()?)

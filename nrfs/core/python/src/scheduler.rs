@@ -107,7 +107,7 @@ impl Upcall {
 }
 
 impl Scheduler {
-    /// Makes a change without the GIL; each kind of answer is its own kind of Python object.
+    /// Makes a change without the GIL; returns the answer as a Python object.
     fn change<'py>(&self, py: Python<'py>, operation: WriteOperation) -> PyResult<Bound<'py, PyAny>> {
         let service = self.service.get()?;
         match py.detach(|| service.change(operation)).map_err(os_error)? {

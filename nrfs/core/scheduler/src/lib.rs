@@ -1,7 +1,7 @@
 //! The scheduler service: one machine that gives cores to processes, replicated on every node.
 //!
-//! Who runs on a core, and with which executor, is read on the reader's own node; every change goes through the
-//! log, so all nodes agree on who has which core, and each process's upcalls are in the order of the log.
+//! Reads, such as which process runs on a core, use the replica of the reader's node. Every change goes through the
+//! log. So all nodes agree on which process has which core, and a process's upcalls are in the order of the log.
 
 #![forbid(unsafe_code)]
 
@@ -20,10 +20,10 @@ pub use memory::{Topology, TopologyError};
 pub use nr::Statistics;
 use nr::{Configuration, LogId, LogPosition, NodeReplicated, OneLog, Token};
 
-/// Cores beyond this are more than Linux knows of.
+/// The most cores, which is the most CPUs that Linux supports.
 pub const CORES_MAX: usize = 8192;
 
-/// No core at all, or too many.
+/// The number of cores is not from 1 to [`CORES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoresError;
 
@@ -43,13 +43,13 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// The scheduler of the topology's CPUs; or of `cores` emulated ones, split evenly over its nodes.
+    /// A scheduler for the topology's CPUs, or for `cores` emulated cores, split evenly over its nodes.
     pub fn new(topology: Topology, cores: Option<usize>) -> Result<Self, CoresError> {
         let nodes = topology.nodes().len();
         let cores: Vec<(CoreId, NodeId)> = match cores {
             Some(count) if !(1..=CORES_MAX).contains(&count) => return Err(CoresError),
             Some(count) => (0..count).map(|core| (CoreId(core), NodeId(core * nodes / count))).collect(),
-            // A CPU that several nodes share is a core of the first of them.
+            // A CPU that several nodes share becomes a core of the first of them, as the last entry counts.
             None => {
                 let of = |(node, cpus): (usize, &memory::Node)| {
                     cpus.cpus.iter().map(move |cpu| (CoreId(cpu.0), NodeId(node))).collect::<Vec<_>>()
@@ -63,7 +63,7 @@ impl Scheduler {
         Ok(Self { topology, machine, tokens })
     }
 
-    /// Makes a change, on every node.
+    /// Applies an operation on every node; returns its answer.
     pub fn change(&self, operation: WriteOperation) -> Response {
         self.with_token(|token| self.machine.execute_mut(operation, token))
     }
@@ -73,14 +73,14 @@ impl Scheduler {
         self.with_token(|token| self.machine.execute(read, token))
     }
 
-    /// Brings all replicas to the same position of the log, and takes their digests there.
+    /// Brings all replicas to the same position of the log; returns the position, and their digests there, by node.
     pub fn verify(&self) -> (LogPosition, Vec<Digest>) {
         let observe = |_, position, machine: &Machine| (position, machine.digest());
         let observed = self.with_token(|token| self.machine.observe(LogId(0), observe, token));
         (observed[0].0, observed.into_iter().map(|(_, digest)| digest).collect())
     }
 
-    /// What there is to know of the replicas and their log. Waits for nobody.
+    /// The state of the replicas and their log. Takes no lock.
     pub fn statistics(&self) -> Statistics {
         self.machine.statistics()
     }

@@ -25,7 +25,7 @@ fn threads_that_fight_over_cores_leave_all_replicas_alike_and_no_core_lost() {
                         let request = WriteOperation::Request { process, cores: wanted };
                         let Ok(Answer::Cores(held)) = scheduler.change(request) else { panic!() };
                         assert!(held <= wanted);
-                        // Another may take a core in between; then there is nothing to give back.
+                        // The core may have been taken meanwhile; then there is nothing to give back.
                         for core in scheduler.read(|machine| machine.status(process)).unwrap().cores {
                             let released = scheduler.change(WriteOperation::Release { process, core });
                             assert!(matches!(released, Ok(Answer::Done) | Err(Errno::EPERM)));

@@ -1,13 +1,14 @@
 //! Which log a part of the address space belongs to.
 //!
-//! The address space is cut into slices of 1 GiB, the largest page, and the slices are dealt out to the logs in turn.
+//! The address space is cut into slices of 1 GiB, the size of the largest page. Slice `n` belongs to log `n` modulo the
+//! number of logs.
 
 use std::ops::Range;
 
 use machines::address_space::{Area, PageNumber, PageSize, WriteOperation};
 use nr::{LogId, LogMapper};
 
-/// Deals slices out to logs.
+/// The log mapper of the address space.
 pub(crate) struct BySlice;
 
 impl BySlice {
@@ -27,7 +28,7 @@ impl BySlice {
         (start..end.min(start + logs as u64)).map(move |slice| LogId((slice % logs as u64) as usize))
     }
 
-    /// The slices that have any of these pages.
+    /// The slices that these pages, at least one, belong to.
     pub fn slices(pages: &Range<u64>) -> Range<u64> {
         slice(pages.start)..slice(pages.end - 1) + 1
     }

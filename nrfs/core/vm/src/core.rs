@@ -1,15 +1,17 @@
-//! A core: its translations, and how other cores have it forget some (a *shootdown*).
+//! A core: its translations, and how other cores make it forget some (a *shootdown*).
 //!
 //! # Why no core uses a translation after unmap or protect has returned
 //!
-//! A core walks its node's table as it is there, which may be behind. So whoever has changed the address space asks each
-//! core that may keep translations to bring its node's replica up to date *and then* to forget, and waits for the
-//! acknowledgement. A core that is busy answers when its access is over, all requests at once; for an idle one the
-//! asker does it, holding that core's lock. A core with no translations is not asked: its next walk is one that catches
-//! up first. It says that it may keep some before it walks, and the asker looks after its change is complete, with a
-//! fence between on both sides: so one sees the other. Who waits answers for its own core meanwhile.
+//! A core walks the page table of its node's replica, which may be behind. So a core that has changed the address space
+//! asks each core that may keep translations to bring its node's replica up to date *and then* to forget some, and
+//! waits for the acknowledgement. A busy core answers all requests at once when its access is over. For an idle one the
+//! asking core answers, holding the idle core's lock. While it waits, the asking core answers requests to itself.
 //!
-//! All areas of a change are asked for at once, and waited for once.
+//! A core with no translations is not asked, as its next walk first catches up. Before that walk it sets a flag
+//! (`loaded`); the asking core loads that flag after its change is complete. There is a fence between the two steps on
+//! both sides: so the asking core sees the flag, or the walk sees the change.
+//!
+//! One request covers all areas of a change.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -29,17 +31,16 @@ pub(crate) struct Core {
     pub node: NodeId,
     state: CachePadded<Mutex<State>>,
     requests: Mutex<Requests>,
-    /// Whether there are requests. Stored under their lock.
+    /// Whether there are requests. Stored under the lock of `requests`.
     requested: CachePadded<AtomicBool>,
-    /// The number of requests that are answered.
+    /// How many of the requests made are answered.
     acknowledged: AtomicU64,
-    /// Whether there may be translations. Stored under the lock of the state. Others look at it with every change of
-    /// theirs.
+    /// Whether there may be translations. Stored under the lock of `state`. Other cores load it with every change.
     loaded: CachePadded<AtomicBool>,
     counters: CachePadded<Counters>,
 }
 
-/// What the core works with, for one call at a time.
+/// The token and the TLB of the core, which one call at a time uses.
 pub(crate) struct State {
     pub token: Token<address_space::AddressSpace, BySlice>,
     tlb: Tlb,
@@ -71,19 +72,19 @@ pub struct Statistics {
     pub hits: u64,
     /// Walks of the node's table.
     pub walks: u64,
-    /// Walks that the replica, being behind, would have refused, and the log allowed.
+    /// Walks that failed because the replica was behind, and succeeded after it had caught up.
     pub behind: u64,
     /// Accesses that were refused.
     pub faults: u64,
     /// Changes by this core that outdated translations.
     pub shootdowns: u64,
-    /// Requests to other cores for them.
+    /// Requests to other cores to forget translations.
     pub requests: u64,
-    /// Answers by this core, each to all requests there were.
+    /// Answers by this core. Each answers all requests that have come.
     pub batches: u64,
-    /// Time that this core's shootdowns waited for the answers of others, all together.
+    /// How long this core's shootdowns waited for the answers of others, in all.
     pub waited: Duration,
-    /// The longest that one of them did.
+    /// How long the longest of them waited.
     pub waited_longest: Duration,
 }
 
@@ -100,7 +101,7 @@ impl Core {
         }
     }
 
-    /// Waits for the core.
+    /// Waits until the core is idle, and uses it.
     pub fn enter(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -113,7 +114,8 @@ impl Core {
         }
     }
 
-    /// Translates for an access, by the TLB or a walk. The caller uses the translation before it leaves the core.
+    /// Translates an address for an access, by the TLB or a walk. The caller uses the translation while it holds
+    /// `state`.
     pub fn translate(&self, state: &mut State, space: &Replicated, address: u64, need: Rights) -> Result<u64, Error> {
         self.answer(state, space);
         let page = PageNumber::of(address)?;
@@ -149,7 +151,7 @@ impl Core {
         allowed.map(|mapping| mapping.physical(address))
     }
 
-    /// Does what other cores have asked for.
+    /// Answers the requests of other cores.
     pub fn answer(&self, state: &mut State, space: &Replicated) {
         if !self.requested.load(Ordering::Acquire) {
             return;
@@ -160,23 +162,23 @@ impl Core {
             (requests.made, std::mem::take(&mut requests.areas))
         };
         let logs: BTreeSet<LogId> = areas.iter().flat_map(|area| BySlice::logs(area, space.logs())).collect();
-        // A read of nothing catches up with all that is complete.
+        // An empty read catches up with all changes that are complete.
         logs.into_iter().for_each(|log| space.execute_on(log, |_| (), &state.token));
         self.forget(state, &areas);
         self.acknowledged.store(made, Ordering::Release);
         count(&self.counters.batches);
     }
 
-    /// Forgets the translations of this core itself.
+    /// Removes areas from this core's TLB.
     pub fn forget(&self, state: &mut State, areas: &[Area]) {
         state.tlb.invalidate(areas);
-        // Others look at it all the time: so it is left alone if it is as it should be.
+        // Other cores load `loaded` often, so it is stored only if it changes.
         if state.tlb.is_empty() && self.loaded.load(Ordering::Relaxed) {
             self.loaded.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Has all cores forget areas; returns when they have. The change is complete, at this core's node.
+    /// Makes all cores forget areas; returns when they have. The change must have been applied on this core's node.
     pub fn shoot_down(&self, state: &mut State, cores: &[Core], space: &Replicated, areas: &[Area]) {
         count(&self.counters.shootdowns);
         self.forget(state, areas);
@@ -230,12 +232,12 @@ impl Core {
     }
 }
 
-/// Counts under the lock of the core.
+/// Adds 1 to a counter. The caller holds the lock of the core, so no read-modify-write is needed.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
-/// A panic while a core is used is one of the access, and leaves everything whole.
+/// Locks a mutex, and ignores poison: only the caller's access can panic, which leaves the state whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

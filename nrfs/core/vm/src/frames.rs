@@ -1,8 +1,8 @@
-//! Frames of memory, outside replication: a large cache for each node, and a small one of 4 KiB frames for each core.
+//! The free frames, which are not replicated: those of each node, and a cache of 4 KiB frames for each core.
 //!
-//! A node keeps its free memory in runs, joined where they touch, so that large frames can be had again after small
-//! ones were. A core takes small frames, and gives them back, many at a time. Where a node has no more, the caches of all
-//! cores are emptied into their nodes, and then the other nodes are asked.
+//! A node keeps its free frames in runs, and joins adjacent ones, so that large frames can be allocated again after
+//! small ones were freed. A core takes frames of 4 KiB from its node, and gives them back, many at a time. If a node
+//! has no frames left, the caches of all cores are emptied first; then frames come from other nodes.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam_utils::CachePadded;
 use machines::address_space::{PageSize, Run, Runs};
 
-/// Frames that a core takes at once.
+/// How many frames a core takes from its node at once.
 const REFILL: u64 = 64;
 
-/// Frames that a core keeps at the most.
+/// The most frames that a core keeps.
 const KEPT: usize = 2 * REFILL as usize;
 
 pub(crate) struct Frames {
@@ -22,11 +22,11 @@ pub(crate) struct Frames {
     frames_per_node: u64,
 }
 
-/// The free runs of one node: their lengths by their first frames.
+/// The free runs of one node: the length of each by its first frame.
 struct Free(BTreeMap<u64, u64>);
 
 impl Free {
-    /// The lowest `frames` frames next to each other that begin at a multiple of their number.
+    /// Takes the lowest run of `frames` frames that begins at a multiple of `frames`; returns its first frame.
     fn take(&mut self, frames: u64) -> Option<u64> {
         let (run, length, start) = self.0.iter().find_map(|(&run, &length)| {
             let start = run.next_multiple_of(frames);
@@ -42,7 +42,7 @@ impl Free {
         Some(start)
     }
 
-    /// The lowest frames next to each other: `most` of them, or as many as they are.
+    /// Takes the first `most` frames of the lowest run, or all of it if it has fewer.
     fn take_some(&mut self, most: u64) -> Option<Run> {
         let (first, length) = self.0.pop_first()?;
         let frames = length.min(most);
@@ -77,7 +77,8 @@ impl Frames {
         }
     }
 
-    /// Frames for `pages` pages of a size, from `node` if it has them; `None` if there are not as many left.
+    /// Takes frames for `pages` pages of size `page`, preferably of `node`; takes none and returns `None` if there are
+    /// not enough.
     pub fn allocate(&self, core: usize, node: usize, page: PageSize, pages: u64) -> Option<Runs> {
         let mut runs = Runs::new();
         if page == PageSize::Small4K && pages == 1 {
@@ -99,7 +100,7 @@ impl Frames {
         Some(runs)
     }
 
-    /// Takes frames back.
+    /// Frees frames. Single frames of `node` go to the cache of `core`.
     pub fn free(&self, core: usize, node: usize, runs: &[Run]) {
         for &run in runs {
             let home = (run.first / self.frames_per_node) as usize;
@@ -118,7 +119,7 @@ impl Frames {
                 continue;
             }
             drop(kept);
-            // A run may have grown over the border between two nodes.
+            // A run may extend over the border between two nodes, as adjacent runs are joined.
             let border = (home as u64 + 1) * self.frames_per_node;
             let here = run.frames.min(border - run.first);
             lock(&self.nodes[home]).give_back(Run { frames: here, ..run });
@@ -128,7 +129,7 @@ impl Frames {
         }
     }
 
-    /// Frames that are free, wherever they are.
+    /// How many frames are free, on all nodes and in all caches.
     pub fn left(&self) -> u64 {
         let nodes: u64 = self.nodes.iter().map(|node| lock(node).0.values().sum::<u64>()).sum();
         nodes + self.cores.iter().map(|core| lock(core).len() as u64).sum::<u64>()

@@ -1,13 +1,13 @@
-//! The address space service: the address space machine, replicated on every node, joined with what is not
-//! replicated because it belongs to the hardware.
+//! The address space service: the address space machine, replicated on every node, and the emulated hardware, which
+//! is not replicated.
 //!
 //! From the bottom up:
 //!
 //! - `by_slice`: which log a part of the address space belongs to;
 //! - `frames`: the memory of each node, and a small cache of it for each core;
 //! - `tlb`: the translations that one core keeps;
-//! - `core`: a core, its TLB, and how others have it forget;
-//! - `view`: the memory behind the frames, and the sight of it;
+//! - `core`: a core, its TLB, and shootdowns;
+//! - `view`: the memory behind the frames, and views of it;
 //! - `space`: [`AddressSpace`], the service.
 
 #![forbid(unsafe_code)]

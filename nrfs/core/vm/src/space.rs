@@ -1,17 +1,17 @@
-//! The service: changes of the address space, and what can be asked of it.
+//! The service: changes of the address space, and reads.
 //!
-//! # What spans logs
+//! # Changes that span logs
 //!
-//! A change of one slice is one operation in one log, and excludes nobody. A change of several slices with several
-//! logs, or of several areas, first keeps all other changes away, then looks whether it will be refused, and then makes
-//! one operation a slice of each area, none of which can fail. So changes are all or nothing, and in one order for all;
-//! but a read meanwhile may see some slices changed and others not yet, as one beside munmap(2) may.
+//! A change of one slice is one operation in one log, and runs concurrently with others. A change of slices in several
+//! logs, or of several areas, first locks all other changes out, then checks that nothing will refuse it, and then
+//! makes an operation for each slice of each area, none of which can fail. So every change succeeds as a whole or
+//! changes nothing, and all nodes see changes in the same order. But a concurrent read may see some slices changed and
+//! others not yet, as it may during munmap(2).
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, PoisonError};
 
@@ -32,46 +32,46 @@ use crate::view::{Backing, View, ViewError, ViewStatistics, Views};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoreId(pub usize);
 
-/// How an address space is to be.
+/// The size of an address space.
 #[derive(Clone, Debug)]
 pub struct Configuration {
     /// The nodes to replicate on.
     pub topology: Topology,
     /// Parallel logs, 1 to [`LOGS_MAX`].
     pub logs: usize,
-    /// Cores, dealt out to the nodes evenly; at least one a node, and at most [`CORES_MAX`]. `None`: as many as the
-    /// topology has CPUs.
+    /// Cores, divided evenly among the nodes: at least one per node, at most [`CORES_MAX`]. `None`: as many as the
+    /// topology has CPUs. At most [`PLACES_MAX`] divided by `logs`.
     pub cores: Option<usize>,
-    /// Frames of 4 KiB that each node has, at least 1; on all together at most [`FRAMES_MAX`].
+    /// Frames of 4 KiB on each node, at least 1; on all nodes together at most [`FRAMES_MAX`].
     pub frames_per_node: u64,
-    /// Whether the frames are memory, of which there can be [`View`]s.
+    /// Whether there is memory behind the frames, so that there can be [`View`]s.
     pub backed: bool,
 }
 
-/// Logs beyond this would only cost memory: more than there are threads to fill them.
+/// The most logs. More would only cost memory, as no machine has as many threads to fill them.
 pub const LOGS_MAX: usize = 1024;
 
-/// Cores beyond this are more than Linux knows of.
+/// The most cores, which is the most CPUs that Linux supports.
 pub const CORES_MAX: usize = 8192;
 
-/// Each core has a place in each log, which takes some hundred bytes: more would take seconds, and GiB.
+/// The most cores times logs. Each core takes some hundred bytes per log; more would take GiB, and seconds to set up.
 pub const PLACES_MAX: usize = 1 << 16;
 
-/// Frames beyond this have no address: that of x86-64's memory has at most 52 bits.
+/// The most frames: physical addresses of x86-64 have at most 52 bits.
 pub const FRAMES_MAX: u64 = 1 << (52 - PAGE_SHIFT);
 
-/// Entries of all logs together, unless that were fewer in each than threads may be about to append.
+/// The most entries of all logs together.
 const ENTRIES: usize = 1 << 20;
 
-/// There can be no such address space: not enough of something, or too much.
+/// Which part of a [`Configuration`] is out of range.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the names say of what")]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum ConfigurationError {
     Logs,
     Cores,
     Places,
     Frames,
-    /// As the system has said.
+    /// The system refused memory for the frames.
     Memory(io::Error),
 }
 
@@ -91,30 +91,30 @@ impl fmt::Display for ConfigurationError {
 
 impl std::error::Error for ConfigurationError {}
 
-/// How a new mapping treats what is mapped there.
+/// How a new mapping treats existing ones in its area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// It goes: MAP_FIXED.
+    /// They are removed: MAP_FIXED.
     Replace,
-    /// It is an error: MAP_FIXED_NOREPLACE.
+    /// They are an error: MAP_FIXED_NOREPLACE.
     NoReplace,
 }
 
-/// Pages next to each other with the same rights.
+/// Contiguous pages with the same rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// The first address.
     pub address: u64,
     /// Bytes.
     pub length: u64,
-    /// What may be done with them.
+    /// How they may be used.
     pub rights: Rights,
 }
 
 /// The digests of all replicas at one position of one log.
 #[derive(Clone, Debug)]
 pub struct Verification {
-    /// Where they were taken.
+    /// The position.
     pub position: LogPosition,
     /// By node.
     pub digests: Vec<Digest>,
@@ -126,13 +126,13 @@ pub struct AddressSpace {
     space: Arc<Replicated>,
     cores: Box<[Core]>,
     frames: Frames,
-    backing: Option<Backing>,
-    /// Held to change several logs at once, or what views there are; shared by changes of one log.
+    backing: Option<Arc<Backing>>,
+    /// Held for writing to change several logs, or to make or drop a view; for reading by changes of one log.
     views: Arc<ShardedLock<Views>>,
 }
 
 impl AddressSpace {
-    /// An empty one.
+    /// An empty address space.
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let Configuration { topology, logs, cores, frames_per_node, backed } = configuration;
         let nodes = topology.nodes().len();
@@ -158,7 +158,7 @@ impl AddressSpace {
         let views = Arc::default();
         let backing = backed.then(|| Backing::new(&topology, frames_per_node, &space, &views)).transpose();
         let backing = backing.map_err(ConfigurationError::Memory)?;
-        Ok(Self { topology, space, cores, frames, backing, views })
+        Ok(Self { topology, space, cores, frames, backing: backing.map(Arc::new), views })
     }
 
     /// How many cores there are.
@@ -181,7 +181,7 @@ impl AddressSpace {
         CoreId((node.0 * self.cores.len()).div_ceil(self.nodes()))
     }
 
-    /// The core that stands for the CPU which the calling thread is on.
+    /// The core that stands for the calling thread's CPU.
     pub fn core_here(&self) -> CoreId {
         let cpu = current_cpu();
         let node = self.topology.node_of(cpu, || 0);
@@ -189,7 +189,7 @@ impl AddressSpace {
         CoreId(first + cpu.0 % (end - first))
     }
 
-    /// Maps an area to frames of the core's node, or of others where it has no more.
+    /// Maps an area to frames of the core's node, or of other nodes if it has none left.
     pub fn map(
         &self,
         core: CoreId,
@@ -201,7 +201,8 @@ impl AddressSpace {
         self.map_areas(core, slice::from_ref(area), page, rights, placement)
     }
 
-    /// Maps pages of one size at many addresses, of which each counts once, as [`map`](Self::map) does: all, or none.
+    /// Maps pages of one size at many addresses, as [`map`](Self::map) does: all, or none. An address that occurs more
+    /// than once counts once.
     pub fn map_many(
         &self,
         core: CoreId,
@@ -233,14 +234,14 @@ impl AddressSpace {
         self.change(core, areas, change, &frames).inspect_err(|_| self.frames.free(core.0, node, &frames))
     }
 
-    /// A frame that is nobody's mapping's: it can be mapped at many addresses, and stays as long as the address space.
+    /// Allocates a frame that no mapping owns: it can be mapped at many addresses, and is never freed.
     pub fn frame(&self, core: CoreId, page: PageSize) -> Result<Run, Error> {
         let node = self.core(core).node.0;
         let frames = self.frames.allocate(core.0, node, page, 1).ok_or(Error::NoMemory)?;
         frames.first().copied().ok_or(Error::NoMemory)
     }
 
-    /// Maps an area to a frame that was had by [`frame`](Self::frame).
+    /// Maps an area to a frame that [`frame`](Self::frame) returned.
     pub fn map_frame(
         &self,
         core: CoreId,
@@ -250,7 +251,7 @@ impl AddressSpace {
         rights: Rights,
         placement: Placement,
     ) -> Result<(), Error> {
-        // So it lies in one slice, too.
+        // An aligned page is in one slice.
         if !area.is_aligned(page) {
             return Err(Error::Unaligned);
         }
@@ -259,25 +260,25 @@ impl AddressSpace {
         self.change(core, slice::from_ref(area), change, slice::from_ref(&frame))
     }
 
-    /// Removes what is mapped in an area. When it returns, no core can use the old translations.
+    /// Removes all mappings in an area. When it returns, no core can use the old translations.
     pub fn unmap(&self, core: CoreId, area: &Area) -> Result<(), Error> {
         self.change(core, slice::from_ref(area), Change::Unmap, &[])
     }
 
-    /// Removes what is mapped in pages of one size at many addresses, as [`unmap`](Self::unmap) does: all or none, with
+    /// Removes all mappings in pages of one size at many addresses, as [`unmap`](Self::unmap) does: all or none, with
     /// one shootdown.
     pub fn unmap_many(&self, core: CoreId, addresses: &[u64], page: PageSize) -> Result<(), Error> {
         self.change(core, &areas(addresses, page)?, Change::Unmap, &[])
     }
 
-    /// Changes the rights of an area that is mapped everywhere. When it returns, no core can use the old ones.
+    /// Changes the rights of an area, which must be mapped everywhere. When it returns, no core can use the old rights.
     pub fn protect(&self, core: CoreId, area: &Area, rights: Rights) -> Result<(), Error> {
         self.change(core, slice::from_ref(area), Change::Protect { rights }, &[])
     }
 
-    /// What is mapped in an area, as memory of this process: to be read everywhere, and written if all of it may be.
-    /// While the view lives, whoever would change that is refused.
-    pub fn view(self: &Arc<Self>, core: CoreId, area: &Area) -> Result<View, ViewError> {
+    /// What is mapped in an area, as memory of this process. All of the area must be readable; the view is writable if
+    /// all of it is. While the view lives, changes that would take that away are refused.
+    pub fn view(&self, core: CoreId, area: &Area) -> Result<View, ViewError> {
         let backing = self.backing.as_ref().ok_or(ViewError::NotBacked)?;
         let core = self.core(core);
         let state = core.enter();
@@ -296,29 +297,25 @@ impl AddressSpace {
         let pieces: Vec<_> = logs.flat_map(|log| self.space.execute_on(log, frames, &state.token)).collect();
         let shown = Arc::new(backing.show(area, rights, core.node, &pieces)?);
         views.insert(&shown);
-        Ok(View::new(Arc::clone(self), shown))
+        Ok(View::new(Arc::clone(backing), shown))
     }
 
-    pub(crate) fn forget_view(&self, base: NonNull<u8>) {
-        self.views.write().unwrap_or_else(PoisonError::into_inner).remove(base);
-    }
-
-    /// What views have done; `None` where there can be none.
+    /// Figures about views; `None` if the address space is not backed.
     pub fn view_statistics(&self) -> Option<ViewStatistics> {
-        self.backing.as_ref().map(Backing::statistics)
+        self.backing.as_ref().map(|backing| backing.statistics())
     }
 
-    /// What translates an address, by all changes that were complete.
+    /// The mapping of an address, after all changes that have completed.
     pub fn resolve(&self, core: CoreId, address: u64) -> Result<Mapping, Error> {
         let log = BySlice::log_of(PageNumber::of(address)?, self.space.logs());
         let state = self.core(core).enter();
         self.space.execute_on(log, |space| space.resolve(address), &state.token)
     }
 
-    /// Resolves many addresses, showing `visit` the number of each and what translates it. Each is by all changes that
-    /// were complete, but not all need be of one moment.
+    /// Resolves many addresses. Calls `visit` with the index of each and its mapping, as [`resolve`](Self::resolve)
+    /// returns it. The mappings may belong to different moments.
     pub fn resolve_many(&self, core: CoreId, addresses: &[u64], mut visit: impl FnMut(usize, Result<Mapping, Error>)) {
-        /// Addresses that are resolved in one read, lest those who change wait for long.
+        /// How many addresses one read resolves: few, so that changes do not wait for long.
         const READ: usize = 256;
         let logs = self.space.logs();
         let log_of = |address: u64| PageNumber::of(address).ok().map(|page| BySlice::log_of(page, logs));
@@ -334,8 +331,8 @@ impl AddressSpace {
         }
     }
 
-    /// Loads, stores or fetches through the core's TLB; returns the address in memory. `use_it` is called before the
-    /// core can be made to forget the translation.
+    /// Loads, stores or fetches through the core's TLB; returns the physical address. Calls `use_it` with it before
+    /// another core can make this one forget the translation.
     pub fn access(&self, core: CoreId, address: u64, need: Rights, use_it: impl FnOnce(u64)) -> Result<u64, Error> {
         let core = self.core(core);
         let mut state = core.enter();
@@ -344,7 +341,7 @@ impl AddressSpace {
         Ok(physical)
     }
 
-    /// All regions in ascending order. Each log's are of one moment, but not those of several logs.
+    /// All regions in ascending order. Those of one log belong to one moment, those of several logs may not.
     pub fn regions(&self, core: CoreId) -> Vec<Region> {
         let mut parts = self.of_all_logs(core, |space| space.regions().collect::<Vec<_>>());
         parts.sort_unstable_by_key(|(pages, _)| pages.start);
@@ -360,24 +357,24 @@ impl AddressSpace {
         regions
     }
 
-    /// All pages in the table of a core's node, in ascending order.
+    /// All pages in the page table of a core's node, in ascending order.
     pub fn page_table(&self, core: CoreId) -> Vec<Mapping> {
         let mut pages = self.of_all_logs(core, address_space::AddressSpace::pages);
         pages.sort_unstable_by_key(|mapping| mapping.start);
         pages
     }
 
-    /// Frames of 4 KiB that are free, on all nodes.
+    /// How many frames of 4 KiB are free, on all nodes.
     pub fn frames_left(&self) -> u64 {
         self.frames.left()
     }
 
-    /// What a core has done.
+    /// Figures about a core.
     pub fn statistics(&self, core: CoreId) -> Statistics {
         self.core(core).statistics()
     }
 
-    /// Brings all replicas to the same position of each log, and takes their digests there.
+    /// Brings all replicas to the same position of each log; returns their digests there, by log.
     pub fn verify(&self, core: CoreId) -> Vec<Verification> {
         let state = self.core(core).enter();
         let observe = |log| {
@@ -396,8 +393,8 @@ impl AddressSpace {
         (0..self.space.logs()).flat_map(|log| self.space.execute_on(LogId(log), &read, &state.token)).collect()
     }
 
-    /// Makes a change to areas that do not overlap, in ascending order, has all cores forget what it outdated, and then
-    /// frees the frames that it freed. What is mapped gets `frames`, in their order.
+    /// Makes a change to areas, which are in ascending order and do not overlap. Then makes all cores forget outdated
+    /// translations, and then frees the frames of removed mappings. New mappings get `frames`, in their order.
     fn change(&self, core: CoreId, areas: &[Area], change: Change, frames: &[Run]) -> Result<(), Error> {
         let (id, core) = (core, self.core(core));
         let mut state = core.enter();
@@ -434,7 +431,7 @@ impl AddressSpace {
             Change::Protect { .. } if total(&mapped) != areas.iter().map(Area::len).sum::<u64>() => {
                 return Err(Error::NotMapped);
             }
-            _ => {}
+            Change::Map { .. } | Change::Unmap | Change::Protect { .. } => {}
         }
         let used: Option<BTreeSet<u64>> =
             (change == Change::Unmap).then(|| mapped.iter().flat_map(|(pages, _)| BySlice::slices(pages)).collect());
@@ -443,7 +440,7 @@ impl AddressSpace {
         for area in areas {
             let mut slices = BySlice::slices(&area.pages());
             let slices: &mut dyn Iterator<Item = u64> = match &used {
-                // An area to be unmapped may have far more slices than there is something in.
+                // An area to be unmapped may have far more slices than those in which something is mapped.
                 Some(used) => &mut used.range(slices).copied(),
                 None => &mut slices,
             };
@@ -461,7 +458,7 @@ impl AddressSpace {
         Ok(all)
     }
 
-    /// The regions that have pages of areas, cut to them.
+    /// The parts of regions that lie in `areas`.
     fn mapped(&self, state: &State, areas: &[Area]) -> Vec<(Range<u64>, Rights)> {
         let logs = self.space.logs();
         let within = |log: LogId| {
@@ -479,12 +476,12 @@ impl AddressSpace {
     }
 }
 
-/// How many pages there are.
+/// How many pages these regions have.
 fn total(regions: &[(Range<u64>, Rights)]) -> u64 {
     regions.iter().map(|(pages, _)| pages.end - pages.start).sum()
 }
 
-/// The areas that pages of one size at such addresses are, ascending, and joined where they touch.
+/// The pages of one size at these addresses, as areas in ascending order; adjacent pages are joined.
 fn areas(addresses: &[u64], page: PageSize) -> Result<Vec<Area>, Error> {
     let mut pages = addresses.iter().map(|&address| Area::new(address, page.bytes())).collect::<Result<Vec<_>, _>>()?;
     pages.sort_unstable_by_key(|area| area.pages().start);
@@ -499,15 +496,16 @@ fn areas(addresses: &[u64], page: PageSize) -> Result<Vec<Area>, Error> {
     Ok(areas)
 }
 
-/// Frames that are dealt out in their order.
+/// Granted frames, which are used in their order.
 struct Granted<'a> {
     runs: &'a [Run],
-    /// How many of the first run are gone.
+    /// How many frames of the first run are used.
     gone: u64,
 }
 
 impl Granted<'_> {
-    /// The change of an area: where frames are mapped, of as much of it as those next to each other fill.
+    /// The operation for the change of an area. If it maps frames: for as many first pages of the area as the next run
+    /// has frames.
     fn operation(&mut self, mut area: Area, mut change: Change) -> WriteOperation {
         if let (Change::Map { first, .. }, Some((run, behind))) = (&mut change, self.runs.split_first()) {
             *first = run.first + self.gone;

@@ -1,15 +1,15 @@
-//! The translations that one core keeps: for each size of page a direct-mapped cache.
+//! The translations that one core keeps: a direct-mapped cache for each size of page.
 
 use machines::address_space::{Area, Mapping, PageNumber, PageSize};
 
 /// Entries for each size of page.
 const ENTRIES: [usize; 3] = [1024, 256, 16];
 
-/// More pages than this are forgotten by forgetting everything: cheaper than page by page.
+/// To forget more pages than this, the whole TLB is flushed, which is cheaper than page by page.
 const PAGES_SINGLY: u64 = 64;
 
 pub(crate) struct Tlb {
-    /// By size of page; there are none before the first translation.
+    /// By size of page. Not allocated before the first translation.
     entries: [Box<[Option<Mapping>]>; 3],
     empty: bool,
 }

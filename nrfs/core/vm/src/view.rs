@@ -1,20 +1,22 @@
-//! Memory behind the frames of an address space, and views of it: addresses of this process that show what is mapped.
+//! The memory behind the frames of an address space, and views: addresses of this process that show what is mapped.
 //!
-//! # Who touches what, and when
+//! # First touches
 //!
-//! All frames are one file in memory, frame after frame, each node's part on that node. A [`View`] is a range of this
-//! process's addresses. Where the process may have userfaultfd(2), nothing is behind them at first: whoever touches one
-//! waits, and a thread of the address space resolves it on the replica of the node where the view was made, and puts
-//! the frames there, for [`STEP`] pages at once. Elsewhere that happens when the view is made. The thread takes no lock
-//! that is held while somebody can touch a view: neither a core's nor one of the caller's, such as Python's.
+//! All frames are one file in memory, frame after frame; each node's part is on that node. A [`View`] is a range of
+//! this process's addresses. If the process may use userfaultfd(2), nothing is mapped there at first. A thread that
+//! touches an address waits, while a thread of the address space resolves it on the replica of the node where the view
+//! was made, and maps the frames there, a page of size [`STEP`] at once. If the process may not, all frames are mapped
+//! when the view is made. The thread of the address space takes no lock that is held while somebody touches a view:
+//! neither a core's, nor one of the caller's, such as Python's.
 //!
 //! # Why no view shows what is unmapped
 //!
-//! While there is a view, what it shows stays mapped, with at least the rights that the view has: whoever would change
-//! that is refused ([`Error::Viewed`]), as Python refuses to resize what a memoryview looks at. To take the memory away
-//! instead would leave addresses that somebody holds, whose next touch kills the process or reads what was never
-//! written. So when unmap returns there is no view, and frames are wiped before they are free again. Views are made,
-//! and go, while all changes are kept away: so none comes between looking what is mapped and keeping it.
+//! While there is a view, what it shows stays mapped, with at least the rights of the view. A change that would take
+//! that away is refused ([`Error::Viewed`]), as Python refuses to resize an object that a memoryview shows. If the
+//! change were made, the holder of the view would have addresses whose next touch kills the process, or reads what was
+//! never written. So when unmap returns, no view shows the area, and its frames are wiped before they can be mapped
+//! again. Views are made and dropped while all changes are locked out: so no change comes between the look at what is
+//! mapped and the entry in [`Views`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,19 +36,18 @@ use nr::{NodeId, Token};
 
 use crate::by_slice::BySlice;
 use crate::core::Replicated;
-use crate::space::AddressSpace;
 
-/// Pages that a touch makes visible: few enough to be quick, and so many that a view has few mappings.
+/// How much a first touch makes visible: so little that it is quick, and so much that a view has few mappings.
 const STEP: PageSize = PageSize::Large2M;
 
-/// Why there is no view.
+/// Why a view cannot be made.
 #[derive(Debug)]
 pub enum ViewError {
     /// The frames of the address space have no memory.
     NotBacked,
-    /// It is not mapped everywhere, or may not be read everywhere.
+    /// The area is not mapped everywhere, or may not be read everywhere.
     Refused(Error),
-    /// The system has no more memory or mappings.
+    /// The system refused memory or mappings.
     System(io::Error),
 }
 
@@ -68,25 +69,24 @@ impl From<io::Error> for ViewError {
     }
 }
 
-/// What is mapped in an area, as memory of this process. While it lives, that stays mapped.
+/// What is mapped in an area, as memory of this process. It stays mapped as long as the view lives.
 pub struct View {
-    space: Arc<AddressSpace>,
+    backing: Arc<Backing>,
     shown: Arc<Shown>,
 }
 
 impl View {
-    pub(crate) fn new(space: Arc<AddressSpace>, shown: Arc<Shown>) -> Self {
-        Self { space, shown }
+    pub(crate) fn new(backing: Arc<Backing>, shown: Arc<Shown>) -> Self {
+        Self { backing, shown }
     }
 
-    /// The first address in this process. It and those behind can be read, and written if
-    /// [`is_writable`](Self::is_writable), as long as the view lives; also by others at the same time, as memory that
-    /// is shared.
+    /// The first address in this process. As long as the view lives, its memory can be read there, and written if
+    /// [`is_writable`](Self::is_writable). It is shared: others may write it at any time.
     pub fn base(&self) -> NonNull<u8> {
         self.shown.window.base()
     }
 
-    /// How many bytes it has: at least a page.
+    /// The length in bytes, at least a page.
     #[allow(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
         self.shown.window.size()
@@ -100,25 +100,25 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // In a process that was forked, the lock may be held by a thread that is not there.
+        // Not in a forked process: a thread that does not exist there may hold the lock.
         if self.shown.window.is_here() {
-            self.space.forget_view(self.base());
+            self.backing.forget(self.base());
         }
     }
 }
 
-/// All views, by their first addresses.
+/// All views, by first address.
 #[derive(Default)]
 pub(crate) struct Views(BTreeMap<usize, Arc<Shown>>);
 
-/// What a view shows, and where.
+/// What a view shows, and at which addresses.
 pub(crate) struct Shown {
     area: Area,
     rights: Rights,
-    /// Whose replica answers touches.
+    /// The node whose replica answers touches.
     node: NodeId,
     window: Window,
-    /// By steps of the area: whether the window shows it. One thread stores them.
+    /// For each step of the area, whether the window shows it. Stored only by the thread that answers touches.
     steps: Box<[AtomicBool]>,
 }
 
@@ -127,16 +127,16 @@ impl Views {
         self.0.insert(shown.base(), Arc::clone(shown));
     }
 
-    pub fn remove(&mut self, base: NonNull<u8>) {
+    fn remove(&mut self, base: NonNull<u8>) {
         self.0.remove(&base.addr().get());
     }
 
-    /// The view that an address may lie in.
+    /// The view with the highest base that is not above `address`: the only one that may contain it.
     fn around(&self, address: usize) -> Option<Arc<Shown>> {
         self.0.range(..=address).next_back().map(|(_, shown)| Arc::clone(shown))
     }
 
-    /// Whether a view would not show the same any more.
+    /// Whether a change of `area` would take away what a view shows.
     pub fn forbid(&self, area: &Area, change: &Change) -> bool {
         let disturbed = |shown: &Shown| match change {
             Change::Map { replace, .. } => *replace,
@@ -152,7 +152,7 @@ impl Shown {
         self.window.base().addr().get()
     }
 
-    /// Shows frames at the pages that they are mapped to.
+    /// Maps frames into the window, at the pages that they are mapped to in the address space.
     fn show(&self, memory: &SharedMemory, pieces: &[(PageNumber, Run)]) -> io::Result<()> {
         pieces.iter().map(|piece| self.piece(piece)).try_for_each(|piece| self.window.show(memory, piece))
     }
@@ -163,27 +163,27 @@ impl Shown {
     }
 }
 
-/// What views have done.
+/// Figures about views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewStatistics {
-    /// Whether memory is shown when it is touched first; otherwise all at once.
+    /// Whether memory is shown when it is first touched; if not, all of it when the view is made.
     pub on_touch: bool,
-    /// Views that there are.
+    /// How many views there are.
     pub views: usize,
-    /// First touches that were answered.
+    /// How many first touches were answered.
     pub touches: u64,
 }
 
-/// The memory of an address space.
+/// The memory behind the frames of an address space, and its views.
 pub(crate) struct Backing {
     shared: Arc<Shared>,
     views: Arc<ShardedLock<Views>>,
 }
 
-/// What the thread that answers touches works with, too.
+/// What [`Backing`] shares with the thread that answers touches.
 struct Shared {
     memory: Arc<SharedMemory>,
-    /// None where this process may not have them.
+    /// `None` if this process may not use userfaultfd(2).
     faults: Option<Faults>,
     touches: AtomicU64,
 }
@@ -207,12 +207,12 @@ impl Backing {
         Ok(Self { shared, views })
     }
 
-    /// Shows an area, or is ready to. `pieces` are the frames behind it, all of them.
+    /// Makes a window that shows an area, at once or on first touches. `pieces` are all frames behind it.
     pub fn show(&self, area: &Area, rights: Rights, node: NodeId, pieces: &[(PageNumber, Run)]) -> io::Result<Shown> {
         let Range { start, end } = area.pages();
         let size = area.len() << PAGE_SHIFT;
         let steps = (end - 1) / STEP.pages() - start / STEP.pages() + 1;
-        // A step may cut a piece, and what is not shown lies around steps.
+        // Each step may cut a piece in two, and has a gap on either side before it is shown.
         let mappings = pieces.len() + 2 * steps as usize + 1;
         let alike = PageNumber(start).address();
         let window = Window::new(size as usize, alike, rights.allow(Rights::WRITE), mappings)?;
@@ -222,12 +222,17 @@ impl Backing {
             Some(faults) => faults.watch(&shown.window)?,
             None => shown.show(&self.shared.memory, pieces)?,
         }
-        // What is mapped stays so while there is the view.
+        // These pieces stay mapped as long as the view lives.
         shown.window.will_show(&self.shared.memory, pieces.iter().map(|piece| shown.piece(piece)));
         Ok(shown)
     }
 
-    /// Wipes frames that were mapped; returns those that can be mapped again: what cannot be wiped, nobody is to see.
+    /// Allows again the changes that the view at `base` forbids.
+    fn forget(&self, base: NonNull<u8>) {
+        self.views.write().unwrap_or_else(PoisonError::into_inner).remove(base);
+    }
+
+    /// Wipes frames that were mapped. Returns those that were wiped; the others must not be mapped again.
     pub fn wiped(&self, mut frames: Runs) -> Runs {
         let wipe = |run: &Run| self.shared.memory.wipe(run.first << PAGE_SHIFT, run.frames << PAGE_SHIFT);
         frames.retain(|run| wipe(run).is_ok());
@@ -245,7 +250,7 @@ impl Backing {
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        // There are no views any more: they keep the address space. The thread ends by itself.
+        // No view is left: each of them holds the backing. The thread ends by itself.
         self.shared.faults.iter().for_each(Faults::stop);
     }
 }
@@ -259,8 +264,8 @@ struct Handler {
 }
 
 impl Handler {
-    /// Answers touches until they are stopped. Whoever waits for an answer that does not come waits for ever: so the
-    /// process ends, if it cannot be given.
+    /// Answers touches until [`Faults::stop`]. If one cannot be answered, the process ends: otherwise the touching
+    /// thread would wait for ever.
     fn run(self) {
         let answered = catch_unwind(AssertUnwindSafe(|| {
             let Some(faults) = &self.shared.faults else { return Ok(()) };

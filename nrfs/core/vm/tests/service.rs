@@ -1,4 +1,4 @@
-//! The service under concurrent cores: no translation outlives its mapping, what is refused changes nothing, and all
+//! The service under concurrent cores: no translation outlives its mapping, a refused change changes nothing, and all
 //! replicas agree.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ fn check_replicas(space: &AddressSpace) {
     }
 }
 
-/// Something that took from one moment to another.
+/// Something that happened between two moments.
 #[derive(Clone, Copy, Debug)]
 struct Event<T> {
     began: u64,
@@ -43,7 +43,8 @@ struct Event<T> {
     what: T,
 }
 
-/// That a page had a frame, and might be written: from when the change began until the one that ended it had returned.
+/// A page was mapped to a frame, writable or not. As a mapping it lasts from the beginning of the change that made it
+/// to the return of the one that removed it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Use {
     page: u64,
@@ -51,7 +52,7 @@ struct Use {
     writes: bool,
 }
 
-/// The accesses that no mapping explains which had not ended when the access began.
+/// The accesses that no mapping explains which overlaps them in time.
 fn stale(mappings: &[Event<Use>], accesses: &[Event<Use>]) -> Vec<Event<Use>> {
     let mut of_page: BTreeMap<u64, Vec<&Event<Use>>> = BTreeMap::new();
     for mapping in mappings {
@@ -69,7 +70,7 @@ fn stale(mappings: &[Event<Use>], accesses: &[Event<Use>]) -> Vec<Event<Use>> {
     accesses.iter().filter(|access| !explained(access)).copied().collect()
 }
 
-/// Maps, protects and unmaps pages on two cores while the others access them; what all of them saw.
+/// Maps, protects and unmaps pages on two cores while the others access them; returns the mappings and the accesses.
 fn record(nodes: usize, logs: usize, rounds: u64) -> (Vec<Event<Use>>, Vec<Event<Use>>) {
     let space = space(nodes, logs, 4096);
     let clock = AtomicU64::new(0);
@@ -128,7 +129,7 @@ fn record(nodes: usize, logs: usize, rounds: u64) -> (Vec<Event<Use>>, Vec<Event
                     if let Ok(physical) = space.access(CoreId(core), page, need, |_| ()) {
                         seen.push(Event { began, ended: now(), what: Use { page, physical, writes } });
                     }
-                    // The owners are to have the CPUs, and their cores, too.
+                    // Leaves the CPUs and the cores to the threads that own them.
                     if number % 8 == 0 {
                         thread::yield_now();
                     }
@@ -235,7 +236,7 @@ fn what_spans_logs_is_done_whole_or_not_at_all() {
                 let (space, area) = (&space, &over_the_border);
                 scope.spawn(move || {
                     for round in 0..100 {
-                        // Whoever maps it is the only one who may unmap it.
+                        // Only the thread that mapped it may unmap it.
                         if map(space, core, area).is_ok() {
                             let rights = if round % 2 == 0 { Rights::READ } else { Rights::EXECUTE };
                             space.protect(core, area, rights).unwrap();

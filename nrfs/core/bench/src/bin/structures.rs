@@ -1,5 +1,4 @@
-//! Measures structures that threads share, each way of sharing in turn: what `nrfs bench nr` and `nrfs bench sched`
-//! run.
+//! Measures structures that threads share, with each contender in turn. `nrfs bench nr` and `nrfs bench sched` run it.
 
 use std::process::ExitCode;
 use std::sync::{Mutex, RwLock};
@@ -14,20 +13,20 @@ use bench::throughput::throughput;
 use machines::scheduler::Scheduler;
 use serde::{Deserialize, Serialize};
 
-/// What to measure: every ratio with every number of threads, on every contender.
+/// What to measure: every contender with every number of threads and every ratio of writes.
 #[derive(Deserialize)]
 struct Configuration {
     structure: Structure,
-    /// Of a hundred operations.
+    /// Percentages of writes.
     write_ratios: Vec<u64>,
     threads: Vec<usize>,
-    /// For what is replicated on nodes.
+    /// Numbers of nodes, for contenders that replicate on nodes.
     nodes: Vec<usize>,
     against: Vec<Against>,
-    /// Contenders take turns, so many times.
+    /// How many times the contenders take turns.
     rounds: usize,
     milliseconds: u64,
-    /// What threads are pinned to, in turn.
+    /// The CPUs that threads are pinned to, in turn.
     cpus: Vec<usize>,
 }
 
@@ -45,7 +44,7 @@ enum Structure {
 enum Against {
     Mutex,
     Rwlock,
-    /// The hash map alone can be: whoever asks sees to it.
+    /// Only for the hash map; the caller makes sure of that.
     Sharded,
     Multikernel,
     NodeReplication,
@@ -61,7 +60,7 @@ struct Figure<'a> {
     operations_per_second: f64,
 }
 
-/// A contender, ready to run: by the percentage of writes.
+/// Runs a contender with a percentage of writes; returns operations per second.
 type Run = Box<dyn Fn(u64) -> f64>;
 
 fn ready<S: Workload, C: Contender<S> + 'static>(
@@ -114,7 +113,7 @@ fn measure<S: Workload>(configuration: &Configuration, figures: &mut Figures) ->
         let contenders = contenders::<S>(configuration, threads);
         for &write_ratio in &configuration.write_ratios {
             for round in 0..configuration.rounds {
-                // Backwards every other time: what drifts falls on all alike.
+                // The order is reversed every other time, so that a drift affects all contenders alike.
                 let place = |turn| if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
                 for (contender, run) in (0..contenders.len()).map(|turn| &contenders[place(turn)]) {
                     let operations_per_second = run(write_ratio);

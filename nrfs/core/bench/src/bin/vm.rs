@@ -1,4 +1,4 @@
-//! Measures address spaces that threads share, each contender in turn: what `nrfs bench vm` runs.
+//! Measures address spaces that threads share, with each contender in turn. `nrfs bench vm` runs it.
 
 use std::process::ExitCode;
 use std::sync::{Mutex, RwLock};
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Deserialize)]
 struct Configuration {
     threads: Vec<usize>,
-    /// Of the replicated address space.
+    /// Numbers of nodes of the replicated address space.
     nodes: Vec<usize>,
     logs: usize,
     against: Vec<Against>,
-    /// Contenders take turns, so many times.
+    /// How many times the contenders take turns.
     rounds: usize,
-    /// What threads are pinned to, in turn.
+    /// The CPUs that threads are pinned to, in turn.
     cpus: Vec<usize>,
 }
 
@@ -44,7 +44,7 @@ struct Figure<'a> {
     mix: f64,
     map_latency: [u64; 3],
     unmap_latency: [u64; 3],
-    /// Of it, waiting for other cores: average and longest.
+    /// The part of the unmap latency that was spent waiting for other cores: average and longest.
     unmap_wait: Option<[u64; 2]>,
 }
 

@@ -1,5 +1,5 @@
-//! The kernel's own: mmap(2), mprotect(2), munmap(2) of this process, with the page of memory there (MAP_POPULATE), as
-//! ours is.
+//! The kernel's address space of this process, by mmap(2), mprotect(2) and munmap(2). Pages are mapped with their
+//! memory (MAP_POPULATE), as ours are.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +10,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 
 use super::Space;
 
-/// Far from what the process maps itself.
+/// The first address used, far from the process's other mappings.
 const BASE: usize = 1 << 40;
 const PART: usize = 1 << 30;
 const PAGE: usize = 4096;
@@ -34,12 +34,12 @@ impl Space for Linux {
     fn map(&self, &mut thread: &mut usize, page: u64) {
         let rights = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::POPULATE;
-        // SAFETY: nothing is replaced, and nobody has a reference to where nothing was.
+        // SAFETY: nothing is replaced, so there is no reference to what was there.
         unsafe { mmap_anonymous(address(thread, page), PAGE, rights, flags) }.expect("there is memory");
     }
 
     fn protect(&self, &mut thread: &mut usize, page: u64) {
-        // SAFETY: `map` has made it, and there are no references to it.
+        // SAFETY: `map` has made the mapping, and there are no references to it.
         unsafe { mprotect(address(thread, page), PAGE, MprotectFlags::READ) }.expect("it is mapped");
     }
 
@@ -53,7 +53,7 @@ impl Space for Linux {
     }
 
     fn touch(&self, _handle: &mut usize, thread: usize, page: u64) {
-        // SAFETY: the owner maps it before this is called, and unmaps it only after that has returned.
+        // SAFETY: the owner maps the page before this is called, and unmaps it only after this has returned.
         unsafe { address(thread, page).cast::<u8>().read_volatile() };
     }
 }

@@ -1,7 +1,7 @@
-//! Address spaces that threads share, each thread in a part of its own.
+//! Address spaces that threads share. Each thread uses a part of its own.
 //!
-//! Every thread maps pages one by one, changes their rights, resolves them and unmaps them, in phases that all
-//! threads begin together: so one pass gives the rate of each operation.
+//! Every thread maps pages one by one, changes their rights, resolves them, and unmaps them. All threads begin
+//! each of these phases together, so one pass gives the rate of each operation.
 
 mod linux;
 mod replicated;
@@ -19,31 +19,31 @@ pub use shared::{Machine, Shared};
 
 use crate::throughput::pin_one;
 
-/// Pages that a thread maps in one pass: several times as many as a log has entries, so that all replicas apply what is
-/// measured while it is.
+/// How many pages a thread maps in one pass: several times the entries of a log, so that the time in which replicas
+/// apply the operations is measured, too.
 const PAGES: u64 = 65_536;
 
-/// How often a latency is measured.
+/// How many times a latency is measured.
 const SAMPLES: usize = 2_000;
 
-/// An address space that threads share. A page is a number in the part of a thread.
+/// An address space that threads share. Pages are numbered within each thread's part.
 pub trait Space: Sync {
-    /// What a thread uses it with.
+    /// What a thread needs to use it.
     type Handle;
 
-    /// Whether there is a call that resolves.
+    /// Whether the address space has a call that resolves.
     const RESOLVES: bool = true;
 
-    /// Lets one more thread in; `thread` counts them from 0.
+    /// Registers thread `thread`, counted from 0.
     fn handle(&self, thread: usize) -> Self::Handle;
 
-    /// Maps a page of 4 KiB to memory, to be read and written.
+    /// Maps a page of 4 KiB, readable and writable.
     fn map(&self, handle: &mut Self::Handle, page: u64);
 
-    /// Allows a page to be read only.
+    /// Makes a page read-only.
     fn protect(&self, handle: &mut Self::Handle, page: u64);
 
-    /// Looks up what translates a page, where [`RESOLVES`](Self::RESOLVES).
+    /// Looks up the frame of a page, if the address space [`RESOLVES`](Self::RESOLVES).
     fn resolve(&self, handle: &mut Self::Handle, page: u64) -> u64;
 
     /// Unmaps a page.
@@ -52,12 +52,12 @@ pub trait Space: Sync {
     /// Reads from a page of another thread.
     fn touch(&self, handle: &mut Self::Handle, thread: usize, page: u64);
 
-    /// Nanoseconds that shootdowns have waited for other cores, in all and the longest of them, where that is known.
+    /// Nanoseconds that shootdowns have waited for other cores: all together, and the longest. `None` if not known.
     fn waited(&self) -> Option<[u64; 2]> {
         None
     }
 
-    /// Does what the others need of a thread that has nothing to do itself.
+    /// Does what other threads need of this one while it has nothing else to do.
     fn idle(&self, _handle: &mut Self::Handle) {}
 }
 
@@ -67,14 +67,14 @@ pub trait Space: Sync {
 pub struct Rates {
     pub map: f64,
     pub protect: f64,
-    /// Not of Linux, which has no such call.
+    /// `None` for Linux, which has no such call.
     pub resolve: Option<f64>,
     pub unmap: f64,
-    /// All of them, as many of each.
+    /// The same number of each operation.
     pub mix: f64,
 }
 
-/// Times of one call in nanoseconds.
+/// Latencies of a call in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Latency {
@@ -83,7 +83,7 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// One pass. The threads are pinned to `cpus`, in turn; not at all if there are none.
+/// Measures the rates in one pass. Threads are pinned to `cpus`, in turn; to none if `cpus` is empty.
 pub fn rates<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> Rates {
     let barrier = Barrier::new(threads);
     let running = [const { AtomicUsize::new(0) }; 4];
@@ -131,8 +131,8 @@ pub fn rates<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> Rates {
     }
 }
 
-/// The latencies of map, and of unmap when all other threads have used the page. How long the unmaps waited for them,
-/// on average and at the most, where that is known.
+/// Measures the latencies of map, and of unmap after all other threads have used the page; and how many nanoseconds the
+/// unmaps waited for other cores, on average and at most, if that is known.
 pub fn latencies<S: Space>(space: &S, threads: usize, cpus: &[usize]) -> (Latency, Latency, Option<[u64; 2]>) {
     let mapped = AtomicUsize::new(0);
     let touched = AtomicUsize::new(0);

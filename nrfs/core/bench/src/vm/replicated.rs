@@ -1,4 +1,4 @@
-//! Ours: the address space service. Each thread is a core.
+//! Our address space service. Each thread is a core.
 
 use vm::{AddressSpace, Area, Configuration, CoreId, PageSize, Placement, Rights, Topology};
 
@@ -12,7 +12,7 @@ const FRAMES: u64 = 1 << 20;
 pub struct Replicated(AddressSpace);
 
 impl Replicated {
-    /// On `nodes` nodes with `logs` logs, for so many threads.
+    /// On `nodes` nodes with `logs` logs, for `threads` threads.
     pub fn new(nodes: usize, logs: usize, threads: usize) -> Self {
         let topology = Topology::emulated(nodes).expect("a few nodes");
         let cores = Some(threads.max(nodes));

@@ -1,5 +1,5 @@
-//! The same machine, shared otherwise than by replication on nodes: behind a lock, or as a multikernel. There are no TLBs:
-//! so these do less.
+//! The same machine, shared in other ways: behind a lock, or as a multikernel. These have no TLBs, so they do less work
+//! than ours.
 
 use machines::address_space::{AddressSpace, Area, Change, Error, Mapping, PageSize, Response, Rights, WriteOperation};
 use nr::Dispatch;
@@ -10,11 +10,11 @@ use crate::contender::{Contender, Structure};
 const PART: u64 = 1 << 30;
 const PAGE: u64 = 4096;
 
-/// The machine, with its reads as data.
+/// The machine, with reads as data.
 #[derive(Default)]
 pub struct Machine(AddressSpace);
 
-/// What it answers.
+/// The answer to a change or a read.
 #[derive(Clone)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Answer {
@@ -42,7 +42,7 @@ impl Structure for Machine {
 /// The machine, as a contender shares it.
 pub struct Shared<C>(pub C);
 
-/// A thread, with the frames that are free for it.
+/// A thread, with the frames that it may use.
 pub struct Thread<H> {
     handle: H,
     thread: usize,
@@ -85,7 +85,7 @@ impl<C: Contender<Machine>> Space for Shared<C> {
     fn resolve(&self, thread: &mut Self::Handle, page: u64) -> u64 {
         match self.0.read(&mut thread.handle, &address(thread.thread, page)) {
             Answer::Resolved(Ok(mapping)) => mapping.frame,
-            _ => unreachable!("it is mapped"),
+            Answer::Resolved(Err(_)) | Answer::Changed(_) => unreachable!("it is mapped"),
         }
     }
 

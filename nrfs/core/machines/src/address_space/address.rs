@@ -1,39 +1,39 @@
-//! Addresses, pages and rights: the words of an address space.
+//! Addresses, areas, pages, rights and errors.
 
 use std::fmt;
 use std::ops::Range;
 
-/// Bytes in the smallest page, as a power of two.
+/// Log2 of the bytes in the smallest page.
 pub const PAGE_SHIFT: u32 = 12;
 
-/// Entries in a page table, as a power of two.
+/// Log2 of the entries in a page table.
 pub const TABLE_SHIFT: u32 = 9;
 
-/// Bits of an address that are translated; those above repeat the highest of them.
+/// Bits of an address that are translated. The bits above must equal the highest of them.
 const ADDRESS_BITS: u32 = 48;
 
-/// The number of the first page behind the hole in the middle of the address space.
+/// The number of the first page above the hole in the middle of the address space.
 const UPPER_HALF: u64 = 1 << (ADDRESS_BITS - PAGE_SHIFT - 1);
 
-/// One behind the number of the last page.
+/// How many pages there are: one more than the highest number.
 const PAGES: u64 = 1 << (ADDRESS_BITS - PAGE_SHIFT);
 
-/// Why an operation was refused. Nothing was changed then.
+/// Why an operation was refused. It has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// An address, a length or a frame is no multiple of the page size, or the length is zero.
+    /// An address, a length or a frame is not a multiple of the page size, or the length is zero.
     Unaligned,
-    /// An address that is none, or an area that reaches behind the last or over the hole in the middle.
+    /// An address is not canonical, or an area reaches beyond the last address or into the hole in the middle.
     NonCanonical,
-    /// Something is mapped there, and was not to be replaced.
+    /// Something is mapped there, and may not be replaced.
     Overlapping,
     /// Nothing is mapped there, or not everywhere in the area.
     NotMapped,
-    /// What is mapped there may not be used so.
+    /// The rights of the mapping do not allow it.
     Denied,
     /// No frames are left.
     NoMemory,
-    /// Somebody sees the memory there, and would not any more.
+    /// A view shows the memory there, and the change would take it away.
     Viewed,
 }
 
@@ -53,12 +53,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A page of 4 KiB by its number, counted from the lowest address over the hole to the highest.
+/// The number of a 4 KiB page, counted from the lowest address to the highest, without the hole between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageNumber(pub u64);
 
 impl PageNumber {
-    /// The page that an address lies in.
+    /// The page of an address.
     pub fn of(address: u64) -> Result<Self, Error> {
         let extension = 64 - ADDRESS_BITS;
         if ((address << extension) as i64 >> extension) as u64 != address {
@@ -67,14 +67,14 @@ impl PageNumber {
         Ok(Self((address >> PAGE_SHIFT) & (PAGES - 1)))
     }
 
-    /// Its first address.
+    /// The first address of the page.
     pub fn address(self) -> u64 {
         let extension = 64 - ADDRESS_BITS;
         ((self.0 << PAGE_SHIFT << extension) as i64 >> extension) as u64
     }
 }
 
-/// Pages next to each other, in one half of the address space: at least one.
+/// Contiguous pages in one half of the address space, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Area(Range<u64>);
 
@@ -82,7 +82,7 @@ impl Area {
     /// The pages of the whole address space.
     pub(crate) const ALL_PAGES: Range<u64> = 0..PAGES;
 
-    /// The pages of `length` bytes from `address` on.
+    /// The pages of the `length` bytes from `address` on.
     pub fn new(address: u64, length: u64) -> Result<Self, Error> {
         let start = PageNumber::of(address)?.0;
         let whole = (1 << PAGE_SHIFT) - 1;
@@ -103,7 +103,7 @@ impl Area {
         Self(start..start + page.pages())
     }
 
-    /// From the first page to one behind the last.
+    /// The numbers of its pages.
     pub fn pages(&self) -> Range<u64> {
         self.0.clone()
     }
@@ -113,7 +113,7 @@ impl Area {
         self.0.end - self.0.start
     }
 
-    /// Never: an area has at least one page.
+    /// Always false: an area has at least one page.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -123,30 +123,30 @@ impl Area {
         (self.0.start | self.0.end) & (page.pages() - 1) == 0
     }
 
-    /// As many of its first pages, at least 1; all, if it has no more.
+    /// Its first `pages` pages, or all if it has fewer. 0 counts as 1.
     pub fn first(&self, pages: u64) -> Self {
         Self(self.0.start..self.0.end.min(self.0.start + pages.max(1)))
     }
 
-    /// Both, if `behind` begins where it ends, and in the same half.
+    /// This area and `behind` as one, if `behind` begins where this one ends, and in the same half.
     pub fn joined(&self, behind: &Self) -> Option<Self> {
         let touch = self.0.end == behind.0.start && is_inside_a_half(behind.0.start);
         touch.then_some(Self(self.0.start..behind.0.end))
     }
 
-    /// What it has in common with `pages`, if anything.
+    /// The part of it that is in `pages`, if any.
     pub fn intersection(&self, pages: &Range<u64>) -> Option<Self> {
         let (start, end) = (self.0.start.max(pages.start), self.0.end.min(pages.end));
         (start < end).then_some(Self(start..end))
     }
 }
 
-/// Whether the pages before and behind `number` may belong to one region: not over the hole.
+/// Whether pages `number - 1` and `number` may belong to one region: false if the hole is between them.
 pub(crate) fn is_inside_a_half(number: u64) -> bool {
     number != UPPER_HALF
 }
 
-/// The sizes of a page; each is what one entry of a level of the page table covers.
+/// The sizes of a page. Each is the size that an entry covers at one level of the page table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum PageSize {
@@ -159,23 +159,23 @@ impl PageSize {
     /// From the smallest to the largest.
     pub const ALL: [Self; 3] = [Self::Small4K, Self::Large2M, Self::Huge1G];
 
-    /// The level of the table whose entries are pages of this size, from 0.
+    /// The level of the tables whose entries are pages of this size, from 0.
     pub fn level(self) -> u32 {
         self as u32
     }
 
-    /// How many of the smallest pages it is.
+    /// The size in pages of 4 KiB.
     pub fn pages(self) -> u64 {
         1 << (TABLE_SHIFT * self.level())
     }
 
-    /// In bytes.
+    /// The size in bytes.
     pub fn bytes(self) -> u64 {
         self.pages() << PAGE_SHIFT
     }
 }
 
-/// What may be done with a page.
+/// How a page may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rights(u8);
 
@@ -199,7 +199,7 @@ impl Rights {
         self.0
     }
 
-    /// What either allows.
+    /// The rights that either has.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -219,10 +219,10 @@ impl fmt::Display for Rights {
     }
 }
 
-/// Frames of 4 KiB that lie next to each other in memory, by their numbers.
+/// Contiguous frames of 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The first.
+    /// The number of the first.
     pub first: u64,
     /// How many.
     pub frames: u64,

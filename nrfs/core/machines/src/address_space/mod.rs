@@ -2,15 +2,15 @@
 //!
 //! From the bottom up:
 //!
-//! - `address`: addresses, areas of pages, rights, and what is refused;
-//! - `regions`: which areas are mapped, with which rights, as mmap(2) has them;
+//! - `address`: addresses, areas of pages, rights, and errors;
+//! - `regions`: which areas are mapped, and with which rights;
 //! - `page_table`: four levels, pages of 4 KiB, 2 MiB and 1 GiB;
-//! - `operation`: what can be done, as data, for the log;
-//! - this file: the two joined.
+//! - `operation`: the operations and their answers;
+//! - this file: regions and page table together.
 //!
-//! Frames were granted before the log: an operation names them, and answers which are free after it. So running out is
-//! decided once for all replicas, and one frame backs a page on all of them. What an operation maps has frames next to
-//! each other: so it owns nothing, and is small, which counts where every replica fetches it from another.
+//! Frames are granted before an operation is logged: the operation names them, and answers which frames it freed. So
+//! all replicas map a page to the same frame, and run out of frames at the same operation. The frames of one operation
+//! are contiguous. So an operation owns no memory, and is small: every replica fetches it from another node's cache.
 
 mod address;
 mod operation;
@@ -28,7 +28,7 @@ pub use page_table::Mapping;
 use page_table::{Entry, PageTable, Update};
 use regions::Regions;
 
-/// An address space, or the part of one that a log changes.
+/// An address space, or the part of it that one log changes.
 pub struct AddressSpace {
     regions: Regions,
     table: PageTable,
@@ -58,7 +58,7 @@ impl Dispatch for AddressSpace {
 
 /// Reading.
 impl AddressSpace {
-    /// What translates an address.
+    /// The mapping that translates an address; [`Error::NotMapped`] if there is none.
     pub fn resolve(&self, address: u64) -> Result<Mapping, Error> {
         self.table.walk(PageNumber::of(address)?).ok_or(Error::NotMapped)
     }
@@ -80,7 +80,7 @@ impl AddressSpace {
         pages
     }
 
-    /// The frames behind the pages of an area, in their order: each run with the page that it begins at.
+    /// The frames behind the mapped pages of an area, in the order of the pages: runs, each with its first page.
     pub fn frames_within(&self, area: &Area) -> Vec<(PageNumber, Run)> {
         let mut pieces: Vec<(PageNumber, Run)> = Vec::new();
         self.table.visit(&area.pages(), &mut |mapping| {

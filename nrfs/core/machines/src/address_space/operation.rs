@@ -1,4 +1,4 @@
-//! What can be done to an address space, and what it answers.
+//! The operations on an address space, and their answers.
 
 use std::mem::needs_drop;
 
@@ -6,57 +6,56 @@ use smallvec::SmallVec;
 
 use super::address::{Area, Error, PageSize, Rights, Run};
 
-/// Runs of frames; mostly one.
+/// Runs of frames, mostly only one.
 pub type Runs = SmallVec<[Run; 1]>;
 
-/// A change to the pages of an area: the whole, or nothing.
+/// A change to the pages of an area. It succeeds for all of them, or changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteOperation {
     /// The pages.
     pub area: Area,
-    /// What to do with them.
+    /// The change.
     pub change: Change,
 }
 
-// Replicas fetch operations from each other, and count those that own something.
+// Replicas fetch operations from each other's caches, and operations that own something cost more to drop.
 const _: () = assert!(size_of::<WriteOperation>() <= 32 && !needs_drop::<WriteOperation>());
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Maps frames next to each other, which were granted before the log.
+    /// Maps contiguous frames, which were granted before the log.
     Map {
-        /// The size of the pages; the area consists of whole ones, and so do the frames.
+        /// The size of the pages. The area and the frames are aligned to it.
         page: PageSize,
-        /// What may be done with them.
+        /// The rights of the pages.
         rights: Rights,
-        /// The first of the frames, which are as many as the area has pages.
+        /// The first frame. There is one frame for each 4 KiB page of the area.
         first: u64,
-        /// Whether the frames go with the mapping, or are somebody's who keeps them.
+        /// Whether the frames are freed with the mapping; if not, they have another owner.
         owned: bool,
-        /// Whether what is mapped there goes (MAP_FIXED), or is an error (MAP_FIXED_NOREPLACE).
+        /// Whether an existing mapping is removed (MAP_FIXED) or an error (MAP_FIXED_NOREPLACE).
         replace: bool,
     },
-    /// Removes what is mapped; it need not be mapped everywhere. A large page of which a part stays
-    /// is split.
+    /// Removes all mappings in the area, if there are any. A large page of which a part stays is split.
     Unmap,
-    /// Changes the rights. It must be mapped everywhere.
+    /// Changes the rights. The whole area must be mapped.
     Protect {
-        /// What may be done from now on.
+        /// The new rights.
         rights: Rights,
     },
 }
 
-/// What a change answers.
+/// The answer to a change.
 pub type Response = Result<Changed, Error>;
 
 /// What a change did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Frames that went with a mapping that is gone: free, once no core can reach them.
+    /// Frames of removed mappings that owned them. They are free when no core can reach them any more.
     pub freed: Runs,
-    /// Pages, counted in the smallest, that were mapped and are gone or have other rights now:
-    /// translations of them may still be cached.
+    /// How many pages of 4 KiB were unmapped or have other rights now: cores may still cache their
+    /// translations.
     pub outdated: u64,
 }
 

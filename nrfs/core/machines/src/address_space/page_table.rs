@@ -1,10 +1,10 @@
 //! The four-level page table: from page numbers to frames.
 //!
-//! It has the shape of x86-64's. Each table has 512 entries of 64 bits; an entry is empty, or leads to a table
-//! one level below, or is a page: of 4 KiB at level 0, of 2 MiB at level 1, of 1 GiB at level 2. What a
-//! large page cannot express, a part of it that goes or gets other rights, splits it into 512 smaller ones.
+//! It has the shape of x86-64's. Each table has 512 entries of 64 bits. An entry is empty, or leads to a table one
+//! level below, or is a page: of 4 KiB at level 0, of 2 MiB at level 1, of 1 GiB at level 2. If a part of a large page
+//! is unmapped or gets other rights, the page is first split into 512 smaller ones.
 //!
-//! Tables refer to each other by number. One that becomes empty is kept to be used again: it is all zeros already.
+//! Tables refer to each other by number. A table that becomes empty is kept for reuse.
 
 use std::ops::Range;
 
@@ -14,30 +14,30 @@ const ENTRIES: usize = 1 << TABLE_SHIFT;
 const ROOT: usize = 0;
 const ROOT_LEVEL: u32 = 3;
 
-/// What translates a page.
+/// The translation of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// Its first page.
+    /// The number of its first 4 KiB page.
     pub start: PageNumber,
     /// Its size.
     pub page: PageSize,
     /// The number of its first frame.
     pub frame: u64,
-    /// What may be done with it.
+    /// How it may be used.
     pub rights: Rights,
-    /// Whether the frame goes with the mapping.
+    /// Whether its frames are freed with the mapping.
     pub owned: bool,
 }
 
 impl Mapping {
-    /// The address in memory of an address in the page.
+    /// The physical address of an address in the page.
     pub fn physical(&self, address: u64) -> u64 {
         (self.frame << PAGE_SHIFT) + (address & (self.page.bytes() - 1))
     }
 }
 
-/// From the lowest bit: present, page (and not table), owned, three of rights; from bit 12 on the number of
-/// the frame or table.
+/// An entry of a table. From the lowest bit: present, page (not table), owned, three bits of rights; from bit 12
+/// on, the number of the frame or table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry(u64);
 
@@ -76,7 +76,7 @@ impl Entry {
     }
 }
 
-/// What [`PageTable::update`] leaves in the place of a page.
+/// What [`PageTable::update`] does with a page.
 pub(super) enum Update {
     Remove,
     Protect(Rights),
@@ -87,7 +87,7 @@ pub(super) struct PageTable {
     tables: Vec<[Entry; ENTRIES]>,
     /// How many entries of each table are not empty.
     used: Vec<u16>,
-    /// Tables that are empty, to be used again.
+    /// Empty tables, for reuse.
     vacant: Vec<usize>,
 }
 
@@ -96,7 +96,7 @@ impl PageTable {
         Self { tables: vec![[Entry::EMPTY; ENTRIES]], used: vec![0], vacant: Vec::new() }
     }
 
-    /// What translates `page`.
+    /// The translation of `page`, if it is mapped.
     pub fn walk(&self, page: PageNumber) -> Option<Mapping> {
         let mut table = ROOT;
         for level in (0..=ROOT_LEVEL).rev() {
@@ -112,7 +112,7 @@ impl PageTable {
         None
     }
 
-    /// Makes `entry` the page of size `size` that begins at page `start`, where there is nothing.
+    /// Makes `entry` the page of size `size` that begins at page `start`. Nothing must be mapped there.
     pub fn insert(&mut self, start: u64, size: PageSize, entry: Entry) {
         let mut table = ROOT;
         for level in (size.level() + 1..=ROOT_LEVEL).rev() {
@@ -129,8 +129,8 @@ impl PageTable {
         self.set(table, index(start, size.level()), entry);
     }
 
-    /// Updates all pages of `pages`, and shows `visit` each as it was, with the number of frames it has. Large pages
-    /// that lie in it with a part only are split before.
+    /// Updates all pages in `pages`; calls `visit` for each, with its old entry and its number of frames. First splits
+    /// large pages of which only a part is in `pages`.
     pub fn update(&mut self, pages: &Range<u64>, update: &Update, visit: &mut impl FnMut(Entry, u64)) {
         self.update_table(ROOT, ROOT_LEVEL, 0, pages, update, visit);
     }
@@ -171,7 +171,7 @@ impl PageTable {
         }
     }
 
-    /// Replaces a large page by a table of the pages it consists of.
+    /// Replaces a large page by a table of 512 smaller ones; returns the entry of that table.
     fn split(&mut self, table: usize, index: usize, level: u32) -> Entry {
         let entry = self.tables[table][index];
         let below = self.new_table();
@@ -185,7 +185,7 @@ impl PageTable {
         Entry::table(below)
     }
 
-    /// Shows all pages that have a part in `pages`, in ascending order.
+    /// Calls `visit` for all pages that have a part in `pages`, in ascending order.
     pub fn visit(&self, pages: &Range<u64>, visit: &mut impl FnMut(Mapping)) {
         self.visit_table(ROOT, ROOT_LEVEL, 0, pages, visit);
     }
@@ -221,12 +221,12 @@ impl PageTable {
     }
 }
 
-/// Pages that an entry of a table of that level covers.
+/// How many pages of 4 KiB an entry at a level covers.
 fn span(level: u32) -> u64 {
     1 << (TABLE_SHIFT * level)
 }
 
-/// The entries of a table which begins at page `base` that have a part in `pages`, each with its first page.
+/// The entries with a part in `pages`, of the table whose first page is `base`: their indices and first pages.
 fn entries(level: u32, base: u64, pages: &Range<u64>) -> impl Iterator<Item = (usize, u64)> + use<> {
     let span = span(level);
     let first = pages.start.saturating_sub(base) / span;

@@ -1,7 +1,7 @@
-//! The map of regions: pages next to each other with the same rights.
+//! The map of regions: contiguous pages with the same rights.
 //!
-//! Regions never overlap, and two that touch have different rights, or the hole in the middle of the
-//! address space between them. So the map is the same however it came about.
+//! Regions never overlap. Two adjacent ones have different rights, or the hole in the middle of the address
+//! space is between them. So the map depends only on which pages are mapped with which rights.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,7 +19,7 @@ struct Region {
 pub(super) struct Regions(BTreeMap<u64, Region>);
 
 impl Regions {
-    /// The regions that have pages of `area`, cut to it, in ascending order.
+    /// The parts of regions that lie in `area`, in ascending order.
     pub fn within(&self, area: &Area) -> impl Iterator<Item = (Range<u64>, Rights)> {
         let Range { start, end } = area.pages();
         let reaching_in = self.0.range(..start).next_back();
@@ -57,7 +57,7 @@ impl Regions {
         false
     }
 
-    /// Takes the pages of `area` out of their regions, of which those parts stay that lie before and behind it.
+    /// Removes the pages of `area` from all regions.
     pub fn remove(&mut self, area: &Area) {
         let Range { start, end } = area.pages();
         while let Some((&first, region)) = self.0.range_mut(..end).next_back() {
@@ -79,7 +79,7 @@ impl Regions {
         }
     }
 
-    /// Makes the pages of `area`, none of which is in a region, part of one.
+    /// Adds the pages of `area`, none of which is in a region. Joins them with adjacent regions.
     pub fn insert(&mut self, area: &Area, rights: Rights) {
         let Range { start, mut end } = area.pages();
         let joins = |at: u64, region: &Region| region.rights == rights && is_inside_a_half(at);

@@ -1,10 +1,8 @@
-//! The bytes of one file: pages where there is something, holes where there is nothing.
+//! The bytes of one file: pages with data, and holes between them.
 //!
-//! A page may be reserved, for which space is taken and nothing else: it reads as a hole, and gets memory when it is
-//! written.
+//! A page may be reserved: it takes space but no memory, reads as zeros, and gets memory when it is written.
 //!
-//! What lies behind the end of the file in its last page is zero, so that a file can grow without a
-//! look at what was there.
+//! The part of the last page behind the end of the file is zero, so that the file can grow without touching it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -25,7 +23,7 @@ pub(super) struct File {
     pub size: u64,
     pub modified: Time,
     pub changed: Time,
-    /// Without memory where a page is reserved.
+    /// All pages that take space; `None` for one that is reserved.
     pages: BTreeMap<PageNumber, Option<Page>>,
 }
 
@@ -34,7 +32,7 @@ pub(super) struct File {
 pub(super) struct Grant {
     /// New pages.
     pub pages: u64,
-    /// Whether pages that were reserved may get memory.
+    /// Whether reserved pages may get memory.
     pub fills: bool,
 }
 
@@ -93,7 +91,7 @@ impl File {
         self.pages.contains_key(&page)
     }
 
-    /// Copies from the file, beginning at `offset`, as far as the file goes; returns the bytes copied.
+    /// Copies from the file into `buffer`, from `offset` to the file's end at most; returns the bytes copied.
     pub fn read(&self, arena: &Arena, offset: u64, buffer: &mut [u8]) -> usize {
         let length = self.size.saturating_sub(offset).min(buffer.len() as u64) as usize;
         let range = offset..offset + length as u64;
@@ -110,8 +108,8 @@ impl File {
         length
     }
 
-    /// Copies into the file, beginning at `offset`, until the data ends or more than the grant would be
-    /// needed. Returns the bytes copied and the pages taken.
+    /// Copies `data` into the file, from `offset` on, as far as the grant suffices. Returns the bytes copied
+    /// and the pages taken.
     pub fn write(&mut self, arena: &mut Arena, offset: u64, data: &[u8], grant: Grant) -> (usize, u64) {
         let (mut written, mut taken) = (0, 0);
         for span in Span::all(offset..offset + data.len() as u64) {
@@ -156,7 +154,7 @@ impl File {
         self.pages() - before
     }
 
-    /// Zeroes what `range` covers of the pages that are there.
+    /// Zeroes the parts of pages with memory that lie in `range`.
     pub fn zero(&mut self, arena: &mut Arena, range: Range<u64>) {
         for (&number, page) in self.pages.range(pages_touched(&range)) {
             let Some(page) = page else { continue };
@@ -169,7 +167,7 @@ impl File {
     /// Makes a hole; returns the pages freed.
     pub fn punch(&mut self, arena: &mut Arena, range: Range<u64>) -> u64 {
         let covered = pages_covered(&range);
-        // The pages at the edges, of which a part stays.
+        // The pages at the edges, which `range` covers only partly.
         let edges =
             [pages_touched(&(range.start..range.start.saturating_add(1))), pages_touched(&(range.end - 1..range.end))];
         for number in edges.into_iter().map(|edge| edge.start).filter(|number| !covered.contains(number)) {
@@ -181,13 +179,14 @@ impl File {
         freed.map(|page| page.map(|page| arena.free(page))).count() as u64
     }
 
-    /// The first offset from `offset` on where something was written.
+    /// The first offset at or behind `offset` in a page with data.
     pub fn next_data(&self, offset: u64) -> Option<u64> {
         let (&number, _) = self.pages.range(offset / PAGE..).find(|(_, page)| page.is_some())?;
         Some(offset.max(number * PAGE)).filter(|&data| data < self.size)
     }
 
-    /// The first offset from `offset` on where nothing was written: at the end of the file if not before.
+    /// The first offset at or behind `offset` in a page without data, or else the file's end. `None` if `offset` is not
+    /// before the end.
     pub fn next_hole(&self, offset: u64) -> Option<u64> {
         if offset >= self.size {
             return None;
@@ -202,7 +201,7 @@ impl File {
         Some(offset.max(hole * PAGE).min(self.size))
     }
 
-    /// Gives all pages back; returns how many they were.
+    /// Gives all pages back; returns how many took space.
     pub fn clear(mut self, arena: &mut Arena) -> u64 {
         let freed = self.pages();
         std::mem::take(&mut self.pages).into_values().flatten().for_each(|page| arena.free(page));

@@ -1,13 +1,13 @@
 //! The content of files: size, bytes, holes, and the times that change with them.
 //!
-//! Of the tree it knows nothing: a file is an inode number, and one it has not seen is empty. From the
-//! bottom up:
+//! It knows nothing of the tree: a file is an inode number, and a number that it has not seen is an empty
+//! file. From the bottom up:
 //!
 //! - `file`: the bytes of one file;
-//! - this file: what can be done to all of them, as data, for the log.
+//! - this file: all files, and the operations on them.
 //!
-//! Space was granted before the log: an operation says how many pages it may take, and answers how many
-//! it took, so that running out is decided once for all replicas.
+//! Space is granted before an operation is logged: the operation says how many pages it may take, and
+//! answers how many it took. So all replicas run out of space at the same byte.
 
 mod file;
 
@@ -21,10 +21,10 @@ use crate::table::Table;
 use crate::types::{Errno, Ino, Time};
 use file::{File, Grant};
 
-/// The largest size of a file, as for the kernel.
+/// The largest size of a file in bytes, as for the kernel.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
 
-/// Bytes of the heap that a page of a file may take beside itself, also if it is only reserved.
+/// The most bytes of the heap that a page of a file takes besides its 4 KiB, also if it is only reserved.
 pub const HEAP_PER_PAGE: u64 = 48;
 
 /// The content of many files.
@@ -33,57 +33,57 @@ pub struct Content {
     arena: Arena,
 }
 
-/// A change to one file's content, and the time it happened: stamped once, before the log.
+/// A change to one file's content, with its time, which is stamped once before the log.
 #[derive(Debug)]
 pub struct WriteOperation {
     /// The file.
     pub ino: Ino,
-    /// Now.
+    /// The time of the operation.
     pub time: Time,
-    /// What to do.
+    /// The change.
     pub change: Change,
 }
 
 /// One change to a file's content.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Copies data into the file; it is cut short where the grant ends.
+    /// Copies data into the file, as far as the grant suffices.
     Write {
-        /// Where the data goes.
+        /// The offset in the file.
         offset: u64,
-        /// What to write.
+        /// The data.
         data: Box<[u8]>,
         /// Pages it may take.
         grant: u64,
-        /// Whether there is memory for pages that were only reserved; otherwise it is cut short before them, too.
+        /// Whether it may give memory to reserved pages; if not, it ends before the first of them.
         fills: bool,
     },
-    /// Sets what is given and leaves the rest. A size changes the time of modification, and all change
-    /// the time of change, unless those are given.
+    /// Sets the attributes that are given. A given size also sets the time of modification to that of the
+    /// operation, and the time of change is always set, unless these times are given, too.
     SetAttributes {
-        /// Where the file ends from now on.
+        /// The new size.
         size: Option<u64>,
         /// The time of modification.
         modified: Option<Time>,
         /// The time of change.
         changed: Option<Time>,
     },
-    /// fallocate(2): all or nothing.
+    /// fallocate(2): succeeds as a whole, or changes nothing.
     Allocate {
-        /// The bytes it is about.
+        /// The bytes.
         range: Range<u64>,
-        /// What to do with them.
+        /// What to do with the range.
         mode: AllocateMode,
-        /// Whether the file keeps its size though the range goes further.
+        /// Whether the file keeps its size even if the range goes beyond it.
         keep_size: bool,
         /// Pages it may take.
         grant: u64,
     },
     /// Forgets the file.
     Drop,
-    /// About no file: gives memory of what was freed, and is kept to be used again, back to the system.
+    /// Gives memory of freed pages back to the system. It changes no file; `ino` and `time` are not used.
     GiveBackMemory {
-        /// Only what has not been needed since the last time.
+        /// Only as much as was not needed since the last time.
         surplus: bool,
     },
 }
@@ -91,16 +91,16 @@ pub enum Change {
 /// What fallocate(2) does with a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllocateMode {
-    /// Gives it pages; what is there stays.
+    /// Reserves pages for it. Data in it stays.
     Reserve,
     /// Makes a hole.
     PunchHole,
-    /// Gives it pages of zeros.
+    /// Reserves pages for it, and makes it read as zeros.
     ZeroRange,
 }
 
 impl AllocateMode {
-    /// What the flags of fallocate(2) ask for, but whether the file keeps its size.
+    /// What the flags of fallocate(2) ask for, without FALLOC_FL_KEEP_SIZE; EOPNOTSUPP for others.
     pub fn from_flags(flags: u32) -> Result<Self, Errno> {
         const KEEP_SIZE: u32 = libc::FALLOC_FL_KEEP_SIZE as u32;
         const PUNCH_HOLE: u32 = libc::FALLOC_FL_PUNCH_HOLE as u32;
@@ -114,7 +114,7 @@ impl AllocateMode {
     }
 }
 
-/// What a change answers.
+/// The answer to a change.
 pub type Response = Result<Changed, Errno>;
 
 /// What a change did.
@@ -124,20 +124,20 @@ pub struct Changed {
     pub written: usize,
     /// Pages taken from the grant.
     pub taken: u64,
-    /// Pages that are free now.
+    /// Pages freed.
     pub freed: u64,
 }
 
-/// What the content knows of a file's attributes.
+/// The attributes of a file that the content knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// Bytes.
     pub size: u64,
-    /// Pages in use.
+    /// Pages that take space.
     pub pages: u64,
     /// When the content was last modified.
     pub modified: Time,
-    /// When that was noted.
+    /// When content or attributes were last changed.
     pub changed: Time,
 }
 
@@ -165,19 +165,19 @@ impl Dispatch for Content {
     fn payload_bytes(operation: &WriteOperation) -> usize {
         match &operation.change {
             Change::Write { data, .. } => data.len(),
-            _ => 0,
+            Change::SetAttributes { .. } | Change::Allocate { .. } | Change::Drop | Change::GiveBackMemory { .. } => 0,
         }
     }
 }
 
 /// Reading.
 impl Content {
-    /// No files yet; their pages will come from `arena`.
+    /// The content of no files. Pages will come from `arena`.
     pub fn new(arena: Arena) -> Self {
         Self { files: Table::new(), arena }
     }
 
-    /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
+    /// Copies from a file into `buffer`, from `offset` to the file's end at most; returns the bytes copied.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> usize {
         self.files.get(ino).map_or(0, |file| file.read(&self.arena, offset, buffer))
     }
@@ -188,7 +188,7 @@ impl Content {
         Some(Attributes { size: file.size, pages: file.pages(), modified: file.modified, changed: file.changed })
     }
 
-    /// How many pages a file lacks to fill a range.
+    /// How many pages of a range take no space yet: what a write of it takes.
     pub fn missing(&self, ino: Ino, range: &Range<u64>) -> u64 {
         match self.files.get(ino) {
             Some(file) => file.missing(range),
@@ -196,18 +196,19 @@ impl Content {
         }
     }
 
-    /// The pages that a file lacks to fill a range, by their places in it.
+    /// The pages of a range that take no space yet, by their numbers in the file.
     pub fn holes<'a>(&'a self, ino: Ino, range: &Range<u64>) -> impl Iterator<Item = u64> + use<'a> {
         let file = self.files.get(ino);
         touched(range).filter(move |&page| file.is_none_or(|file| !file.takes(page)))
     }
 
-    /// The first offset from `offset` on where there is data.
+    /// The first offset at or behind `offset` with data; ENXIO if there is none.
     pub fn next_data(&self, ino: Ino, offset: u64) -> Result<u64, Errno> {
         self.files.get(ino).and_then(|file| file.next_data(offset)).ok_or(Errno::ENXIO)
     }
 
-    /// The first offset from `offset` on where there is a hole; every file ends in one.
+    /// The first offset at or behind `offset` in a hole, or else the file's end. ENXIO if `offset` is at the end or
+    /// behind it.
     pub fn next_hole(&self, ino: Ino, offset: u64) -> Result<u64, Errno> {
         self.files.get(ino).and_then(|file| file.next_hole(offset)).ok_or(Errno::ENXIO)
     }
@@ -305,7 +306,7 @@ impl Content {
     }
 }
 
-/// What no answer depends on.
+/// Memory. No answer depends on it.
 impl Content {
     fn give_back_memory(&mut self, surplus: bool) -> Changed {
         match surplus {
@@ -316,18 +317,18 @@ impl Content {
     }
 }
 
-/// The pages that a range of bytes touches, by their places in the file.
+/// The pages that a range of bytes touches, by their numbers in the file.
 pub fn touched(range: &Range<u64>) -> Range<u64> {
     file::pages_touched(range)
 }
 
-/// How many pages a range of bytes touches: what a write of it takes at the most.
+/// How many pages a range of bytes touches: the most that a write of it takes.
 pub fn pages_touched(range: &Range<u64>) -> u64 {
     let pages = touched(range);
     pages.end - pages.start
 }
 
-/// Pages that hold `bytes`, rounded down: what a limit in bytes allows.
+/// How many whole pages fit into `bytes`.
 pub const fn pages_in(bytes: u64) -> u64 {
     bytes / PAGE_SIZE as u64
 }

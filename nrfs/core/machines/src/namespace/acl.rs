@@ -1,14 +1,13 @@
-//! Access control lists: who else, beside the owner, the group and the others, may do what.
+//! Access control lists: rights for further users and groups, besides the owner, the group and all others.
 //!
 //! A list has an entry for each of the three classes that a mode has bits for, and may name more users
-//! and groups. Those it names, and the owning group, get no more than its *mask* lets through. A mode
-//! shows of a list what it can: its group bits are the mask, or where there is none, the owning group's
-//! entry. So a list and a mode are two views of one thing, and what changes the one changes the other.
+//! and groups. Those it names, and the owning group, get only rights that its *mask* has, too. The mode shows
+//! part of a list: its group bits are the mask, or, if there is none, the owning group's entry. So a change
+//! of the list changes the mode, and the reverse.
 //!
-//! The *default* list of a directory is what the inodes made in it begin with, in place of the umask.
+//! Inodes that are made in a directory with a *default* list begin with that list, and ignore the umask.
 //!
-//! Whether a list lets a caller in is the kernel's to decide. Here lists are read, written, and brought
-//! together with modes.
+//! The kernel checks access. This module parses and writes lists, and keeps them consistent with modes.
 //!
 //! Source: POSIX 1003.1e, draft 17, section 23, and acl(5); the bytes are those of Linux's
 //! `posix_acl_xattr.h`.
@@ -17,7 +16,7 @@ use std::iter;
 
 use crate::types::{Errno, Permissions};
 
-/// What somebody may do: read, write, execute, as the three bits of a mode.
+/// Rights to read, write and execute, as the three bits of a class in a mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rights(u8);
 
@@ -29,7 +28,7 @@ struct Uid(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gid(u32);
 
-/// A list. It is never without the three entries of a mode, nor names anybody without a mask.
+/// A list. It always has the three entries of a mode, and a mask if it names any user or group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Acl {
     owner: Rights,
@@ -60,8 +59,8 @@ impl Acl {
         self.other = other;
     }
 
-    /// What an inode begins with that is made with `permissions` where this is the default: a list, and
-    /// the permissions that are left. A class has the rights that both give it.
+    /// The list and the permissions of an inode that is made with `permissions` in a directory whose default
+    /// list this is. Each class has the rights that both give it.
     pub fn inherited(&self, permissions: Permissions) -> (Self, Permissions) {
         let left = permissions.and(self.shown_in(permissions));
         let mut list = self.clone();
@@ -74,10 +73,10 @@ impl Acl {
 /// `owner user... group named-group... mask? other`, all in little-endian order.
 impl Acl {
     const VERSION: u32 = 2;
-    /// In place of the id in an entry that names nobody.
+    /// The id in an entry that names no user or group.
     const NOBODY: u32 = u32::MAX;
 
-    /// Reads a list. One without entries is none.
+    /// Reads a list; `None` if it has no entries. EINVAL or EOPNOTSUPP as from Linux if it is malformed.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Errno> {
         if bytes.is_empty() {
             return Ok(None);
@@ -104,7 +103,7 @@ impl Acl {
         is_sound.then_some(Some(list)).ok_or(Errno::EINVAL)
     }
 
-    /// How many bytes the list is when it is written.
+    /// The length of [`bytes`](Self::bytes).
     pub fn len_in_bytes(&self) -> usize {
         let entries = 3 + self.users.len() + self.groups.len() + usize::from(self.mask.is_some());
         size_of_val(&Self::VERSION) + entries * Entry::BYTES
@@ -125,7 +124,7 @@ impl Acl {
     }
 }
 
-/// Whom an entry is about, by the number that stands for it.
+/// The class, or the kind of user, that an entry is for, with its number in the format.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 enum Tag {

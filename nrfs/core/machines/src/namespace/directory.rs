@@ -1,12 +1,12 @@
 //! The entries of one directory.
 //!
-//! Entries sit in slots, in the order of their cookies, and an entry keeps its cookie for as long as it lives: so a
-//! listing that goes on behind a cookie neither repeats nor skips an entry that stayed, whatever came and went
-//! meanwhile. New entries take the lowest vacant slot, behind a listing in progress rather than before it, so that a
-//! program that renames what it lists comes to an end. An index of hashes finds an entry by name.
+//! Entries are in slots, in the order of their cookies. An entry keeps its cookie as long as it exists. So a listing
+//! that continues behind a cookie neither repeats nor skips an entry that has existed all the time, whatever else was
+//! added or removed meanwhile. A new entry takes the lowest vacant slot: mostly one that a listing in progress has
+//! passed, so that a program which renames what it lists comes to an end. An index of hashes finds an entry by name.
 //!
-//! A directory has at most two slots for an entry, beside a few: once more are vacant, the entries close up. Those that
-//! come then have higher cookies than all before.
+//! A directory has at most two slots per entry, and a few more. If more are vacant, the entries close up: they move to
+//! the lowest slots, and keep their cookies. Entries that are added later have higher cookies than all before.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,9 +17,9 @@ use hashbrown::HashTable;
 
 use crate::types::{Ino, Name};
 
-/// Where a listing goes on.
+/// Where a listing continues: with the first entry that has a higher cookie.
 ///
-/// 0 is the start, 1 lies behind `.` and 2 behind `..`, which are not stored.
+/// 0 is the start, 1 is behind `.` and 2 behind `..`; these two entries are not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cookie(pub u64);
 
@@ -38,19 +38,19 @@ pub(super) struct Entry {
 }
 
 pub(super) struct Directory {
-    /// Where `..` leads. The root is its own parent.
+    /// The directory that `..` leads to. The root is its own parent.
     pub parent: Ino,
     slots: Vec<Option<Entry>>,
-    /// The cookies of the lowest slots, whose entries have closed up. From there on they count one by one.
+    /// The cookies of the lowest slots, which closed up. Those of the slots behind count up by one.
     cookies: Vec<u64>,
-    /// Slots that may be vacant, the lowest first. Some have been cut off since.
+    /// Slots that may be vacant, the lowest first. It may contain slots that no longer exist.
     vacant: BinaryHeap<Reverse<u32>>,
     index: HashTable<u32>,
     hasher: FixedState,
 }
 
 impl Directory {
-    /// Slots below which shrinking is not worth it: few, as every empty directory may have them.
+    /// A directory with no more slots than this does not shrink. It is few, as every empty directory may have them.
     const SMALL: usize = 8;
 
     pub fn new(parent: Ino, hasher: FixedState) -> Self {
@@ -71,7 +71,7 @@ impl Directory {
         self.entry(*slot).map(|entry| entry.ino)
     }
 
-    /// Adds an entry. Its name must not be there yet.
+    /// Adds an entry. The directory must not have the name yet.
     pub fn insert(&mut self, name: Name, ino: Ino) {
         let hash = self.hash(&name);
         let slot = self.take_slot();
@@ -80,13 +80,13 @@ impl Directory {
         self.index.insert_unique(hash, slot, |&slot| hash_at(slots, hasher, slot));
     }
 
-    /// Lets an existing name stand for another inode, and returns the one before.
+    /// Makes an existing name lead to another inode; returns the previous one.
     pub fn replace(&mut self, name: &Name, ino: Ino) -> Option<Ino> {
         let slot = *self.index.find(self.hash(name), |&slot| self.names(slot, name))?;
         self.slots[slot as usize].as_mut().map(|entry| std::mem::replace(&mut entry.ino, ino))
     }
 
-    /// Removes the entry of that name, and returns the inode it stood for.
+    /// Removes the entry of that name; returns its inode.
     pub fn remove(&mut self, name: &Name) -> Option<Ino> {
         let hash = self.hash(name);
         let slots = &self.slots;
@@ -98,7 +98,7 @@ impl Directory {
         removed.map(|entry| entry.ino)
     }
 
-    /// The entries behind `cookie`, each with the cookie that lies behind it.
+    /// The entries behind `cookie`, each with its own cookie, behind which a listing continues.
     pub fn entries_behind(&self, cookie: Cookie) -> impl Iterator<Item = (Cookie, &Entry)> {
         let first = self.first_behind(cookie);
         self.slots
@@ -108,13 +108,13 @@ impl Directory {
             .filter_map(|(slot, entry)| entry.as_ref().map(|entry| (self.cookie_behind(slot), entry)))
     }
 
-    /// The cookie that lies behind the entry of a slot.
+    /// The cookie of the entry in a slot.
     fn cookie_behind(&self, slot: usize) -> Cookie {
         let counted = || self.last_cookie() + (slot + 1 - self.cookies.len()) as u64;
         Cookie(self.cookies.get(slot).copied().unwrap_or_else(counted))
     }
 
-    /// The first slot whose entry a listing finds that goes on behind `cookie`.
+    /// The first slot whose cookie is higher than `cookie`.
     fn first_behind(&self, Cookie(cookie): Cookie) -> usize {
         match cookie.checked_sub(self.last_cookie()) {
             Some(beyond) => usize::try_from(beyond).unwrap_or(usize::MAX).saturating_add(self.cookies.len()),
@@ -122,7 +122,7 @@ impl Directory {
         }
     }
 
-    /// The cookie behind which they count one by one.
+    /// The highest cookie in `cookies`; those of the slots behind count up from it.
     fn last_cookie(&self) -> u64 {
         self.cookies.last().copied().unwrap_or(Cookie::BEHIND_PARENT.0)
     }
@@ -139,13 +139,13 @@ impl Directory {
         self.entry(slot).is_some_and(|entry| entry.name == *name)
     }
 
-    /// The lowest vacant slot.
+    /// Takes the lowest vacant slot, or a new one.
     fn take_slot(&mut self) -> u32 {
         while let Some(Reverse(slot)) = self.vacant.pop() {
             match self.slots.get(slot as usize) {
                 Some(None) => return slot,
                 Some(Some(_)) => {}
-                // All that follow are higher still.
+                // The slot no longer exists, nor do the others in `vacant`, which are higher.
                 None => self.vacant.clear(),
             }
         }
@@ -153,7 +153,7 @@ impl Directory {
         self.slots.len() as u32 - 1
     }
 
-    /// Notes that a slot is free. Free slots at the end go, and all do once they are many.
+    /// Notes that a slot is vacant. Removes vacant slots at the end; closes up if many are vacant.
     fn vacate(&mut self, slot: u32) {
         if slot as usize + 1 < self.slots.len() {
             self.vacant.push(Reverse(slot));
@@ -169,7 +169,7 @@ impl Directory {
         self.shrink();
     }
 
-    /// Leaves no slot vacant.
+    /// Moves all entries to the lowest slots, with the cookies that they have.
     fn close_up(&mut self) {
         let taken = (0..self.slots.len()).filter(|&slot| self.slots[slot].is_some());
         self.cookies = taken.map(|slot| self.cookie_behind(slot).0).collect();
@@ -182,7 +182,7 @@ impl Directory {
         }
     }
 
-    /// Keeps no room for many more slots than there are. No answer depends on it.
+    /// Frees memory that was for many more slots than there are now. No answer depends on it.
     fn shrink(&mut self) {
         let few = Self::SMALL.max(2 * self.slots.len());
         if self.slots.capacity() <= 2 * few {
@@ -197,7 +197,7 @@ impl Directory {
     }
 }
 
-/// The hash of the name in a slot, which is taken.
+/// The hash of the name in a slot, which must have an entry.
 fn hash_at(slots: &[Option<Entry>], hasher: &FixedState, slot: u32) -> u64 {
     slots[slot as usize].as_ref().map_or(0, |entry| hasher.hash_one(entry.name.as_bytes()))
 }
@@ -246,7 +246,7 @@ mod tests {
             for (_, name) in step {
                 *seen.entry(name).or_insert(0) += 1;
             }
-            // Entries 0, 2, 4 ... go one after the other, others come.
+            // Entries 0, 2, 4 ... are removed one by one, and new ones added.
             let victim = (fresh - 1000) * 2;
             if victim < 300 {
                 directory.remove(&name(victim));

@@ -1,4 +1,4 @@
-//! One inode: all that is known of it but a file's content.
+//! One inode, without a file's content.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::space::xattr_space;
 use crate::digest::Digester;
 use crate::types::{Ino, InodeFlags, Kind, Owner, Permissions, Time};
 
-/// What an inode is, with what only that kind has.
+/// The kind of an inode, with the data that only this kind has.
 pub(super) enum Node {
     File,
     Directory(Box<Directory>),
@@ -34,12 +34,12 @@ impl Node {
     }
 }
 
-/// What few inodes have.
+/// What only few inodes have, allocated apart.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Extended {
-    /// Who may do what, where it is more than the permissions say.
+    /// The access control list, if it says more than the permissions do.
     pub acl: Option<Acl>,
-    /// Of a directory: what is made in it begins with this.
+    /// Only of a directory: the list that inodes made in it begin with.
     pub default_acl: Option<Acl>,
     /// Extended attributes by name.
     pub xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
@@ -48,15 +48,15 @@ pub(super) struct Extended {
 pub(super) struct Inode {
     pub node: Node,
     pub permissions: Permissions,
-    /// Names that lead here; for a directory also its own `.` and the `..` of each subdirectory. An
-    /// inode with none has been unlinked, or was made so, and waits to be dropped.
+    /// How many names lead here; for a directory also its own `.` and the `..` of each subdirectory. An
+    /// inode with 0 was unlinked, or made without a name, and will be dropped.
     pub links: u32,
-    /// Whether it was made without a name and never had one.
+    /// Whether it was made without a name and has not been given one yet.
     pub is_linkable: bool,
     pub flags: InodeFlags,
     pub owner: Owner,
     pub accessed: Time,
-    /// Of a file that has content, the content knows better.
+    /// Not used for a file that has content: then the content has this time, and `changed`.
     pub modified: Time,
     pub changed: Time,
     pub born: Time,
@@ -64,7 +64,7 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// The bytes that tmpfs says an entry adds to its directory's size.
+    /// Bytes that an entry adds to its directory's size, as on tmpfs.
     const SIZE_OF_ENTRY: u64 = 20;
 
     pub fn new(node: Node, permissions: Permissions, owner: Owner, time: Time) -> Self {
@@ -84,7 +84,7 @@ impl Inode {
         }
     }
 
-    /// Takes away the name that it was made for.
+    /// Makes a new inode one without a name, which may be linked.
     pub fn make_nameless(&mut self) {
         self.links = 0;
         self.is_linkable = true;
@@ -117,12 +117,12 @@ impl Inode {
 impl Inode {
     const CAPABILITY: &[u8] = b"security.capability";
 
-    /// What few inodes have, if this one does.
+    /// What only few inodes have; `None` if this one has nothing of it.
     pub fn extended(&self) -> Option<&Extended> {
         self.extended.as_deref()
     }
 
-    /// Changes what few inodes have, and keeps no room for it if nothing is left.
+    /// Changes what only few inodes have, and frees its memory if nothing is left.
     pub fn change_extended<R>(&mut self, change: impl FnOnce(&mut Extended) -> R) -> R {
         let mut extended = self.extended.take().unwrap_or_default();
         let result = change(&mut extended);
@@ -130,8 +130,8 @@ impl Inode {
         result
     }
 
-    /// Takes what a new inode has from the directory in which it is made: flags, the group and set-group-id, and
-    /// the default access control list. Where there is none, the umask counts.
+    /// Gives a new inode what it inherits from the directory in which it is made: flags, the group and set-group-id,
+    /// and the default access control list. If the directory has no such list, applies the umask.
     pub fn inherit(&mut self, directory: &Self, umask: Permissions) {
         let is_directory = self.node.kind() == Kind::Directory;
         self.flags = directory.flags.inherited();
@@ -156,7 +156,7 @@ impl Inode {
         });
     }
 
-    /// Sets the permissions; of an access control list they are the part that a mode shows.
+    /// Sets the permissions, also in the access control list.
     pub fn set_permissions(&mut self, permissions: Permissions) {
         self.permissions = permissions;
         if let Some(acl) = self.extended.as_mut().and_then(|extended| extended.acl.as_mut()) {
@@ -164,13 +164,13 @@ impl Inode {
         }
     }
 
-    /// Whether the file runs with capabilities that its caller may not have.
+    /// Whether the file has `security.capability`: it runs with capabilities that its caller may not have.
     fn has_capability(&self) -> bool {
         self.extended().is_some_and(|extended| extended.xattrs.contains_key(Self::CAPABILITY))
     }
 
-    /// Takes away what lets the inode run with more rights than its caller's. Returns whether it had any, and the space
-    /// of what is gone. A directory's bits mean something else and stay, unless it is set-group-id alone that is to go.
+    /// Takes these privileges away. Returns whether the inode had any, and the space freed. A directory's bits mean
+    /// something else: it loses only set-group-id, and only by `Privileges::SetGroupId`.
     pub fn kill_privileges(&mut self, privileges: Privileges) -> (bool, u64) {
         let loses = self.has_privileges(privileges);
         self.permissions = self.permissions_without(privileges);
@@ -234,8 +234,8 @@ impl Inode {
     }
 }
 
-/// The attributes of an inode as far as the namespace knows them. A file's size, and its times of
-/// modification and change where it has content, are the content's to tell.
+/// The attributes of an inode that the namespace knows. For a file that has content, the content has its size
+/// and its times of modification and change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "stat(2) documents them")]
 pub struct Attributes {

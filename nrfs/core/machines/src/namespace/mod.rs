@@ -1,18 +1,18 @@
 //! The tree: names, types, permissions, owners, links, extended attributes, symlink targets, times.
 //!
-//! Of a file's content it knows nothing. From the bottom up:
+//! It knows nothing of the content of files. From the bottom up:
 //!
-//! - `directory`: the entries of one directory, and cookies that stay true while it changes;
+//! - `directory`: the entries of one directory, and cookies that stay valid while it changes;
 //! - `acl`: access control lists;
 //! - `inode`: one inode and its attributes;
-//! - `operation`: what can be changed, as data, for the log;
-//! - `space`: what it takes;
+//! - `operation`: the operations that change the tree;
+//! - `space`: the inode space that inodes and changes take;
 //! - this file: reading the tree; making, linking and removing;
 //! - `rename`: moving;
 //! - `xattr`: extended attributes, by which access control lists are set too.
 //!
-//! Permissions are not checked here: the kernel has done it before it asks. Of immutable and append-only inodes it
-//! knows nothing, so what they forbid is refused here.
+//! Permissions are not checked here: the kernel checks them before it sends a request. But it knows nothing of
+//! immutable and append-only inodes of a FUSE file system, so what these flags forbid is refused here.
 
 mod acl;
 mod directory;
@@ -49,7 +49,7 @@ pub struct Namespace {
     inodes: Table<Inode>,
     /// The number of the next inode to be made.
     next: Ino,
-    /// Of the directories' indexes; no response depends on it.
+    /// Hashes names for the directories' indexes. No response depends on it.
     hasher: FixedState,
 }
 
@@ -100,8 +100,8 @@ impl Dispatch for Namespace {
 
 /// Reading the tree.
 impl Namespace {
-    /// A tree of nothing but its root. `seed` keeps names from being chosen to collide in the
-    /// directories' indexes; it is the same for all replicas.
+    /// A tree that is only a root. `seed` makes hashes of names unpredictable, so that nobody can choose names
+    /// that collide in an index. It is the same for all replicas.
     pub fn new(root: Permissions, owner: Owner, time: Time, seed: u64) -> Self {
         let hasher = FixedState::with_seed(seed);
         let mut inodes = Table::new();
@@ -110,7 +110,7 @@ impl Namespace {
         Self { inodes, next: Ino(Ino::ROOT.0 + 1), hasher }
     }
 
-    /// What `name` in directory `parent` stands for.
+    /// The attributes of the inode that `name` in directory `parent` leads to.
     pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Attributes, Errno> {
         let ino = self.directory(parent)?.get(name).ok_or(Errno::ENOENT)?;
         self.attributes(ino)
@@ -131,12 +131,12 @@ impl Namespace {
         Ok(self.inode(ino)?.flags)
     }
 
-    /// The directory that a directory is in; the root is in itself.
+    /// The directory that a directory is in. The root is its own parent.
     pub fn parent(&self, ino: Ino) -> Result<Ino, Errno> {
         self.directory(ino).map(|directory| directory.parent)
     }
 
-    /// Where a symlink leads.
+    /// The target of a symlink; EINVAL for other inodes.
     pub fn target(&self, ino: Ino) -> Result<&[u8], Errno> {
         match &self.inode(ino)?.node {
             Node::Symlink(target) => Ok(target),
@@ -144,8 +144,8 @@ impl Namespace {
         }
     }
 
-    /// Shows `visit` the entries of a directory behind `cookie`, `.` and `..` first, each with the
-    /// cookie that lies behind it, until it breaks or there are no more.
+    /// Calls `visit` for each entry of a directory behind `cookie`, `.` and `..` first, with the cookie from
+    /// which a listing continues behind that entry, until `visit` breaks or there are no more.
     pub fn list(
         &self,
         ino: Ino,
@@ -197,7 +197,7 @@ impl Namespace {
         if inode.links == 0 { Err(Errno::ENOENT) } else { Ok(inode) }
     }
 
-    /// What a change answers when it is done.
+    /// The answer of a change to `ino`.
     fn changed(&self, ino: Ino, orphan: Option<Ino>) -> Response {
         Ok(Changed { attributes: self.attributes(ino)?, orphan, taken: 0, freed: 0 })
     }
@@ -224,7 +224,7 @@ impl Namespace {
     }
 
     fn create_nameless(&mut self, parent: Ino, new: &NewInode, time: Time) -> Response {
-        // Also one that has been removed: nothing is added to it.
+        // A directory that has been removed is allowed, too, as nothing is added to it.
         self.directory(parent)?;
         self.flags(parent)?.check_addition()?;
         if !matches!(new.node, NewNode::File) {
@@ -235,7 +235,7 @@ impl Namespace {
         Ok(Changed { taken: self.inode(ino)?.space(), ..self.changed(ino, None)? })
     }
 
-    /// Makes an inode that no entry leads to yet.
+    /// Makes an inode. The caller adds the entry that leads to it.
     fn make(&mut self, parent: Ino, new: &NewInode, time: Time) -> Result<(Ino, Kind), Errno> {
         let ino = self.next;
         self.next = Ino(ino.0 + 1);
@@ -302,7 +302,7 @@ impl Namespace {
         Ok(Changed { freed, ..self.changed(ino, orphan)? })
     }
 
-    /// Whether flags let an entry of a directory go, and the inode lose that name.
+    /// EPERM if the flags of directory `parent`, or of the inode, forbid to remove an entry that leads to it.
     fn check_removal(&self, parent: Ino, removed: &Attributes) -> Result<(), Errno> {
         self.flags(parent)?.check_change()?;
         removed.flags.check_change()
@@ -348,7 +348,7 @@ impl Namespace {
         Ok(Changed { attributes, orphan: None, taken: 0, freed })
     }
 
-    /// Adds an entry to a directory, which must not have that name.
+    /// Adds an entry to a directory that does not have that name.
     fn add_entry(&mut self, parent: Ino, name: &Name, ino: Ino, kind: Kind, time: Time) {
         self.change_directory(parent, time, |directory, links| {
             directory.insert(name.clone(), ino);
@@ -364,7 +364,7 @@ impl Namespace {
         });
     }
 
-    /// Changes a directory's entries and its link count, and stamps it.
+    /// Changes a directory's entries and link count, and sets its times to `time`.
     fn change_directory(&mut self, ino: Ino, time: Time, change: impl FnOnce(&mut Directory, &mut u32)) {
         if let Some(Inode { node: Node::Directory(directory), links, modified, changed, .. }) = self.inodes.get_mut(ino)
         {
@@ -374,8 +374,8 @@ impl Namespace {
         }
     }
 
-    /// Takes away one name of an inode, a directory's only one. Returns the inode if it was the last, and otherwise the
-    /// space that it took: the last goes with the inode.
+    /// Takes one name away from an inode, or the only one from a directory. If it was the last, returns the inode; if
+    /// not, the space of the name. The space of the last name is freed with the inode.
     fn take_name(&mut self, ino: Ino, time: Time) -> (Option<Ino>, u64) {
         let Some(inode) = self.inodes.get_mut(ino) else { return (None, 0) };
         inode.links = if inode.node.kind() == Kind::Directory { 0 } else { inode.links - 1 };

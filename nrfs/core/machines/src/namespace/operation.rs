@@ -1,46 +1,45 @@
-//! What can be done to the tree, and what it answers.
+//! The operations that change the tree, and their answers.
 
 use super::Attributes;
 use crate::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 
-/// A change to the tree, and the time it happened: stamped once, before the log.
+/// A change to the tree, with its time, which is stamped once before the log.
 #[derive(Debug)]
 pub struct WriteOperation {
-    /// Now.
+    /// The time of the operation.
     pub time: Time,
-    /// What to do.
+    /// The change.
     pub change: Change,
 }
 
 /// One change to the tree.
 #[derive(Debug)]
 pub enum Change {
-    /// A new inode under a new name. In a directory with set-group-id it takes the directory's
-    /// group, and a directory takes the bit too. In one with a default access control list it begins
-    /// with that.
+    /// Makes an inode with a name. In a directory with set-group-id it gets the directory's group, and, if it
+    /// is a directory, the bit, too. It gets the directory's default access control list.
     Create {
         /// The directory.
         parent: Ino,
-        /// Not there yet.
+        /// The name, which does not exist yet.
         name: Name,
-        /// What it is.
+        /// The inode to make.
         inode: NewInode,
     },
-    /// A new file without a name, which it may be given (O_TMPFILE). What it begins with comes from the directory,
-    /// as with `Create`.
+    /// Makes a file without a name (O_TMPFILE); `Link` may give it one. It inherits from the directory as with
+    /// `Create`.
     CreateNameless {
         /// The directory.
         parent: Ino,
-        /// A file.
+        /// The inode to make: a file.
         inode: NewInode,
     },
-    /// One more name for an inode that is no directory.
+    /// Gives one more name to an inode that is not a directory.
     Link {
-        /// The inode, with at least one name or made without.
+        /// The inode. It has a name, or was made without one.
         ino: Ino,
         /// The directory of the new name.
         parent: Ino,
-        /// Not there yet.
+        /// The new name, which does not exist yet.
         name: Name,
     },
     /// Removes a name of anything but a directory.
@@ -52,58 +51,57 @@ pub enum Change {
     },
     /// Removes an empty directory.
     RemoveDirectory {
-        /// Where it is.
+        /// The directory that it is in.
         parent: Ino,
         /// Its name.
         name: Name,
     },
     /// Moves a name, in one step.
     Rename {
-        /// Where it is.
+        /// The old directory.
         parent: Ino,
-        /// What it is called.
+        /// The old name.
         name: Name,
-        /// Where it goes.
+        /// The new directory.
         new_parent: Ino,
-        /// What it will be called.
+        /// The new name.
         new_name: Name,
-        /// What happens to an entry of the new name, and to the old name.
+        /// How to treat an entry of the new name, and the old name.
         mode: RenameMode,
-        /// The caller: a whiteout will be his.
+        /// The caller, who will own a whiteout.
         owner: Owner,
     },
-    /// Sets what is given and leaves the rest. A new owner or group, without new permissions, takes
-    /// privileges away as `KillPrivileges` does: that is chown(2). Flags are not asked: times that the kernel kept
-    /// come by this too.
+    /// Sets the attributes that are given. A new owner or group first takes privileges away, as `KillPrivileges` does:
+    /// this is chown(2). The inode's flags do not forbid it, as the kernel also writes back its cached times by this.
     SetAttributes {
         /// The inode.
         ino: Ino,
-        /// What to set.
+        /// The attributes to set.
         attributes: NewAttributes,
     },
     /// Sets the flags of an inode.
     SetFlags {
         /// The inode.
         ino: Ino,
-        /// All of them.
+        /// All flags that it has from now on.
         flags: InodeFlags,
     },
-    /// Takes away what lets a file run with more rights than its caller's: its content has changed.
+    /// Takes privileges away, as the file's content has changed.
     KillPrivileges {
         /// The inode.
         ino: Ino,
-        /// What to take.
+        /// The privileges to take away.
         privileges: Privileges,
     },
     /// Sets an extended attribute.
     SetXattr {
         /// The inode.
         ino: Ino,
-        /// With its prefix: `user.`, `trusted.` or `security.`; or that of an access control list.
+        /// With its prefix `user.`, `trusted.` or `security.`; or the name of an access control list.
         name: Box<[u8]>,
         /// Up to 64 KiB, by the kernel's limit.
         value: Box<[u8]>,
-        /// Whether it may or must be there already; an access control list may always.
+        /// Whether it may or must exist already. Ignored for an access control list.
         mode: XattrMode,
     },
     /// Removes an extended attribute.
@@ -113,7 +111,7 @@ pub enum Change {
         /// With its prefix.
         name: Box<[u8]>,
     },
-    /// Forgets an inode that no name leads to.
+    /// Drops an inode that no name leads to. EBUSY if one does.
     Drop {
         /// The inode.
         ino: Ino,
@@ -123,26 +121,25 @@ pub enum Change {
 /// An inode to be made.
 #[derive(Debug, Clone)]
 pub struct NewInode {
-    /// What it is.
+    /// Its kind.
     pub node: NewNode,
-    /// As the caller asks for them.
+    /// The permissions that the caller asks for.
     pub permissions: Permissions,
-    /// The caller's: what is taken off them where no default access control list says it.
+    /// The caller's umask. Ignored if the directory has a default access control list.
     pub umask: Permissions,
     /// The caller.
     pub owner: Owner,
 }
 
 impl NewInode {
-    /// An inode with the permissions of `mode`. Of `umask` nothing but the permissions of the three classes
-    /// counts, as umask(2) has it.
+    /// An inode with the permissions of `mode`. Only the lowest nine bits of `umask` count, as for umask(2).
     pub fn new(node: NewNode, mode: u32, umask: u32, owner: Owner) -> Self {
         let [permissions, umask] = [mode, umask & 0o777].map(Permissions::from_mode);
         Self { node, permissions, umask, owner }
     }
 }
 
-/// What an inode to be made is.
+/// The kind of an inode to be made.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "inode(7) documents them")]
 pub enum NewNode {
@@ -156,7 +153,8 @@ pub enum NewNode {
 }
 
 impl NewNode {
-    /// What mknod(2) makes of a mode: without a type a regular file, and never a directory or a symlink.
+    /// What mknod(2) makes for a mode: a regular file if it has no type. EPERM for a directory, EINVAL for a symlink or
+    /// an unknown type.
     pub fn from_mode(mode: u32, device: u32) -> Result<Self, Errno> {
         if Permissions::from_mode(mode).bits() == mode {
             return Ok(Self::File);
@@ -182,18 +180,18 @@ pub struct NewAttributes {
     pub gid: Option<u32>,
     pub accessed: Option<Time>,
     pub modified: Option<Time>,
-    /// Otherwise the time of the operation.
+    /// `None`: the time of the operation.
     pub changed: Option<Time>,
 }
 
-/// How renameat2(2) treats the new name and the old.
+/// How renameat2(2) treats the old and the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenameMode {
     /// An entry of the new name is replaced.
     Replace,
-    /// An entry of the new name is an error.
+    /// An entry of the new name is an error (EEXIST).
     NoReplace,
-    /// The two entries change places.
+    /// The two entries are exchanged.
     Exchange,
     /// As `Replace`, and a whiteout (character device 0:0) stays under the old name.
     Whiteout,
@@ -202,7 +200,7 @@ pub enum RenameMode {
 }
 
 impl RenameMode {
-    /// What the flags of renameat2(2) ask for.
+    /// What the flags of renameat2(2) ask for; EINVAL for combinations that are not supported.
     pub fn from_flags(flags: u32) -> Result<Self, Errno> {
         const WHITEOUT: u32 = libc::RENAME_WHITEOUT;
         const NO_REPLACE_WHITEOUT: u32 = libc::RENAME_NOREPLACE | libc::RENAME_WHITEOUT;
@@ -217,33 +215,33 @@ impl RenameMode {
     }
 }
 
-/// What lets a file run with more rights than its caller's.
+/// What makes a file run with more rights than its caller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privileges {
-    /// `security.capability`: goes with any change of the content.
+    /// `security.capability`. Any change of the content takes it away.
     Capability,
-    /// That, set-user-id, and set-group-id where the group may execute: what goes if somebody without
-    /// the right to keep them changes the content.
+    /// `security.capability`, set-user-id, and set-group-id if the group may execute. Taken away if a caller
+    /// without the right to keep them changes the content.
     All,
-    /// Set-group-id: goes if somebody outside the group sets the access control list.
+    /// Set-group-id. Taken away if a caller outside the group sets the access control list.
     SetGroupId,
 }
 
 /// How setxattr(2) treats an attribute of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrMode {
-    /// It may be there.
+    /// It may exist.
     Set,
-    /// It must not be there.
+    /// It must not exist.
     Create,
-    /// It must be there.
+    /// It must exist.
     Replace,
-    /// It must be there and must not: always an error.
+    /// Both of these: always an error.
     CreateAndReplace,
 }
 
 impl XattrMode {
-    /// What the flags of setxattr(2) ask for.
+    /// What the flags of setxattr(2) ask for; EINVAL for unknown flags.
     pub fn from_flags(flags: u32) -> Result<Self, Errno> {
         const CREATE: u32 = libc::XATTR_CREATE as u32;
         const REPLACE: u32 = libc::XATTR_REPLACE as u32;
@@ -258,18 +256,18 @@ impl XattrMode {
     }
 }
 
-/// What a change answers.
+/// The answer to a change.
 pub type Response = Result<Changed, Errno>;
 
 /// What a change did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// The inode it was about, as it is now.
+    /// The attributes of the inode that was changed.
     pub attributes: Attributes,
-    /// The inode that lost its last name by it, to be dropped once nobody holds it.
+    /// The inode that lost its last name, to be dropped when nobody holds it.
     pub orphan: Option<Ino>,
-    /// The space that it took: no more than [`space_wanted`](super::Namespace::space_wanted) says of the same state.
+    /// Inode space taken: at most what [`space_wanted`](super::Namespace::space_wanted) said for the same state.
     pub taken: u64,
-    /// The space of what is gone.
+    /// Inode space freed.
     pub freed: u64,
 }

@@ -30,7 +30,7 @@ impl Namespace {
                 self.exchange(from, (moved.ino, moved.kind), to, (target.ino, target.kind), time)
             }
             (RenameMode::NoReplace | RenameMode::NoReplaceWhiteout, Some(_)) => Err(Errno::EEXIST),
-            // Two names of one inode: POSIX has both stay.
+            // Two names of one inode: POSIX requires that both stay.
             (_, Some(target)) if target.ino == moved.ino => self.changed(moved.ino, None),
             (_, Some(target)) => {
                 self.check_removal(from.0, &moved)?;
@@ -55,7 +55,7 @@ impl Namespace {
         }
     }
 
-    /// Returns the space of the whiteout that it left behind, if it did.
+    /// Moves an entry to a place that is free; returns the space of the whiteout that it leaves, or 0.
     fn move_entry(
         &mut self,
         from: Place,
@@ -74,7 +74,7 @@ impl Namespace {
         }
         let [permissions, umask] = [Permissions::from_mode(0); 2];
         let whiteout = NewInode { node: NewNode::CharacterDevice(0), permissions, umask, owner };
-        // The name has just become free in a directory that is there.
+        // This cannot fail: the directory exists, and the name was just removed from it.
         let made = self.create(from.0, from.1, &whiteout, time);
         debug_assert!(made.is_ok());
         made.map_or(0, |made| made.taken)
@@ -95,7 +95,7 @@ impl Namespace {
         self.changed(moved.0, None)
     }
 
-    /// Stamps an inode that got a new place; a directory's `..` leads there now.
+    /// Sets the time of change of an inode that was moved to `parent`, and a directory's `..`.
     fn arrived(&mut self, ino: Ino, parent: Ino, time: Time) {
         if let Some(inode) = self.inodes.get_mut(ino) {
             inode.changed = time;

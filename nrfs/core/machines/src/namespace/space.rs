@@ -1,11 +1,11 @@
-//! What the tree takes of the space of inodes, in bytes: it stands for the memory that every replica needs.
+//! Inode space, in bytes: a bound on the memory that the tree takes on each replica.
 //!
-//! An inode takes [`INODE_SPACE`], and each name that it has beside its first as much again, as on tmpfs: that covers
-//! a name of any length, and what nearly every inode has. What can be larger is counted beside it: extended attributes
-//! as on tmpfs, and access control lists and targets unless they are short.
+//! An inode takes [`INODE_SPACE`], and so does each name after its first, as on tmpfs. This covers a name of any
+//! length, and what nearly every inode has. What can be larger is counted in addition: extended attributes as on tmpfs,
+//! and access control lists and targets of symlinks unless they are short.
 //!
-//! Space is taken before a change is logged: as much as [`Namespace::space_wanted`] says. The change answers what it
-//! took of that, and what it freed.
+//! Space is taken before a change is logged, as much as [`Namespace::space_wanted`] says. The change answers how much
+//! it took, and how much it freed.
 
 use super::acl::Acl;
 use super::inode::{Extended, Inode, Node};
@@ -13,29 +13,29 @@ use super::xattr::Attribute;
 use super::{Change, Namespace, NewInode, NewNode, RenameMode};
 use crate::types::Ino;
 
-/// What an inode takes with its first name, and what each further name takes.
+/// Space of an inode with its first name, and of each further name.
 pub const INODE_SPACE: u64 = 1024;
 
-/// Bytes of the heap that stand behind each byte of space on each replica, at the worst.
+/// The most bytes of the heap that a byte of space stands for, on each replica.
 pub const HEAP_PER_SPACE: u64 = 2;
 
-/// Bytes of an access control list, and of a target, that an inode has room for: twelve entries, and a path of usual
-/// length.
+/// The longest access control list and the longest target, in bytes, that [`INODE_SPACE`] covers: a list of twelve
+/// entries, and a path of usual length.
 const SHORT_LIST: usize = 100;
 const SHORT_TARGET: usize = 128;
 
-/// The space that tmpfs says an extended attribute takes.
+/// The space of an extended attribute, as on tmpfs.
 pub(super) fn xattr_space(name: &[u8], value: &[u8]) -> u64 {
     const BESIDE: usize = 40;
     (BESIDE + name.len() + value.len()) as u64
 }
 
-/// The space of an access control list that is so many bytes as an attribute. On tmpfs it is not counted.
+/// The space of an access control list that is `bytes` long as an attribute. tmpfs does not count lists.
 fn list_space(bytes: usize) -> u64 {
     if bytes > SHORT_LIST { bytes as u64 } else { 0 }
 }
 
-/// The space of a target. A long one has a page on tmpfs.
+/// The space of a symlink's target. On tmpfs a long one takes a page.
 fn target_space(target: &[u8]) -> u64 {
     if target.len() > SHORT_TARGET { target.len() as u64 } else { 0 }
 }
@@ -55,7 +55,7 @@ impl Extended {
 }
 
 impl Inode {
-    /// What it takes if it has one name, or none any more.
+    /// The space of the inode with at most one name.
     pub fn space(&self) -> u64 {
         let target = if let Node::Symlink(target) = &self.node { target_space(target) } else { 0 };
         INODE_SPACE + target + self.extended().map_or(0, Extended::space)
@@ -63,7 +63,7 @@ impl Inode {
 }
 
 impl NewInode {
-    /// What it takes by itself, whatever lists it begins with.
+    /// The space of the inode, without the lists that it inherits.
     fn space(&self) -> u64 {
         let target = if let NewNode::Symlink(target) = &self.node { target_space(target) } else { 0 };
         INODE_SPACE + target
@@ -71,19 +71,18 @@ impl NewInode {
 }
 
 impl Change {
-    /// Whether a directory has a default list after it for which what is made there takes space.
+    /// Whether this sets a default list so long that inodes made in that directory take space for it.
     pub fn sets_long_default_list(&self) -> bool {
         let Self::SetXattr { name, value, .. } = self else { return false };
         matches!(Attribute::named(name), Ok(Attribute::DefaultList)) && list_space(value.len()) > 0
     }
 
-    /// What it takes as long as no directory has such a list, if that is to be told without a look at the tree.
+    /// The most space that it takes while no directory has such a list; `None` if that depends on the tree.
     pub fn space_without_lists(&self) -> Option<u64> {
-        match self {
-            Self::Create { inode, .. } | Self::CreateNameless { inode, .. } => Some(inode.space()),
-            _ if !self.wants_space() => Some(0),
-            _ => None,
+        if let Self::Create { inode, .. } | Self::CreateNameless { inode, .. } = self {
+            return Some(inode.space());
         }
+        (!self.wants_space()).then_some(0)
     }
 
     /// Whether it may take space.
@@ -103,18 +102,23 @@ impl Change {
 }
 
 impl Namespace {
-    /// The space that a change takes at the most, if it is made now.
+    /// The most space that a change takes if it is made now.
     pub fn space_wanted(&self, change: &Change) -> u64 {
         match change {
             Change::Create { parent, inode, .. } | Change::CreateNameless { parent, inode } => {
                 let lists = match inode.node {
                     NewNode::Symlink(_) => 0,
                     NewNode::Directory => 2,
-                    _ => 1,
+                    NewNode::File
+                    | NewNode::Fifo
+                    | NewNode::Socket
+                    | NewNode::CharacterDevice(_)
+                    | NewNode::BlockDevice(_) => 1,
                 };
                 inode.space() + lists * self.default_list_space(*parent)
             }
             Change::Rename { parent, .. } if change.wants_space() => INODE_SPACE + self.default_list_space(*parent),
+            Change::Rename { .. } => 0,
             // The first name comes with the inode.
             Change::Link { ino, .. } if self.inode(*ino).is_ok_and(|inode| inode.links == 0) => 0,
             Change::Link { .. } => INODE_SPACE,
@@ -122,11 +126,17 @@ impl Namespace {
                 Ok(Attribute::AccessList | Attribute::DefaultList) => list_space(value.len()),
                 Ok(Attribute::Plain) | Err(_) => xattr_space(name, value),
             },
-            _ => 0,
+            Change::Unlink { .. }
+            | Change::RemoveDirectory { .. }
+            | Change::SetAttributes { .. }
+            | Change::SetFlags { .. }
+            | Change::KillPrivileges { .. }
+            | Change::RemoveXattr { .. }
+            | Change::Drop { .. } => 0,
         }
     }
 
-    /// What the default list of a directory takes in what is made there.
+    /// The space of a directory's default list in each inode that inherits it.
     fn default_list_space(&self, parent: Ino) -> u64 {
         let extended = self.inode(parent).ok().and_then(Inode::extended);
         extended.and_then(|extended| extended.default_acl.as_ref()).map_or(0, Acl::space)

@@ -1,6 +1,5 @@
-//! Extended attributes, as tmpfs has them: `user.`, `trusted.` and `security.`; and access control lists,
-//! which are set and read as if they were attributes. Who may use which is the kernel's to decide, before
-//! it asks.
+//! Extended attributes with the prefixes that tmpfs supports (`user.`, `trusted.` and `security.`), and access
+//! control lists, which are set and read as attributes. The kernel checks who may use which.
 
 use std::borrow::Cow;
 
@@ -9,11 +8,11 @@ use super::space::xattr_space;
 use super::{Changed, Namespace, Response, XattrMode};
 use crate::types::{Errno, Ino, Kind, Time};
 
-/// What the name of an attribute stands for.
+/// The kind of an attribute, by its name.
 pub(super) enum Attribute {
     AccessList,
     DefaultList,
-    /// A value that means nothing here.
+    /// An attribute whose value has no meaning here.
     Plain,
 }
 
@@ -22,7 +21,7 @@ const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 const TRUSTED: &[u8] = b"trusted.";
 const PREFIXES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
-/// Bytes in the longest name, and in the largest value: as many as the kernel lets through.
+/// Bytes of the longest name and of the largest value: the kernel's limits.
 const NAME_MAX: usize = 255;
 const VALUE_MAX: usize = 1 << 16;
 
@@ -57,8 +56,8 @@ impl Namespace {
         value.ok_or(Errno::ENODATA)
     }
 
-    /// The names of an inode's extended attributes: access control lists first, the rest sorted. Those in
-    /// `trusted.` are shown to root alone.
+    /// The names of an inode's extended attributes: access control lists first, the rest sorted. Those that
+    /// begin with `trusted.` only if `is_root`.
     pub fn xattr_names(&self, ino: Ino, is_root: bool) -> Result<impl Iterator<Item = &[u8]>, Errno> {
         Ok(self.inode(ino)?.extended().into_iter().flat_map(move |extended| {
             let access = extended.acl.as_ref().map(|_| ACCESS_LIST);
@@ -77,7 +76,7 @@ impl Namespace {
         }
     }
 
-    /// Removes an attribute, which must be there; a list need not.
+    /// Removes an attribute. ENODATA if it is not there, except for a list.
     pub(super) fn remove_xattr(&mut self, ino: Ino, name: &[u8], time: Time) -> Response {
         self.flags(ino)?.check_change()?;
         match Attribute::named(name)? {
@@ -92,7 +91,7 @@ impl Namespace {
         }
     }
 
-    /// Sets who may do what. The permissions show it; where they show all of it, no list is kept.
+    /// Sets the access control list, and the permissions to match. A list that says no more than these is not kept.
     fn set_access_list(&mut self, ino: Ino, acl: Option<Acl>, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
         if inode.node.kind() == Kind::Symlink {
@@ -105,7 +104,7 @@ impl Namespace {
         Ok(Changed { taken, freed, ..self.changed(ino, None)? })
     }
 
-    /// Sets what inodes that are made in a directory begin with.
+    /// Sets the default list of a directory.
     fn set_default_list(&mut self, ino: Ino, acl: Option<Acl>, time: Time) -> Response {
         let inode = self.inode_mut(ino)?;
         match (inode.node.kind(), &acl) {
@@ -119,7 +118,7 @@ impl Namespace {
         Ok(Changed { taken, freed, ..self.changed(ino, None)? })
     }
 
-    /// Sets an attribute. One that is replaced goes after that: so there must be room for both.
+    /// Sets an attribute. The new value is taken before the old one is freed: so there must be space for both.
     fn set_plain(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode, time: Time) -> Response {
         if name.len() > NAME_MAX {
             return Err(Errno::ERANGE);
@@ -142,7 +141,7 @@ impl Namespace {
     }
 }
 
-/// Puts a list, or none, in the place of another. Returns the space of both, the new one first.
+/// Replaces a list. Returns the space of the new one and of the old one.
 fn put(place: &mut Option<Acl>, acl: Option<Acl>) -> (u64, u64) {
     let space = |acl: &Option<Acl>| acl.as_ref().map_or(0, Acl::space);
     let taken = space(&acl);

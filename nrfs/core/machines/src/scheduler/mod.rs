@@ -1,20 +1,20 @@
 //! The scheduler: gives cores to processes.
 //!
-//! It is coarse-grained, as that of NrOS (OSDI '21): what a process does with its cores, such as which of its
-//! threads run, is decided in the process, which learns of a core given or taken by an *upcall* (Anderson et al.,
-//! "Scheduler Activations", 1992). On each core a process runs with an *executor*, which is made when it is first
-//! needed, and then kept for the next core of the same node.
+//! It is coarse-grained, like that of NrOS (OSDI '21): a process itself decides what to do with its cores, such as
+//! which of its threads run. An *upcall* tells it of each core given or taken (Anderson et al., "Scheduler
+//! Activations", 1992). On each core a process runs with an *executor*, which is made when it is first needed, and then
+//! kept for the process's next core on the same node.
 //!
 //! From the bottom up:
 //!
 //! - `policy`: how many cores each process gets: a max-min fair share, and odd cores in turn;
 //! - `process`: what one process wants and has;
-//! - `operation`: what can be asked;
-//! - this file: which cores a process gets. It prefers the nodes where it runs most already, then those where it
-//!   has an executor at hand, then the emptiest; and it loses cores first where it has the fewest. A core that a
-//!   process has is not exchanged for a nearer one.
+//! - `operation`: the operations and their answers;
+//! - this file: which cores a process gets. It gets cores on the node where it has the most already; among those, where
+//!   it has an idle executor; among those, where most cores are idle. It loses cores where it has the fewest. A core
+//!   is not exchanged for one on a better node.
 //!
-//! After every operation each online core is some process's, or every process has as many as it wants.
+//! After every operation, each online core belongs to a process, or every process has as many cores as it wants.
 
 mod operation;
 mod policy;
@@ -31,7 +31,7 @@ pub use operation::{Answer, CoreId, ExecutorId, NodeId, ProcessId, Reason, Respo
 use policy::{Claim, Share};
 use process::Process;
 
-/// Who runs where.
+/// Which process runs on which core.
 pub struct Scheduler {
     cores: BTreeMap<CoreId, Core>,
     processes: BTreeMap<ProcessId, Process>,
@@ -45,14 +45,14 @@ struct Core {
     state: CoreState,
 }
 
-/// What a core does.
+/// The state of a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CoreState {
-    /// It cannot be given to anybody.
+    /// It cannot be given to a process.
     Offline,
-    /// Nobody wants it.
+    /// No process has it.
     Idle,
-    /// It is the process's, which runs there with that executor.
+    /// It belongs to the process, which runs there with the executor.
     Running(ProcessId, ExecutorId),
 }
 
@@ -68,13 +68,13 @@ pub struct CoreStatus {
 /// A process, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessStatus {
-    /// Cores it wants in all.
+    /// How many cores it wants in all.
     pub wanted: usize,
     /// Cores it has, in ascending order.
     pub cores: Vec<CoreId>,
-    /// Executors it has on no core.
+    /// How many executors it has that are on no core.
     pub cached_executors: usize,
-    /// Upcalls it has not taken yet.
+    /// How many upcalls it has not taken yet.
     pub upcalls: usize,
 }
 
@@ -109,7 +109,7 @@ impl Dispatch for Scheduler {
 }
 
 impl Scheduler {
-    /// The scheduler of these cores, each on its node; all are online, and there is no process.
+    /// A scheduler for these cores, each with its node. All are online, and there is no process.
     pub fn new(cores: impl IntoIterator<Item = (CoreId, NodeId)>) -> Self {
         let core = |(core, node)| (core, Core { node, state: CoreState::Idle });
         Self {
@@ -180,7 +180,7 @@ impl Scheduler {
         Ok(Answer::Done)
     }
 
-    /// Gives every process its share: first takes what is too much, then gives what is too little.
+    /// Brings every process to its share: first takes surplus cores, then gives missing ones.
     fn share_out(&mut self, quantum_over: bool) {
         let claim = |(&process, known): (&ProcessId, &Process)| Claim {
             process,
@@ -208,7 +208,7 @@ impl Scheduler {
         }
     }
 
-    /// The core that a process can best do without, if it has more than its share.
+    /// The core that a process loses next, if it has more than its share.
     fn surplus(&self, share: &Share) -> Option<CoreId> {
         let process = self.processes.get(&share.process).filter(|process| process.cores.len() > share.cores)?;
         let nodes = self.cores_by_node(process.cores.iter().copied());
@@ -216,7 +216,7 @@ impl Scheduler {
         cores.last().copied()
     }
 
-    /// The idle core that suits a process best, if it has less than its share.
+    /// The idle core that a process gets next, if it has less than its share.
     fn shortfall(&self, share: &Share) -> Option<CoreId> {
         let process = self.processes.get(&share.process).filter(|process| process.cores.len() < share.cores)?;
         let runs = self.cores_by_node(process.cores.iter().copied());
@@ -239,7 +239,7 @@ impl Scheduler {
         nodes
     }
 
-    /// Makes an idle core the process's.
+    /// Gives an idle core to a process.
     fn give(&mut self, core: CoreId, process: ProcessId) {
         let (Some(given), Some(owner)) = (self.cores.get_mut(&core), self.processes.get_mut(&process)) else { return };
         let executor = owner.take_cached(given.node).unwrap_or_else(|| {
@@ -251,7 +251,7 @@ impl Scheduler {
         owner.upcalls.push(Upcall::Given { core, executor });
     }
 
-    /// Makes a core idle, and tells its process for what reason; without one, it gave the core back itself.
+    /// Makes a core idle, and tells its process the reason; `None` if the process gave it back, and is not told.
     fn take(&mut self, core: CoreId, reason: Option<Reason>) {
         let Some(taken) = self.cores.get_mut(&core) else { return };
         let CoreState::Running(process, executor) = taken.state else { return };
@@ -273,7 +273,7 @@ impl Scheduler {
         }
     }
 
-    /// The place behind all others in the queue for odd cores.
+    /// A new place at the end of the queue for odd cores.
     fn last_turn(&mut self) -> u64 {
         self.next_turn += 1;
         self.next_turn
@@ -291,7 +291,7 @@ impl Scheduler {
         self.processes.get_mut(&process).ok_or(Errno::ESRCH)
     }
 
-    /// What the process wants and has.
+    /// What a process wants and has.
     pub fn status(&self, process: ProcessId) -> Result<ProcessStatus, Errno> {
         let process = self.process(process)?;
         Ok(ProcessStatus {
@@ -302,7 +302,7 @@ impl Scheduler {
         })
     }
 
-    /// What a core does: whose it is, and the executor that runs there.
+    /// The state of a core.
     pub fn state(&self, core: CoreId) -> Result<CoreState, Errno> {
         self.core(core).map(|core| core.state)
     }
@@ -318,7 +318,7 @@ impl Scheduler {
         self.processes.keys().copied().collect()
     }
 
-    /// How many executors were ever made.
+    /// How many executors have been made.
     pub fn executors_made(&self) -> u64 {
         self.next_executor - 1
     }

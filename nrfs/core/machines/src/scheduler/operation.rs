@@ -1,4 +1,4 @@
-//! What can be asked of the scheduler, and what it answers.
+//! The operations of the scheduler, and their answers.
 
 use crate::types::Errno;
 
@@ -10,66 +10,66 @@ pub struct CoreId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub usize);
 
-/// A process. Never used again for another process.
+/// The number of a process, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u64);
 
-/// What a process runs with on one core: its stacks and saved registers, in memory of the core's node. Never
-/// used again for another executor.
+/// An executor, with which a process runs on one core: stacks and saved registers, in memory of the core's node.
+/// The number is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecutorId(pub u64);
 
-/// A change to who runs where.
+/// A change of the scheduler's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOperation {
-    /// A new process that wants no core yet. Answers [`Answer::Process`].
+    /// Makes a process, which wants no core yet. Answers [`Answer::Process`].
     Create,
-    /// The end of a process: its cores are free, its executors and upcalls are gone.
+    /// Ends a process: frees its cores, and drops its executors and upcalls.
     Exit(ProcessId),
-    /// The process wants `cores` cores in all, be it more or fewer than before. It gets its share of them,
-    /// and hears of each by an upcall. Answers [`Answer::Cores`].
+    /// The process wants `cores` cores in all, more or fewer than before. It gets its share of them, and an
+    /// upcall for each. Answers [`Answer::Cores`].
     Request {
-        /// Who.
+        /// The process.
         process: ProcessId,
-        /// Up to as many as there are, be they online or not.
+        /// At most as many as there are, online or not.
         cores: usize,
     },
-    /// The process gives a core back and wants one fewer. No upcall tells it what it did itself.
+    /// The process gives a core back, and wants one fewer. It gets no upcall for this.
     Release {
-        /// Who.
+        /// The process.
         process: ProcessId,
         /// One of its own.
         core: CoreId,
     },
-    /// A quantum is over: a core that cannot be shared out evenly goes to those who have waited longest.
+    /// Ends a quantum: the odd cores go to the processes that have waited longest.
     Tick,
-    /// The core stops, its executor's state saved.
+    /// The core stops. The state of its executor is saved.
     Offline(CoreId),
     /// The core is lost, and its executor with it.
     Fail(CoreId),
     /// The core can be given to processes again.
     Online(CoreId),
-    /// Frees the executors that the process has on no core now. Answers [`Answer::Executors`].
+    /// Frees the executors of the process that are on no core. Answers [`Answer::Executors`].
     FreeExecutors(ProcessId),
-    /// Takes all upcalls that wait for the process. Answers [`Answer::Upcalls`].
+    /// Takes all upcalls of the process. Answers [`Answer::Upcalls`].
     TakeUpcalls(ProcessId),
 }
 
-/// What a process is told of its cores, in the order in which it happened.
+/// What a process is told of its cores, in the order of the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upcall {
-    /// The process runs on one core more.
+    /// The process runs on one more core.
     Given {
         /// The core.
         core: CoreId,
-        /// What it runs with there.
+        /// The executor that it runs with there.
         executor: ExecutorId,
     },
     /// The process no longer runs on a core.
     Taken {
         /// The core.
         core: CoreId,
-        /// What it ran with there.
+        /// The executor that it ran with there.
         executor: ExecutorId,
         /// Why.
         reason: Reason,
@@ -81,13 +81,13 @@ pub enum Upcall {
 pub enum Reason {
     /// The share of the process has become smaller, or it wants fewer.
     Share,
-    /// The core went offline; the executor waits in the cache of its node.
+    /// The core went offline. The executor is kept for another core of its node.
     Offline,
-    /// The core failed; the executor is lost.
+    /// The core failed. The executor is lost.
     Failed,
 }
 
-/// What an operation answers.
+/// The answer to an operation.
 pub type Response = Result<Answer, Errno>;
 
 /// What an operation found or did.

@@ -1,21 +1,21 @@
-//! Who gets how many cores.
+//! How many cores each process gets.
 //!
 //! Shares are max-min fair, by progressive filling (Bertsekas & Gallager, "Data Networks", 1992, section 6.5.2):
-//! nobody gets more than it wants, and nobody could get more except at the cost of one who has no more than it.
-//! Cores are whole: where the last few cannot be shared out evenly, each goes to one of those who want more, in
-//! turn. Whoever has one goes to the back of the queue, and at the end of each quantum those at the front are
-//! served. So who waits is passed by every other process once at the most.
+//! no process gets more than it wants, and none could get more except at the cost of one that has no more. Cores are
+//! whole. Cores that are left over after an even division (*odd* cores) go to processes that want more, one each, in
+//! the order of a queue. A process that gets one goes to the end of the queue, and at the end of each quantum the odd
+//! cores go to the front of the queue. So every other process passes a waiting one at most once.
 
 use super::ProcessId;
 
 /// What a process wants.
 pub(super) struct Claim {
     pub process: ProcessId,
-    /// Cores, in all.
+    /// Cores that it wants in all.
     pub wanted: usize,
-    /// Cores it has now.
+    /// Cores that it has now.
     pub held: usize,
-    /// Its place in the queue for an odd core: the lower, the earlier.
+    /// Its place in the queue for odd cores, the lowest first.
     pub turn: u64,
 }
 
@@ -23,12 +23,12 @@ pub(super) struct Claim {
 pub(super) struct Share {
     pub process: ProcessId,
     pub cores: usize,
-    /// Whether one of them is an odd one: the process goes to the back of the queue.
+    /// Whether one of them is an odd core: then the process goes to the end of the queue.
     pub odd: bool,
 }
 
-/// Shares out `cores`. Who has an odd core keeps it, unless a quantum is over and the queue alone decides. Those
-/// with an odd core come last, in the order of the queue.
+/// Divides `cores` among processes. A process that has an odd core keeps it, unless `quantum_over`: then only the queue
+/// decides. In the result, those with an odd core come last, in the order of the queue.
 pub(super) fn shares(cores: usize, mut claims: Vec<Claim>, quantum_over: bool) -> Vec<Share> {
     claims.sort_by_key(|claim| claim.wanted);
     let mut left = cores;

@@ -1,4 +1,4 @@
-//! One process: what it wants and has, and what waits for it.
+//! One process: the cores that it wants and has, its executors, and its upcalls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,15 +6,15 @@ use super::{CoreId, ExecutorId, NodeId, Upcall};
 
 /// A process, as the scheduler knows it.
 pub(super) struct Process {
-    /// Cores, in all.
+    /// Cores that it wants in all.
     pub wanted: usize,
-    /// Those it runs on.
+    /// The cores that it runs on.
     pub cores: BTreeSet<CoreId>,
     /// Its place in the queue for an odd core: see [`policy`](super::policy).
     pub turn: u64,
-    /// Executors that are on no core, by the node that their memory is of.
+    /// Executors that are on no core, by the node of their memory.
     pub cached: BTreeMap<NodeId, Vec<ExecutorId>>,
-    /// What it has not been told yet: of each core at the most that it was taken and then given again.
+    /// What it has not been told yet. For each core: at most that it was taken, and then that it was given again.
     pub upcalls: Vec<Upcall>,
 }
 
@@ -23,8 +23,8 @@ impl Process {
         Self { wanted: 0, cores: BTreeSet::new(), turn, cached: BTreeMap::new(), upcalls: Vec::new() }
     }
 
-    /// Notes that a core is gone. A process that was not told yet that it had it needs not hear of either.
-    /// Returns whether it needs to.
+    /// Notes that a core was taken. Drops the upcall that gave it, if the process has not taken that yet. Returns
+    /// whether the process must be told that the core was taken: whether it knows that it had the core.
     pub fn forget_given(&mut self, gone: CoreId) -> bool {
         let before = self.upcalls.len();
         self.upcalls.retain(|upcall| !matches!(upcall, Upcall::Given { core, .. } if *core == gone));
@@ -36,12 +36,12 @@ impl Process {
         self.cached.entry(node).or_default().push(executor);
     }
 
-    /// An executor of the node, if there is one.
+    /// Takes an executor of the node, if there is one.
     pub fn take_cached(&mut self, node: NodeId) -> Option<ExecutorId> {
         self.cached.get_mut(&node)?.pop()
     }
 
-    /// Executors that are on no core.
+    /// How many executors are on no core.
     pub fn cached_count(&self) -> usize {
         self.cached.values().map(Vec::len).sum()
     }
