@@ -50,8 +50,9 @@ pub const INODES_MAX: u64 = u64::MAX / INODE_SPACE;
 /// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
 const LOG_ENTRIES: usize = 1024;
 
-/// Content under way to replicas: no more than the caches of a CPU hold, so that it is read where it was written.
-const LOG_PAYLOAD: usize = 8 << 20;
+/// Content under way to replicas, in each log: two of the largest requests. As more, it would leave the caches of a CPU
+/// before the last replica has copied it.
+const LOG_PAYLOAD: usize = 2 << 20;
 
 /// Bytes that operations under way are to find memory for at the most, as many as they may be.
 const UNDER_WAY_MAX: usize = 1 << 30;
@@ -60,7 +61,7 @@ const UNDER_WAY_MAX: usize = 1 << 30;
 const UNDER_WAY: usize = 64 << 20;
 
 /// Pages that are freed, and that replicas without threads may still have. As much may be under way to them in each log.
-const FREED_MAX: u64 = content::pages_in(LOG_PAYLOAD as u64);
+const FREED_MAX: u64 = content::pages_in(8 << 20);
 
 /// There can be no such file system: not enough, or too much, of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
