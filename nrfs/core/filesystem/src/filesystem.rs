@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use machines::content::{self, Content, HEAP_PER_PAGE};
-use machines::namespace::{self, INODE_SPACE, Namespace};
+use machines::namespace::{self, Attributes, INODE_SPACE, Namespace};
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
 use memory::shortage::{self, Left};
 use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, Vacancy};
 use nr::{NodeId, NodeReplicated, OneLog};
 
-use crate::attributes::Attributes;
 use crate::by_inode::ByInode;
 use crate::capacity::{Capacity, Ledger, Limits};
 use crate::clock;
@@ -251,13 +250,13 @@ impl Filesystem {
         }
     }
 
-    /// Adds what the content knows to what the tree knows.
-    pub(crate) fn join(&self, tree: namespace::Attributes, token: &Token) -> Attributes {
-        let content = match tree.kind {
-            Kind::File => self.read_content(tree.ino, |content| content.attributes(tree.ino), token),
-            _ => None,
-        };
-        Attributes::join(tree, content)
+    /// The attributes of an inode from what the tree knows and what the content knows.
+    pub(crate) fn join(&self, tree: Attributes, token: &Token) -> Attributes {
+        let content = || self.read_content(tree.ino, |content| content.attributes(tree.ino), token);
+        let content = (tree.kind == Kind::File).then(content).flatten();
+        let Some(content::Attributes { size, pages, modified, changed }) = content else { return tree };
+        let blocks = pages * Attributes::BLOCKS_PER_PAGE;
+        Attributes { size, blocks, modified, changed: changed.max(tree.changed), ..tree }
     }
 
     /// Reads the content of one file.

@@ -17,7 +17,6 @@
 
 #![forbid(unsafe_code)]
 
-mod attributes;
 mod by_inode;
 mod capacity;
 mod clock;
@@ -30,13 +29,14 @@ pub mod status;
 mod tokens;
 mod tree;
 
-pub use attributes::{Attributes, NewAttributes};
 pub use capacity::Capacity;
 pub use files::Whence;
 pub use filesystem::{Configuration, ConfigurationError, Filesystem, Holder};
 pub use machines::content::AllocateMode;
 pub use machines::digest::Digest;
-pub use machines::namespace::{Cookie, NewInode, NewNode, Privileges, RenameMode, XattrMode};
+pub use machines::namespace::{
+    Attributes, Cookie, NewAttributes, NewInode, NewNode, Privileges, RenameMode, XattrMode,
+};
 pub use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 pub use memory::{Cpu, PhysicalNode, Topology, TopologyError};
 pub use nr::{LogPosition, NodeId};

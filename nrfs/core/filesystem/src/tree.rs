@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use machines::namespace::{Change, Cookie, NewInode, Privileges, RenameMode, XattrMode};
+use machines::namespace::{Attributes, Change, Cookie, NewAttributes, NewInode, Privileges, RenameMode, XattrMode};
 use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner};
 use machines::{content, namespace};
 use memory::shortage::Left;
 
-use crate::attributes::{Attributes, NewAttributes};
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
@@ -90,7 +89,7 @@ impl Filesystem {
 
     /// At most `limit` entries of a directory behind `cookie`, `.` and `..` first.
     pub fn list(&self, ino: Ino, cookie: Cookie, limit: usize, token: &Token) -> Result<Vec<Entry>, Errno> {
-        let mut found: Vec<(Cookie, Box<[u8]>, namespace::Attributes)> = Vec::new();
+        let mut found: Vec<(Cookie, Box<[u8]>, Attributes)> = Vec::new();
         let collect = |cookie, name: &[u8], attributes| {
             if found.len() == limit {
                 return ControlFlow::Break(());
@@ -103,11 +102,17 @@ impl Filesystem {
         Ok(found.into_iter().map(join).collect())
     }
 
-    /// Sets what is given and leaves the rest. A file's size and times are its content's, all else
-    /// the tree's: where both are set it is two changes, the tree's first.
-    pub fn set_attributes(&self, ino: Ino, new: NewAttributes, token: &Token) -> Result<Attributes, Errno> {
+    /// Sets what is given, the size of a file among it, and leaves the rest. A file's size and times are its content's,
+    /// all else the tree's: where both are set it is two changes, the tree's first.
+    pub fn set_attributes(
+        &self,
+        ino: Ino,
+        size: Option<u64>,
+        new: NewAttributes,
+        token: &Token,
+    ) -> Result<Attributes, Errno> {
         let kind = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind;
-        let NewAttributes { permissions, uid, gid, size, accessed, modified, changed } = new;
+        let NewAttributes { permissions, uid, gid, accessed, modified, changed } = new;
         match (size, kind) {
             (Some(_), Kind::Directory) => return Err(Errno::EISDIR),
             (Some(size), Kind::File) if size > content::SIZE_MAX => return Err(Errno::EFBIG),
@@ -123,8 +128,7 @@ impl Filesystem {
         }
         let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();
         if about_tree || !about_content {
-            let modified = modified.filter(|_| !is_file);
-            let attributes = namespace::NewAttributes { permissions, uid, gid, accessed, modified, changed };
+            let attributes = NewAttributes { modified: modified.filter(|_| !is_file), ..new };
             self.change_tree(Change::SetAttributes { ino, attributes }, token)?;
         }
         if about_content {

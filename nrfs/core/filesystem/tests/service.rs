@@ -112,7 +112,7 @@ fn what_is_deleted_comes_back_whoever_still_used_it() {
                 if let Ok(found) = fs.lookup(Ino::ROOT, &name(&text), token) {
                     let _ = fs.write(found.ino, 0, &[4; 2 * PAGE], token);
                     let size = Some(PAGE as u64 + 1);
-                    let _ = fs.set_attributes(found.ino, NewAttributes { size, ..NewAttributes::default() }, token);
+                    let _ = fs.set_attributes(found.ino, size, NewAttributes::default(), token);
                 }
                 let _ = fs.unlink(Ino::ROOT, name(&text), token);
             }
@@ -152,7 +152,8 @@ fn space_of_inodes_comes_back_whoever_took_it() {
                 if let Ok(found) = made.or_else(|_| fs.lookup(Ino::ROOT, &text(1), token)) {
                     let _ = fs.link(found.ino, Ino::ROOT, text(2), token);
                     let _ = fs.set_xattr(found.ino, b"user.a"[..].into(), [7; 700].into(), XattrMode::Set, token);
-                    let _ = fs.set_attributes(found.ino, NewAttributes { uid: Some(5), ..Default::default() }, token);
+                    let _ =
+                        fs.set_attributes(found.ino, None, NewAttributes { uid: Some(5), ..Default::default() }, token);
                 }
                 let value = list(if round % 2 == 0 { 500 } else { 5 });
                 let _ = fs.set_xattr(Ino::ROOT, DEFAULT_LIST.into(), value, XattrMode::Set, token);
@@ -273,7 +274,7 @@ fn a_change_stamps_the_times_that_are_its_own() {
         let set = |new| {
             // Longer than a tick of the coarse clock.
             thread::sleep(std::time::Duration::from_millis(20));
-            fs.set_attributes(created.ino, new, token).unwrap()
+            fs.set_attributes(created.ino, None, new, token).unwrap()
         };
         let mode = Some(Permissions::from_mode(0o600));
         let late = Some(Time { seconds: 1 << 40, nanoseconds: 0 });
@@ -284,7 +285,7 @@ fn a_change_stamps_the_times_that_are_its_own() {
         let modified = Some(Time { seconds: 5, nanoseconds: 0 });
         thread::sleep(std::time::Duration::from_millis(20));
         let new = NewAttributes { modified, ..NewAttributes::default() };
-        let after = fs.set_attributes(other.ino, new, token).unwrap();
+        let after = fs.set_attributes(other.ino, None, new, token).unwrap();
         assert_eq!((Some(after.modified), after.changed > other.changed), (modified, true), "utimensat stamps ctime");
 
         fs.write(created.ino, 0, &[1; PAGE], token).unwrap();
@@ -335,13 +336,12 @@ fn attributes_join_what_tree_and_content_know() {
         let time = |seconds| Time { seconds, nanoseconds: 1 };
         let new = NewAttributes {
             permissions: Some(Permissions::from_mode(0o600)),
-            size: Some(5),
             accessed: Some(time(1)),
             modified: Some(time(2)),
             changed: Some(time(1 << 40)),
             ..NewAttributes::default()
         };
-        let set = fs.set_attributes(ino, new, token).unwrap();
+        let set = fs.set_attributes(ino, Some(5), new, token).unwrap();
         assert_eq!((set.mode(), set.size, set.blocks), (0o100600, 5, 0));
         assert_eq!((set.accessed, set.modified, set.changed), (time(1), time(2), time(1 << 40)));
         assert_eq!(fs.lookup(Ino::ROOT, &name("f"), token), Ok(set));

@@ -157,7 +157,7 @@ impl Native {
             Opcode::Open => {
                 let OpenArguments { flags, .. } = request.argument()?;
                 if flags & libc::O_TRUNC as u32 != 0 {
-                    fs.set_attributes(ino, NewAttributes { size: Some(0), ..NewAttributes::default() }, token)?;
+                    fs.set_attributes(ino, Some(0), NewAttributes::default(), token)?;
                 }
                 Answer::Opened(self.open_flags())
             }
@@ -326,16 +326,16 @@ impl Native {
         let given = |flag| new.valid.contains(flag);
         let time =
             |flag, seconds: u64, nanoseconds| given(flag).then_some(Time { seconds: seconds as i64, nanoseconds });
+        let size = given(SetattrValid::SIZE).then_some(new.size);
         let new = NewAttributes {
             permissions: given(SetattrValid::MODE).then(|| Permissions::from_mode(new.mode)),
             uid: given(SetattrValid::UID).then_some(new.uid),
             gid: given(SetattrValid::GID).then_some(new.gid),
-            size: given(SetattrValid::SIZE).then_some(new.size),
             accessed: time(SetattrValid::ACCESSED, new.accessed, new.accessed_nanoseconds),
             modified: time(SetattrValid::MODIFIED, new.modified, new.modified_nanoseconds),
             changed: time(SetattrValid::CHANGED, new.changed, new.changed_nanoseconds),
         };
-        self.filesystem.set_attributes(request.ino(), new, token)
+        self.filesystem.set_attributes(request.ino(), size, new, token)
     }
 
     /// Copies no more than others can wait for: whoever wants more asks again.

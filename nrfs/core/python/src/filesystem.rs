@@ -230,12 +230,11 @@ impl Filesystem {
             permissions: mode.map(Permissions::from_mode),
             uid,
             gid,
-            size,
             accessed: atime_ns.map(Time::from_nanoseconds),
             modified: mtime_ns.map(Time::from_nanoseconds),
             changed: ctime_ns.map(Time::from_nanoseconds),
         };
-        self.call(py, |service, token| service.set_attributes(Ino(ino), new, token).map(Attributes::from))
+        self.call(py, |service, token| service.set_attributes(Ino(ino), size, new, token).map(Attributes::from))
     }
 
     fn getxattr<'py>(&self, py: Python<'py>, ino: u64, name: &[u8]) -> PyResult<Bound<'py, PyBytes>> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use memory::PAGE_SIZE;
+
 use super::Privileges;
 use super::acl::Acl;
 use super::directory::{Cookie, Directory};
@@ -106,6 +108,7 @@ impl Inode {
             owner: self.owner,
             device,
             size,
+            blocks: 0,
             accessed: self.accessed,
             modified: self.modified,
             changed: self.changed,
@@ -234,8 +237,8 @@ impl Inode {
     }
 }
 
-/// The attributes of an inode that the namespace knows. For a file that has content, the content has its size
-/// and its times of modification and change.
+/// The attributes of an inode, as stat(2) has them. For a file that has content, its content has the size, the blocks, and
+/// the times of modification and change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "stat(2) documents them")]
 pub struct Attributes {
@@ -246,7 +249,10 @@ pub struct Attributes {
     pub links: u32,
     pub owner: Owner,
     pub device: u32,
+    /// Bytes.
     pub size: u64,
+    /// Units of 512 bytes.
+    pub blocks: u64,
     pub accessed: Time,
     pub modified: Time,
     pub changed: Time,
@@ -254,6 +260,17 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Bytes that are best read or written at a time, as in `st_blksize`.
+    pub const BLOCK_SIZE: u32 = PAGE_SIZE as u32;
+
+    /// Of these, `blocks` has so many for each page.
+    pub const BLOCKS_PER_PAGE: u64 = PAGE_SIZE as u64 / 512;
+
+    /// The type and permission bits, as in `st_mode`.
+    pub fn mode(&self) -> u32 {
+        self.kind.mode_bits() | self.permissions.bits()
+    }
+
     /// Whether no name leads to the inode any more.
     pub fn is_orphan(&self) -> bool {
         self.links == 0
