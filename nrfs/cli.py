@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # The reader of standard output has gone.
         terminal.silence()
         return 128 + signal.SIGPIPE
+    except terminal.OutputError as error:
+        terminal.complain(command, str(error))
+        terminal.silence()
+        return 1
     except Exception as error:  # A fault of nrfs. The user sees one line; the traceback goes into a file.
         terminal.complain(command, terminal.unforeseen(error))
         terminal.silence()

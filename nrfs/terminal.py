@@ -5,9 +5,34 @@ Every command imports this, so modules that are rarely needed are imported where
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+
+
+class OutputError(Exception):
+    """Standard output takes no more text: a disk is full, say."""
+
+
+class _StandardOutput(io.TextIOWrapper):
+    """Tells failures to write apart from other OSErrors. A broken pipe stays one."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
 
 
 def prepare() -> None:
@@ -28,6 +53,10 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
+        old = sys.stdout
+        encoding, errors, line_buffering = old.encoding, old.errors, old.line_buffering
+        sys.stdout = _StandardOutput(old.detach(), encoding, errors, line_buffering=line_buffering)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 

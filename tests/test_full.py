@@ -24,7 +24,7 @@ from support.writers import WAYS
 
 PAGE = 4096
 SIZE = 4 << 20
-CONFIGURATIONS = configurations([1, 2, 1], ("writeback", "none"))
+CONFIGURATIONS = configurations([1, 2], ("writeback", "none"))
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS, ids=str)

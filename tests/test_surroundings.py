@@ -56,6 +56,13 @@ def test_standard_streams_may_be_closed(mount_nrfs: Mounts, closed: str) -> None
         assert (result.returncode == 0 or command == ("status", "--json")) and result.stderr == "", result
 
 
+def test_an_output_that_takes_no_more_is_a_failure_in_one_line() -> None:
+    before = ("bash", "-c", '"$@" > /dev/full', "bash")
+    for command in ("status", "doctor"):
+        line = one_line(run_nrfs(command, before=before))
+        assert line == f"nrfs {command}: standard output: No space left on device\n"
+
+
 def test_the_current_directory_may_be_gone(mount_nrfs: Mounts) -> None:
     path = mount_nrfs.directory()
     gone = mount_nrfs.directory()
