@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use machines::content::{self, Content, HEAP_PER_PAGE};
 use machines::namespace::{self, Attributes, INODE_SPACE, Namespace};
+use machines::placed::Placed;
 use machines::types::{Errno, Ino, Kind, Owner, Permissions};
+use memory::heap::Home;
 use memory::shortage::{self, Left};
 use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, Vacancy};
 use nr::{NodeId, NodeReplicated, OneLog};
@@ -94,8 +96,8 @@ impl std::error::Error for ConfigurationError {}
 /// A file system in memory, replicated on every node.
 pub struct Filesystem {
     pub(crate) topology: Topology,
-    pub(crate) namespace: Arc<NodeReplicated<Namespace>>,
-    pub(crate) content: Arc<NodeReplicated<Content, ByInode>>,
+    pub(crate) namespace: Arc<NodeReplicated<Placed<Namespace>>>,
+    pub(crate) content: Arc<NodeReplicated<Placed<Content>, ByInode>>,
     /// By node: memory that is between two uses.
     pub(crate) pools: Box<[Arc<Pool>]>,
     /// By node and log: free pages among others that are in use.
@@ -155,14 +157,18 @@ impl Filesystem {
         let (time, seed) = (clock::now(), RandomState::new().hash_one(()));
         let one_log = nr::Configuration { nodes, logs: 1, log_entries: LOG_ENTRIES, log_payload_bytes: LOG_PAYLOAD };
         let many_logs = nr::Configuration { logs, ..one_log };
-        let namespace = NodeReplicated::new(one_log, OneLog, |_, _| Namespace::new(permissions, owner, time, seed));
+        let home = |node: NodeId| Home::of(topology.nodes()[node.0].physical);
+        let tree = |node, _| Placed::new(home(node), || Namespace::new(permissions, owner, time, seed));
+        let namespace = Home::Interleaved.during(|| NodeReplicated::new(one_log, OneLog, tree));
         let pools: Box<[Arc<Pool>]> = topology.nodes().iter().map(|node| Arc::new(Pool::new(node.physical))).collect();
         let mut vacancies: Box<[Vec<Vacancy>]> = pools.iter().map(|_| Vec::new()).collect();
-        let content = NodeReplicated::new(many_logs, ByInode, |node: NodeId, _| {
-            let arena = Arena::new(Arc::clone(&pools[node.0]));
+        let files = |node: NodeId, _| {
+            let make = || Arena::new(Arc::clone(&pools[node.0]));
+            let arena = home(node).during(make);
             vacancies[node.0].push(arena.vacancy());
-            Content::new(arena)
-        });
+            Placed::new(home(node), || Content::new(arena))
+        };
+        let content = Home::Interleaved.during(|| NodeReplicated::new(many_logs, ByInode, files));
         let (ledger, holds, tokens) = (Ledger::new(limits, nodes), Holds::new(), Nearby::new(&topology));
         Ok(Self {
             topology,
@@ -261,7 +267,7 @@ impl Filesystem {
 
     /// Reads the content of one file.
     pub(crate) fn read_content<R>(&self, ino: Ino, read: impl FnOnce(&Content) -> R, token: &Token) -> R {
-        self.content.execute_on(ByInode::log_of(ino, self.content.logs()), read, &token.content)
+        self.content.execute_on(ByInode::log_of(ino, self.content.logs()), |content| read(content), &token.content)
     }
 
     /// Changes the content of one file.
@@ -340,7 +346,7 @@ impl Filesystem {
         else {
             return Errno::ENOSPC;
         };
-        let refusal = |tree: &Namespace| {
+        let refusal = |tree: &Placed<Namespace>| {
             tree.attributes(*parent)?;
             match tree.lookup(*parent, name) {
                 Ok(_) => Err(Errno::EEXIST),

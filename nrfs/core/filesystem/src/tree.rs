@@ -30,8 +30,8 @@ impl Filesystem {
 
     /// The directory that `..` in directory `ino` stands for.
     pub fn parent(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
-        let parent = |tree: &namespace::Namespace| tree.attributes(tree.parent(ino)?);
-        self.namespace.execute(parent, &token.namespace).map(|tree| self.join(tree, token))
+        let parent = self.namespace.execute(|tree| tree.attributes(tree.parent(ino)?), &token.namespace);
+        parent.map(|tree| self.join(tree, token))
     }
 
     /// Makes an inode under a new name.
@@ -178,7 +178,7 @@ impl Filesystem {
     /// The names of an inode's extended attributes that root, or another, may see.
     pub fn xattr_names(&self, ino: Ino, is_root: bool, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
         let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino, is_root)?.map(Into::into).collect());
-        self.namespace.execute(names, &token.namespace)
+        self.namespace.execute(|tree| names(tree), &token.namespace)
     }
 
     /// Sets an extended attribute, for which there must be room beside the one whose place it takes.

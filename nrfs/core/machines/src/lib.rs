@@ -12,7 +12,8 @@
 //! - [`namespace`]: the tree, and everything about an inode except its content;
 //! - [`content`]: the bytes of each file;
 //! - [`scheduler`]: which process runs on which core;
-//! - [`address_space`]: regions, and the page table that translates them.
+//! - [`address_space`]: regions, and the page table that translates them;
+//! - [`placed`]: any of these, with its memory on one node.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod address_space;
 pub mod content;
 pub mod digest;
 pub mod namespace;
+pub mod placed;
 pub mod scheduler;
 mod table;
 pub mod types;

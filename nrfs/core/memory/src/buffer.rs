@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 
-use crate::mapping::{map_aligned, prefer_node};
+use crate::mapping::{map_aligned, prefer_node, unmap};
 use crate::{PAGE_SIZE, PhysicalNode};
 
 /// Zeroed memory on one node, at an address that is a multiple of the page size and never changes. Each page takes
@@ -51,6 +51,6 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and users of its address must not outlive the buffer.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
+        unsafe { unmap(self.base.as_ptr(), self.size) };
     }
 }

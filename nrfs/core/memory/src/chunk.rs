@@ -3,7 +3,7 @@
 
 use std::ptr::NonNull;
 
-use crate::mapping::{map_aligned, prefer_node};
+use crate::mapping::{map_aligned, prefer_node, unmap};
 use crate::{PAGE_SIZE, PhysicalNode, shortage};
 
 pub(crate) const PAGES_PER_CHUNK: usize = 512;
@@ -98,7 +98,7 @@ impl Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and the borrow rules of `Arena` leave no reference into it.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), CHUNK_SIZE) };
+        unsafe { unmap(self.base.as_ptr(), CHUNK_SIZE) };
     }
 }
 

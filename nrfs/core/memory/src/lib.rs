@@ -4,6 +4,7 @@
 //! - An [`Arena`] hands out 4 KiB pages of one node's memory; the node's [`Pool`] keeps the memory that no arena uses.
 //! - [`Nearby`] keeps things that belong to a node, for threads that come and go.
 //! - [`SharedMemory`] has a part on each node, and is seen through [`Window`]s, whose first touches [`Faults`] reports.
+//! - [`heap`] says where small objects are allocated, and [`placement`] where memory lies.
 //! - [`shortage`] says whether there is memory for more.
 //! - [`Process`] says whether this process was forked since.
 //!
@@ -14,8 +15,10 @@ mod buffer;
 mod chunk;
 mod faults;
 mod forks;
+pub mod heap;
 mod mapping;
 mod nearby;
+pub mod placement;
 mod pool;
 mod shared;
 pub mod shortage;
@@ -26,6 +29,7 @@ pub use arena::{Arena, PAGE_SIZE, Page, Vacancy};
 pub use buffer::Buffer;
 pub use faults::Faults;
 pub use forks::Process;
+pub use mapping::map_for;
 pub use nearby::Nearby;
 pub use pool::Pool;
 pub use shared::SharedMemory;

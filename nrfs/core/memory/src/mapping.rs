@@ -3,7 +3,9 @@
 use std::io;
 use std::ptr;
 
-use crate::PhysicalNode;
+use crate::heap::Home;
+use crate::topology::memory_nodes;
+use crate::{PhysicalNode, Topology, placement};
 
 /// Maps zeroed memory, without reserving it, at an address that is `remainder` above a multiple of `alignment`. Both
 /// are multiples of the page size.
@@ -40,15 +42,51 @@ pub(crate) fn map_aligned(size: usize, alignment: usize, remainder: usize, prote
     Ok(base)
 }
 
-/// Asks for the memory of a mapping of ours to come from `node`, as long as the node has some.
+/// Maps zeroed memory for good, whose pages come from `home`, at a multiple of `alignment`. Both are multiples of the page
+/// size.
+pub fn map_for(home: Home, size: usize, alignment: usize) -> io::Result<*mut u8> {
+    let base = map_aligned(size, alignment, 0, libc::PROT_READ | libc::PROT_WRITE)?;
+    match home {
+        Home::Anywhere => {}
+        Home::Node(node) => prefer_node(base, size, node),
+        // The nodes' list is in no heap that may just be in the making.
+        Home::Interleaved => Home::Anywhere.during(|| set_policy(base, size, MPOL_INTERLEAVE, &memory_nodes())),
+    }
+    Ok(base)
+}
+
+/// Asks for the memory of a mapping of ours to come from `node`, as long as the node has some. Until the mapping is
+/// [unmapped](unmap) its [`placement`] can be seen.
 pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
+    placement::add(base, size, node);
+    set_policy(base, size, MPOL_PREFERRED, &[node]);
+}
+
+/// Unmaps a mapping of ours.
+///
+/// # Safety
+/// Nothing uses its memory any more.
+pub(crate) unsafe fn unmap(base: *mut u8, size: usize) {
+    placement::remove(base);
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(base.cast(), size) };
+}
+
+const MPOL_PREFERRED: libc::c_int = 1;
+const MPOL_INTERLEAVE: libc::c_int = 3;
+
+fn set_policy(base: *mut u8, size: usize, policy: libc::c_int, nodes: &[PhysicalNode]) {
     const BITS: usize = 64;
-    const MPOL_PREFERRED: libc::c_int = 1;
-    let mut mask = vec![0_u64; node.0 / BITS + 1];
-    mask[node.0 / BITS] |= 1 << (node.0 % BITS);
+    // In no heap of a node, as this may be called to make one.
+    let mut mask = [0_u64; Topology::NODES_MAX / BITS];
+    for node in nodes.iter().filter(|node| node.0 < Topology::NODES_MAX) {
+        mask[node.0 / BITS] |= 1 << (node.0 % BITS);
+    }
     // SAFETY: the range is our own mapping; the mask outlives the call and has the length given. If the kernel
     // refuses, memory comes from the node that first touches it.
-    unsafe {
-        libc::syscall(libc::SYS_mbind, base, size, MPOL_PREFERRED, mask.as_ptr(), mask.len() * BITS + 1, 0);
+    let refused =
+        unsafe { libc::syscall(libc::SYS_mbind, base, size, policy, mask.as_ptr(), mask.len() * BITS + 1, 0) };
+    if refused != 0 {
+        placement::refused();
     }
 }

@@ -157,6 +157,12 @@ fn physical_nodes() -> BTreeMap<Cpu, PhysicalNode> {
     online.into_iter().flat_map(cpus_of).collect()
 }
 
+/// The nodes of the hardware that have memory.
+pub(crate) fn memory_nodes() -> Vec<PhysicalNode> {
+    let list = fs::read_to_string("/sys/devices/system/node/has_memory").unwrap_or_default();
+    parse_list(&list).into_iter().map(PhysicalNode).collect()
+}
+
 /// Reads the kernel's list format: `0-3,8,10-11`.
 fn parse_list(list: &str) -> Vec<usize> {
     let parse_range = |range: &str| {

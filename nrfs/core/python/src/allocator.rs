@@ -5,7 +5,9 @@ use std::alloc::{GlobalAlloc, Layout};
 use memory::shortage;
 use mimalloc::MiMalloc;
 
-/// mimalloc, which gives all memory back to the system after a tree of a million files was deleted. If the system
+use crate::heaps;
+
+/// mimalloc, with [heaps](heaps) for replicas: each thread allocates where it is [at home](memory::heap::Home). It gives all memory back to the system after a tree of a million files was deleted. If the system
 /// refuses memory, reserves are given up, so that operations under way can complete.
 pub struct Allocator;
 
@@ -27,18 +29,31 @@ fn again(allocate: impl Fn() -> *mut u8) -> *mut u8 {
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let placed = heaps::allocate(layout, false);
+        if !placed.is_null() {
+            return placed;
+        }
         // SAFETY: the caller's promise.
         again(|| unsafe { MiMalloc.alloc(layout) })
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let placed = heaps::allocate(layout, true);
+        if !placed.is_null() {
+            return placed;
+        }
         // SAFETY: the caller's promise.
         again(|| unsafe { MiMalloc.alloc_zeroed(layout) })
     }
 
     #[inline]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise; all objects are mimalloc's.
+        let placed = unsafe { heaps::reallocate(pointer, layout, size) };
+        if !placed.is_null() {
+            return placed;
+        }
         // SAFETY: the caller's promise; a call that fails leaves the old memory as it was.
         again(|| unsafe { MiMalloc.realloc(pointer, layout, size) })
     }

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use crate::convert::{
     self, Amount, Attributes, Capacity, DirectoryEntry, Nodes, Number, bytes, copied, os_error, value_error,
 };
+use crate::heaps;
 use crate::here::Here;
 
 /// How many entries of a directory one read lists: few, so that changes do not wait for long.
@@ -321,6 +322,7 @@ impl Filesystem {
             if !surplus {
                 // SAFETY: any thread may call it at any time.
                 unsafe { libmimalloc_sys::mi_collect(true) };
+                heaps::collect();
             }
         });
         Ok(())

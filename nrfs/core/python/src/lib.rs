@@ -6,6 +6,7 @@ mod allocator;
 mod connection;
 mod convert;
 mod filesystem;
+mod heaps;
 mod here;
 mod scheduler;
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use machines::digest::Digest;
+use machines::placed::Placed;
 pub use machines::scheduler::Scheduler as Machine;
 pub use machines::scheduler::{
     Answer, CoreId, CoreState, CoreStatus, ExecutorId, NodeId, ProcessId, ProcessStatus, Reason, Response, Upcall,
@@ -16,6 +17,7 @@ pub use machines::scheduler::{
 };
 pub use machines::types::Errno;
 use memory::Nearby;
+use memory::heap::Home;
 pub use memory::{Topology, TopologyError};
 pub use nr::Statistics;
 use nr::{Configuration, LogId, LogPosition, NodeReplicated, OneLog, Token};
@@ -38,8 +40,8 @@ impl std::error::Error for CoresError {}
 /// Gives the cores of a machine to processes.
 pub struct Scheduler {
     topology: Topology,
-    machine: Arc<NodeReplicated<Machine>>,
-    tokens: Nearby<Token<Machine>>,
+    machine: Arc<NodeReplicated<Placed<Machine>>>,
+    tokens: Nearby<Token<Placed<Machine>>>,
 }
 
 impl Scheduler {
@@ -58,7 +60,9 @@ impl Scheduler {
             }
         };
         let configuration = Configuration { nodes, ..Configuration::default() };
-        let machine = NodeReplicated::new(configuration, OneLog, |_, _| Machine::new(cores.iter().copied()));
+        let home = |node: nr::NodeId| Home::of(topology.nodes()[node.0].physical);
+        let make = |node, _| Placed::new(home(node), || Machine::new(cores.iter().copied()));
+        let machine = Home::Interleaved.during(|| NodeReplicated::new(configuration, OneLog, make));
         let tokens = Nearby::new(&topology);
         Ok(Self { topology, machine, tokens })
     }
@@ -70,12 +74,12 @@ impl Scheduler {
 
     /// Reads on the node that the calling thread is on.
     pub fn read<R>(&self, read: impl FnOnce(&Machine) -> R) -> R {
-        self.with_token(|token| self.machine.execute(read, token))
+        self.with_token(|token| self.machine.execute(|machine| read(machine), token))
     }
 
     /// Brings all replicas to the same position of the log; returns the position, and their digests there, by node.
     pub fn verify(&self) -> (LogPosition, Vec<Digest>) {
-        let observe = |_, position, machine: &Machine| (position, machine.digest());
+        let observe = |_, position, machine: &Placed<Machine>| (position, machine.digest());
         let observed = self.with_token(|token| self.machine.observe(LogId(0), observe, token));
         (observed[0].0, observed.into_iter().map(|(_, digest)| digest).collect())
     }
@@ -85,7 +89,7 @@ impl Scheduler {
         self.machine.statistics()
     }
 
-    fn with_token<R>(&self, call: impl FnOnce(&Token<Machine>) -> R) -> R {
+    fn with_token<R>(&self, call: impl FnOnce(&Token<Placed<Machine>>) -> R) -> R {
         self.tokens.with(&self.topology, |node| self.machine.register(nr::NodeId(node)), call)
     }
 }

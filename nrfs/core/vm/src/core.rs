@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::{Backoff, CachePadded};
 use machines::address_space::{self, Area, Error, Mapping, PageNumber, Rights};
+use machines::placed::Placed;
 use nr::{LogId, NodeId, NodeReplicated, Token};
 
 use crate::by_slice::BySlice;
 use crate::tlb::Tlb;
 
-pub(crate) type Replicated = NodeReplicated<address_space::AddressSpace, BySlice>;
+pub(crate) type Replicated = NodeReplicated<Placed<address_space::AddressSpace>, BySlice>;
 
 pub(crate) struct Core {
     pub node: NodeId,
@@ -42,7 +43,7 @@ pub(crate) struct Core {
 
 /// The token and the TLB of the core, which one call at a time uses.
 pub(crate) struct State {
-    pub token: Token<address_space::AddressSpace, BySlice>,
+    pub token: Token<Placed<address_space::AddressSpace>, BySlice>,
     tlb: Tlb,
 }
 
@@ -126,7 +127,7 @@ impl Core {
         }
         count(&self.counters.walks);
         let log = BySlice::log_of(page, space.logs());
-        let walk = |table: &address_space::AddressSpace| table.resolve(address);
+        let walk = |table: &Placed<address_space::AddressSpace>| table.resolve(address);
         let found = if state.tlb.is_empty() {
             self.loaded.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);

@@ -20,6 +20,8 @@ use machines::address_space::{
     self, Area, Change, Changed, Error, Mapping, PAGE_SHIFT, PageNumber, PageSize, Rights, Run, WriteOperation,
 };
 use machines::digest::Digest;
+use machines::placed::Placed;
+use memory::heap::Home;
 use memory::{Topology, current_cpu};
 use nr::{LogId, LogPosition, NodeId, NodeReplicated};
 
@@ -152,7 +154,9 @@ impl AddressSpace {
         let usual = nr::Configuration::default();
         let log_entries = usual.log_entries.min(ENTRIES / logs);
         let configuration = nr::Configuration { nodes, logs, log_entries, ..usual };
-        let space = NodeReplicated::new(configuration, BySlice, |_, _| address_space::AddressSpace::default());
+        let home = |node: NodeId| Home::of(topology.nodes()[node.0].physical);
+        let make = |node, _| Placed::new(home(node), address_space::AddressSpace::default);
+        let space = Home::Interleaved.during(|| NodeReplicated::new(configuration, BySlice, make));
         let frames = Frames::new(nodes, cores, frames_per_node);
         let cores = (0..cores).map(|core| Core::new(NodeId(core * nodes / cores), &space)).collect();
         let views = Arc::default();
@@ -292,7 +296,7 @@ impl AddressSpace {
             return Err(ViewError::Refused(Error::Denied));
         }
         let rights = if all(Rights::WRITE) { Rights::READ.or(Rights::WRITE) } else { Rights::READ };
-        let frames = |space: &address_space::AddressSpace| space.frames_within(area);
+        let frames = |space: &Placed<address_space::AddressSpace>| space.frames_within(area);
         let logs = BySlice::logs(area, self.space.logs());
         let pieces: Vec<_> = logs.flat_map(|log| self.space.execute_on(log, frames, &state.token)).collect();
         let shown = Arc::new(backing.show(area, rights, core.node, &pieces)?);
@@ -323,7 +327,7 @@ impl AddressSpace {
         let mut first = 0;
         for run in addresses.chunk_by(|&one, &next| log_of(one) == log_of(next)).flat_map(|run| run.chunks(READ)) {
             let log = log_of(run[0]).unwrap_or_default();
-            let mut read = |space: &address_space::AddressSpace| {
+            let mut read = |space: &Placed<address_space::AddressSpace>| {
                 run.iter().enumerate().for_each(|(number, &address)| visit(first + number, space.resolve(address)));
             };
             self.space.execute_on(log, &mut read, &state.token);
@@ -390,7 +394,9 @@ impl AddressSpace {
 
     fn of_all_logs<T>(&self, core: CoreId, read: impl Fn(&address_space::AddressSpace) -> Vec<T>) -> Vec<T> {
         let state = self.core(core).enter();
-        (0..self.space.logs()).flat_map(|log| self.space.execute_on(LogId(log), &read, &state.token)).collect()
+        (0..self.space.logs())
+            .flat_map(|log| self.space.execute_on(LogId(log), |space| read(space), &state.token))
+            .collect()
     }
 
     /// Makes a change to areas, which are in ascending order and do not overlap. Then makes all cores forget outdated
@@ -463,7 +469,7 @@ impl AddressSpace {
         let logs = self.space.logs();
         let within = |log: LogId| {
             let here = |area: &&Area| BySlice::logs(area, logs).any(|of_area| of_area == log);
-            let read = |space: &address_space::AddressSpace| {
+            let read = |space: &Placed<address_space::AddressSpace>| {
                 areas.iter().filter(here).flat_map(|area| space.regions_within(area)).collect::<Vec<_>>()
             };
             if areas.iter().any(|area| here(&area)) {

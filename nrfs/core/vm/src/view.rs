@@ -31,6 +31,7 @@ use std::thread;
 
 use crossbeam_utils::sync::ShardedLock;
 use machines::address_space::{self, Area, Change, Error, PAGE_SHIFT, PageNumber, PageSize, Rights, Run, Runs};
+use machines::placed::Placed;
 use memory::{Faults, Piece, SharedMemory, Topology, Window};
 use nr::{NodeId, Token};
 
@@ -260,7 +261,7 @@ struct Handler {
     shared: Arc<Shared>,
     views: Arc<ShardedLock<Views>>,
     /// By node.
-    tokens: Vec<Token<address_space::AddressSpace, BySlice>>,
+    tokens: Vec<Token<Placed<address_space::AddressSpace>, BySlice>>,
 }
 
 impl Handler {
@@ -289,7 +290,7 @@ impl Handler {
         let is_shown = &shown.steps[(page.0 / STEP.pages() - start / STEP.pages()) as usize];
         if !is_shown.load(Ordering::Relaxed) {
             let log = BySlice::log_of(page, self.space().logs());
-            let resolve = |space: &address_space::AddressSpace| space.frames_within(&step);
+            let resolve = |space: &Placed<address_space::AddressSpace>| space.frames_within(&step);
             shown.show(&self.shared.memory, &self.space().execute_on(log, resolve, &self.tokens[shown.node.0]))?;
             is_shown.store(true, Ordering::Relaxed);
             self.shared.touches.fetch_add(1, Ordering::Relaxed);
