@@ -27,7 +27,7 @@ impl Whence {
         match whence {
             DATA => Ok(Self::Data),
             HOLE => Ok(Self::Hole),
-            _ => Err(Errno::EINVAL),
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => Err(Errno::EINVAL),
         }
     }
 }
@@ -132,7 +132,9 @@ impl Filesystem {
         loop {
             let wanted = match mode {
                 AllocateMode::PunchHole => 0,
-                _ => self.read_content(ino, |content| content.missing(ino, &range), token),
+                AllocateMode::Reserve | AllocateMode::ZeroRange => {
+                    self.read_content(ino, |content| content.missing(ino, &range), token)
+                }
             };
             // What is written there later is not to find that there is no memory.
             if wanted > 0 && self.memory_left(self.memory_of(wanted)) != Left::Enough {
@@ -176,7 +178,7 @@ impl Filesystem {
         match self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind {
             Kind::File => Ok(()),
             Kind::Directory => Err(Errno::EISDIR),
-            _ => Err(Errno::EINVAL),
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => Err(Errno::EINVAL),
         }
     }
 }

@@ -336,9 +336,19 @@ impl Filesystem {
 
     /// Why there is no space for a change: what is wrong with a new name comes first.
     fn refusal(&self, change: &namespace::Change, token: &Token) -> Errno {
-        let (namespace::Change::Create { parent, name, .. } | namespace::Change::Link { parent, name, .. }) = change
-        else {
-            return Errno::ENOSPC;
+        use namespace::Change;
+        let (parent, name) = match change {
+            Change::Create { parent, name, .. } | Change::Link { parent, name, .. } => (parent, name),
+            Change::CreateNameless { .. }
+            | Change::Unlink { .. }
+            | Change::RemoveDirectory { .. }
+            | Change::Rename { .. }
+            | Change::SetAttributes { .. }
+            | Change::SetFlags { .. }
+            | Change::KillPrivileges { .. }
+            | Change::SetXattr { .. }
+            | Change::RemoveXattr { .. }
+            | Change::Drop { .. } => return Errno::ENOSPC,
         };
         let refusal = |tree: &Namespace| {
             tree.attributes(*parent)?;
