@@ -151,7 +151,7 @@ pub(crate) struct Device<'a> {
 
 /// The number of the descriptor that a request was read from.
 #[derive(Clone, Copy)]
-pub(crate) struct From(usize);
+pub(crate) struct DescriptorId(usize);
 
 impl<'a> Device<'a> {
     /// The descriptor of worker `number`, who is woken by `wake`.
@@ -179,9 +179,9 @@ impl<'a> Device<'a> {
 const WOKEN: epoll::EventData = epoll::EventData::new_u64(1);
 
 impl Channel for Device<'_> {
-    type Slot = From;
+    type Slot = DescriptorId;
 
-    fn next(&mut self) -> io::Result<Event<From>> {
+    fn next(&mut self) -> io::Result<Event<DescriptorId>> {
         self.gate.set(None);
         if std::mem::take(&mut self.is_woken) && self.wake.clear() {
             return Ok(Event::Woken);
@@ -189,14 +189,14 @@ impl Channel for Device<'_> {
         if let Some(message) = (self.number == 0).then(|| self.intake.take_from_inbox()).flatten() {
             self.length = message.len();
             self.message[..self.length].copy_from_slice(&message);
-            return Ok(Event::Request(From(0)));
+            return Ok(Event::Request(DescriptorId(0)));
         }
         let gate = self.intake.gate.read().unwrap_or_else(PoisonError::into_inner);
         Ok(match read(&self.intake.descriptors[self.number].0, &mut self.message) {
             Read::Message(length) => {
                 self.length = length;
                 self.gate.set(Some(gate));
-                Event::Request(From(self.number))
+                Event::Request(DescriptorId(self.number))
             }
             Read::Nothing => Event::Nothing,
             Read::End => Event::End,
@@ -211,7 +211,7 @@ impl Channel for Device<'_> {
         Ok(())
     }
 
-    fn request(&self, _: From, extended: bool) -> Option<Request<'_>> {
+    fn request(&self, _: DescriptorId, extended: bool) -> Option<Request<'_>> {
         let request = Request::from_message(&self.message[..self.length], extended);
         if !request.is_some_and(Request::is_forget) {
             self.gate.set(None);
@@ -221,7 +221,7 @@ impl Channel for Device<'_> {
 
     fn reply(
         &mut self,
-        From(device): From,
+        DescriptorId(number): DescriptorId,
         unique: u64,
         pack: impl FnOnce(&mut [u8]) -> Result<usize, Refusal>,
     ) -> io::Result<()> {
@@ -230,18 +230,18 @@ impl Channel for Device<'_> {
         let data = &self.reply[..packed.unwrap_or(0)];
         let parts = [io::IoSlice::new(header.as_bytes()), io::IoSlice::new(data)];
         // An error means that nobody waits for the reply any more.
-        let _ = retry(|| rustix::io::writev(&self.intake.descriptors[device].0, &parts));
+        let _ = retry(|| rustix::io::writev(&self.intake.descriptors[number].0, &parts));
         Ok(())
     }
 
-    fn leave(&mut self, _: From, _: u64) {}
+    fn leave(&mut self, _: DescriptorId, _: u64) {}
 
-    fn may_wait(&self, _: From) -> bool {
+    fn may_wait(&self, _: DescriptorId) -> bool {
         true
     }
 
-    fn origin(&self, From(device): From) -> &Origin {
-        &self.origins[device]
+    fn origin(&self, DescriptorId(number): DescriptorId) -> &Origin {
+        &self.origins[number]
     }
 }
 

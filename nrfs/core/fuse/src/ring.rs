@@ -136,7 +136,7 @@ impl Channel for Ring {
     /// One slot of the queue must be left for what the kernel writes meanwhile.
     fn may_wait(&self, slot: SlotId) -> bool {
         let others = self.left.values().filter(|other| self.uring.are_of_one_queue(slot, **other)).count();
-        others == 0 || others + 2 <= self.uring.slots_beside(slot)
+        others == 0 || others + 2 <= self.uring.slots_of_queue(slot)
     }
 
     fn origin(&self, _: SlotId) -> &Origin {

@@ -112,7 +112,7 @@ impl Uring {
         self.uring.submitter().register_enable_rings()?;
         self.uring.submitter().register_files(&[device.as_raw_fd()])?;
         self.wake = wake.as_raw_fd();
-        self.look_at_wake()?;
+        self.poll_wake()?;
         self.is_registered = true;
         (0..self.slots.len()).try_for_each(|number| self.push(SlotId(number), REGISTER, 0))
     }
@@ -130,7 +130,7 @@ impl Uring {
         loop {
             let Some(entry) = self.uring.completion().next() else { return Ok(None) };
             if entry.user_data() == WAKE {
-                self.look_at_wake()?;
+                self.poll_wake()?;
                 return Ok(Some(Completion::Woken));
             }
             let slot = SlotId(entry.user_data() as usize);
@@ -167,7 +167,7 @@ impl Uring {
     }
 
     /// The number of slots of a slot's queue.
-    pub fn slots_beside(&self, slot: SlotId) -> usize {
+    pub fn slots_of_queue(&self, slot: SlotId) -> usize {
         (0..self.slots.len()).filter(|&other| self.are_of_one_queue(slot, SlotId(other))).count()
     }
 
@@ -208,7 +208,7 @@ impl Uring {
         unsafe { slice::from_raw_parts(slot.memory.base().add(PAGE).as_ptr(), slot.payload_size()) }
     }
 
-    fn look_at_wake(&mut self) -> io::Result<()> {
+    fn poll_wake(&mut self) -> io::Result<()> {
         let poll = opcode::PollAdd::new(types::Fd(self.wake), libc::POLLIN as u32).build().user_data(WAKE);
         // SAFETY: the poll names no memory.
         unsafe { self.submit(poll.into()) }
