@@ -1,4 +1,4 @@
-//! Which log the content of a file belongs to.
+//! Chooses the log for the content of a file.
 
 use machines::content::WriteOperation;
 use machines::types::Ino;
@@ -12,7 +12,7 @@ impl ByInode {
         LogId((ino.0 % logs as u64) as usize)
     }
 
-    /// An inode number for each log, whose file belongs there.
+    /// For each log, one inode number that maps to it.
     pub fn one_of_each(logs: usize) -> impl Iterator<Item = Ino> {
         (0..logs as u64).map(Ino)
     }

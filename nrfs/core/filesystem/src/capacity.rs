@@ -1,13 +1,13 @@
-//! How much is left: pages of file content, and the space of inodes, of which all takes that is in the tree.
+//! Counts the space that is used: pages for the content of files, and inode space for everything in the tree.
 //!
-//! Space is granted before an operation enters the log and the operation carries its grant, so that
-//! running out is decided once and every replica agrees. A grant is the most that an operation could
-//! need; what it did not take comes back when it has run. So one that is refused while others are still
-//! running tries again: see [`Grant::might_grow`].
+//! Space is granted before an operation enters the log, and the operation carries its grant: so whether space has run
+//! out is decided once, and all replicas agree. A grant is the most that an operation can need. After the operation has
+//! run, the pages that it did not take are free again. So an operation that was refused tries again while grants of
+//! others are open: see [`Grant::might_grow`].
 //!
-//! Each node has *credit*: pages that are taken for it in advance, so that most grants touch no memory that other nodes
-//! write. Where so little is left that credit could be missed, it is called in from all nodes, and grants are made one by
-//! one from what is left: a file system of N pages holds N pages.
+//! Each node has *credit*: pages that were taken for it in advance. A grant from credit touches no memory that other
+//! nodes write. When few pages are left, the credit of all nodes is called in, and each grant is taken from the ledger
+//! directly: so a file system of N pages can hold N pages.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,52 +18,52 @@ use machines::types::Errno;
 use memory::{PAGE_SIZE, shortage};
 use nr::NodeId;
 
-/// The memory of the space of inodes is noted as taken by so many bytes of it.
+/// Memory for inode space is reported to [`shortage`] each time that the inode space in use passes a multiple of this.
 const NOTED: u64 = 1 << 20;
 
-/// Pages that a node takes in advance at the most.
+/// The most pages that are taken in advance for a node at once.
 const CREDIT_MAX: u64 = 1024;
 
-/// The credit of all nodes together is no more than this part of all pages.
+/// The pages that are taken in advance for all nodes are at most all pages divided by this.
 const CREDIT_PART: u64 = 64;
 
-/// The most that there may be.
+/// The limits of a file system.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub pages: u64,
     pub inodes: u64,
 }
 
-/// What is used of it.
+/// Counts the pages and the inode space that are used.
 pub(crate) struct Ledger {
     limits: Limits,
-    /// Pages in files, pages granted, and credit.
+    /// Pages in files, promised pages, granted pages, and credit of all nodes.
     pages: AtomicU64,
     accounts: Box<[CachePadded<Account>]>,
-    /// Pages that a node takes in advance.
+    /// Pages that are taken in advance for a node at once. 0 for a small file system, which then has no credit.
     credit: u64,
-    /// Held by who gives credit, or calls it in.
+    /// Held while credit is given or called in.
     crediting: Mutex<()>,
-    /// Bytes of the space of inodes. For a moment they can be fewer than none: where something that took more than was
-    /// granted for it is gone again before that is known.
+    /// Bytes of inode space in use. Negative for a moment if an inode that took more than its grant is dropped before
+    /// the operation that made it has been closed.
     inode_space: AtomicI64,
 }
 
-/// What is one node's.
+/// The counters of one node.
 #[derive(Default)]
 struct Account {
-    /// Pages that can be granted.
+    /// Pages taken in advance that can be granted.
     credit: AtomicU64,
-    /// Pages granted to operations that are still running.
+    /// Pages of grants that are open or being made.
     granted: AtomicU64,
-    /// How often an operation gave back a part of its grant.
+    /// How many grants have given pages back.
     returns: AtomicU64,
 }
 
-/// What statvfs(3) tells.
+/// The space of a file system, as statvfs(3) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Bytes in a block; space is used in whole blocks.
+    /// Bytes in a block. Files use whole blocks.
     pub block_size: u64,
     /// Blocks in all.
     pub blocks: u64,
@@ -75,17 +75,17 @@ pub struct Capacity {
     pub inodes_free: u64,
 }
 
-/// Pages that an operation may take.
+/// Pages that an operation may take. Dropping a grant gives all of them back.
 pub(crate) struct Grant<'a> {
     ledger: &'a Ledger,
     account: &'a Account,
     pages: u64,
-    /// The number of returns seen before it was asked for, if it was not granted whole at once.
+    /// The number of returns before the ledger was asked. `None` if credit was enough.
     returns: Option<u64>,
 }
 
 impl Account {
-    /// Takes pages from the credit, if so many are there.
+    /// Takes `pages` from the credit. Returns false, and takes none, if there are not enough.
     fn take(&self, pages: u64) -> bool {
         let take = |credit: u64| credit.checked_sub(pages);
         pages == 0 || self.credit.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
@@ -93,7 +93,7 @@ impl Account {
 }
 
 impl Ledger {
-    /// Nothing used but the root's inode.
+    /// A ledger in which only the root's inode is used.
     pub fn new(limits: Limits, nodes: usize) -> Self {
         Self {
             limits,
@@ -105,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// Grants `wanted` pages to an operation of a node, or as many as are left.
+    /// Grants `wanted` pages, or as many as are left, to an operation of `node`.
     pub fn grant(&self, node: NodeId, wanted: u64) -> Grant<'_> {
         let account = &*self.accounts[node.0];
         account.granted.fetch_add(wanted, Ordering::SeqCst);
@@ -114,7 +114,7 @@ impl Ledger {
         }
         let crediting = self.crediting();
         let returns = self.returns();
-        // Beside what is wanted, and left for others: then nobody's credit is missed.
+        // Credit is given only if so many pages are left besides: then nobody lacks the pages that are credit.
         let plenty = 2 * self.credit * self.accounts.len() as u64;
         let pages = if self.credit > 0 && self.take(wanted + self.credit, plenty) {
             account.credit.fetch_add(self.credit, Ordering::SeqCst);
@@ -129,7 +129,7 @@ impl Ledger {
         Grant { ledger: self, account, pages, returns: Some(returns) }
     }
 
-    /// Grants `wanted` pages, or as many as are left, of which `promised` are taken from a promise: they are in use.
+    /// Grants `wanted` pages, or as many as are left. `promised` of them come from a promise, and are counted already.
     pub fn grant_with(&self, node: NodeId, promised: u64, wanted: u64) -> Grant<'_> {
         let mut grant = self.grant(node, wanted - promised);
         grant.account.granted.fetch_add(promised, Ordering::SeqCst);
@@ -137,7 +137,7 @@ impl Ledger {
         grant
     }
 
-    /// Takes `wanted` pages if so many are left, and `kept` more; none otherwise.
+    /// Takes `wanted` pages. Returns false, and takes none, unless `kept` more are left besides.
     pub fn take_pages(&self, wanted: u64, kept: u64) -> bool {
         self.call_in(&self.crediting());
         self.take(wanted, kept)
@@ -150,11 +150,11 @@ impl Ledger {
     }
 
     fn crediting(&self) -> MutexGuard<'_, ()> {
-        // It protects no data that could be half changed.
+        // The mutex has no data that a panic could leave half changed.
         self.crediting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all credit back.
+    /// Calls in the credit of all nodes: makes it free pages again.
     fn call_in(&self, _: &MutexGuard<'_, ()>) {
         for account in &self.accounts {
             if account.credit.load(Ordering::SeqCst) > 0 {
@@ -163,19 +163,19 @@ impl Ledger {
         }
     }
 
-    /// Pages that are left.
+    /// Pages that are left, credit included. Not exact while credit is given or called in.
     pub fn left(&self) -> u64 {
-        // What is called in between the two looks is counted once, or not at all.
+        // Credit that is called in between the two loads is not counted; credit that is given then counts twice.
         let uncredited = self.left_at_least();
         (uncredited + self.sum(|account| &account.credit)).min(self.limits.pages)
     }
 
-    /// The same without what is credited: it touches no memory that every operation writes.
+    /// Pages that are left, without credit. Loads no counter that every operation writes.
     pub fn left_at_least(&self) -> u64 {
         self.limits.pages - self.pages.load(Ordering::SeqCst)
     }
 
-    /// Pages granted to operations that are still running.
+    /// Pages of grants that are open or being made, on all nodes.
     pub fn granted(&self) -> u64 {
         self.sum(|account| &account.granted)
     }
@@ -188,12 +188,12 @@ impl Ledger {
         self.accounts.iter().map(|account| of(account).load(Ordering::SeqCst)).sum()
     }
 
-    /// Takes back pages that an operation freed.
+    /// Counts pages as free again that an operation freed, or that were promised.
     pub fn free_pages(&self, pages: u64) {
         self.pages.fetch_sub(pages, Ordering::SeqCst);
     }
 
-    /// Takes space of inodes.
+    /// Takes `bytes` of inode space. ENOSPC, and takes none, if there is not enough.
     pub fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
         if bytes == 0 {
             return Ok(());
@@ -208,14 +208,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Ends what space was taken for: `returned` of it is free again, or was not needed; and `taken` is used by now.
+    /// Ends an operation that inode space was taken for. `returned` bytes are free again: those granted and those that
+    /// the operation freed. `taken` bytes are used by the operation.
     pub fn close_inode_space(&self, returned: u64, taken: u64) {
         if returned != taken {
             self.inode_space.fetch_add(signed(taken) - signed(returned), Ordering::SeqCst);
         }
     }
 
-    /// What is left now.
+    /// The whole space and the space that is left.
     pub fn capacity(&self) -> Capacity {
         let inodes = (self.inode_space.load(Ordering::SeqCst).max(0) as u64).div_ceil(INODE_SPACE);
         Capacity {
@@ -228,7 +229,7 @@ impl Ledger {
     }
 }
 
-/// A number of bytes that can be subtracted. There are never more than this holds.
+/// Bytes as a signed number. Larger numbers than it can hold do not occur.
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -238,13 +239,13 @@ impl Grant<'_> {
         self.pages
     }
 
-    /// Whether the same request might be granted more now, because of what others gave back or still
-    /// may give back. Only then is it worth another try.
+    /// Whether another try might be granted more: other grants have given pages back since this one was asked for, or
+    /// are still open.
     pub fn might_grow(&self) -> bool {
         self.ledger.granted() > self.pages || self.returns.is_some_and(|returns| self.ledger.returns() != returns)
     }
 
-    /// Ends the grant: `taken` of its pages are in files now.
+    /// Ends the grant: `taken` of its pages are in files now, and the rest is given back.
     pub fn close(mut self, taken: u64) {
         self.give_back(self.pages - taken);
         if taken > 0 {
@@ -253,7 +254,8 @@ impl Grant<'_> {
         self.pages = 0;
     }
 
-    /// Gives pages back, as credit, unless the node has enough of that. Until then they count as granted.
+    /// Gives pages back: to the node's credit, unless that is large enough. They count as granted until they can be
+    /// taken by others, so that nobody who is refused meanwhile gives up.
     fn give_back(&self, pages: u64) {
         if pages == 0 {
             return;
@@ -334,7 +336,7 @@ mod tests {
                 let wanted = round % 7 + 1;
                 let grant = ledger.grant(NodeId(node), wanted);
                 let (pages, more) = (grant.pages(), grant.might_grow());
-                // As an operation does that finds some of its pages there.
+                // Like an operation for which some pages exist already.
                 let needed = pages.min(1 + round % wanted);
                 grant.close(needed);
                 taken += needed;

@@ -1,4 +1,5 @@
-//! The operations on the content of files.
+//! The operations on the content of files. None of them takes a hold on the inode: [`read`](Filesystem::read) and
+//! [`check_change`](Filesystem::check_change) say why that is safe.
 
 use std::sync::PoisonError;
 use std::thread;
@@ -10,7 +11,7 @@ use memory::shortage::{self, Left};
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
-/// What lseek(2) looks for.
+/// What [`seek`](Filesystem::seek) looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whence {
     /// SEEK_DATA
@@ -20,7 +21,7 @@ pub enum Whence {
 }
 
 impl Whence {
-    /// What the number of lseek(2) stands for.
+    /// From lseek(2)'s `whence`. EINVAL for other values than SEEK_DATA and SEEK_HOLE.
     pub fn from_number(whence: u32) -> Result<Self, Errno> {
         const DATA: u32 = libc::SEEK_DATA as u32;
         const HOLE: u32 = libc::SEEK_HOLE as u32;
@@ -33,15 +34,16 @@ impl Whence {
 }
 
 impl Filesystem {
-    /// Copies from a file, beginning at `offset`, as far as it goes; returns the bytes copied.
+    /// Copies from a file into `buffer`, from `offset` to the file's end at most. Returns the bytes copied.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8], token: &Token) -> Result<usize, Errno> {
         let read = self.read_content(ino, |content| content.read(ino, offset, buffer), token);
-        // Of a file that is in the tree still, the content had not been dropped: see `drop_inode`.
+        // The tree is asked after the content is read: if it still has the file, the content had not been dropped, as
+        // `drop_inode` changes the tree first.
         self.check_file(ino, token).map(|()| read)
     }
 
-    /// Copies into a file, beginning at `offset`. Returns the bytes copied: fewer than given where
-    /// space or memory ran out behind them, and ENOSPC where not one had room.
+    /// Copies `data` into a file, at `offset`. Returns the bytes copied: fewer than given if space or memory ran out.
+    /// ENOSPC if there was no room for a single byte.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], token: &Token) -> Result<usize, Errno> {
         self.check_file(ino, token)?;
         let room = SIZE_MAX.saturating_sub(offset);
@@ -72,7 +74,7 @@ impl Filesystem {
             let more = done.written == rest.len() || grant.might_grow();
             grant.close(done.taken);
             if done.taken > 0 {
-                // Free pages that are used again may have given their memory back.
+                // Also for pages that were free before: their memory may have been given back to the system.
                 shortage::taken(self.memory_of(done.taken));
             }
             self.note_space();
@@ -89,8 +91,8 @@ impl Filesystem {
         if written == 0 && !data.is_empty() { Err(Errno::ENOSPC) } else { Ok(written) }
     }
 
-    /// Copies from one file into another, as far as the first goes. Returns the bytes copied, as
-    /// [`write`](Self::write) does.
+    /// Copies up to `length` bytes from one file into another; both are given with an offset. Ends at the end of the
+    /// first file. Returns the bytes copied, and fails, as [`write`](Self::write) does.
     pub fn copy(&self, from: (Ino, u64), to: (Ino, u64), length: u64, token: &Token) -> Result<u64, Errno> {
         let mut buffer = vec![0; length.min(Self::STEP_BYTES as u64) as usize];
         let mut copied = 0;
@@ -109,10 +111,10 @@ impl Filesystem {
         Ok(copied)
     }
 
-    /// Bytes that are written, or copied, at a time: as many as the kernel sends.
+    /// The most bytes that one operation writes: the largest WRITE of the kernel.
     const STEP_BYTES: usize = 1 << 20;
 
-    /// fallocate(2): all of it, or nothing and an error.
+    /// fallocate(2). If it fails, nothing has changed.
     pub fn allocate(
         &self,
         ino: Ino,
@@ -132,9 +134,11 @@ impl Filesystem {
         loop {
             let wanted = match mode {
                 AllocateMode::PunchHole => 0,
-                _ => self.read_content(ino, |content| content.missing(ino, &range), token),
+                AllocateMode::Reserve | AllocateMode::ZeroRange => {
+                    self.read_content(ino, |content| content.missing(ino, &range), token)
+                }
             };
-            // What is written there later is not to find that there is no memory.
+            // Later writes to the reserved pages must find memory.
             if wanted > 0 && self.memory_left(self.memory_of(wanted)) != Left::Enough {
                 return Err(Errno::ENOSPC);
             }
@@ -147,7 +151,7 @@ impl Filesystem {
                     self.note_space();
                     return self.check_change(ino, token);
                 }
-                // Somebody else made holes meanwhile, or may give back what is missing.
+                // Another operation has made holes since the pages were counted, or may give back enough.
                 Err(Errno::ENOSPC) if grant.pages() == wanted || grant.might_grow() => thread::yield_now(),
                 Err(Errno::ENOSPC) if !has_waited && self.take_in_forgets() => has_waited = true,
                 Err(errno) => return Err(errno),
@@ -155,7 +159,7 @@ impl Filesystem {
         }
     }
 
-    /// The first offset from `offset` on where there is data, or a hole.
+    /// The first offset at or behind `offset` with data, or in a hole. ENXIO if there is none.
     pub fn seek(&self, ino: Ino, offset: u64, whence: Whence, token: &Token) -> Result<u64, Errno> {
         let find = |content: &content::Content| match whence {
             Whence::Data => content.next_data(ino, offset),
@@ -165,18 +169,18 @@ impl Filesystem {
         self.check_file(ino, token).and(found)
     }
 
-    /// After a change to the content of a file: had the file gone meanwhile, what the change made of it goes, too. ENOENT
-    /// then.
+    /// Called after each change to the content of a file. If the file has been dropped from the tree, the change may
+    /// have made its content anew: this drops the content, and returns ENOENT.
     pub(crate) fn check_change(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
         self.check_file(ino, token).inspect_err(|_| self.drop_content(ino, token))
     }
 
-    /// Whether the inode is a file, without which it has no content.
+    /// Fails unless the inode is a file: with EISDIR for a directory, with EINVAL for other kinds.
     fn check_file(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
         match self.namespace.execute(|tree| tree.attributes(ino), &token.namespace)?.kind {
             Kind::File => Ok(()),
             Kind::Directory => Err(Errno::EISDIR),
-            _ => Err(Errno::EINVAL),
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => Err(Errno::EINVAL),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The service itself: what it is made of, and what its operations share.
+//! The file system service: its parts, and what all of its operations use.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -22,16 +22,16 @@ use crate::promises::Promises;
 use crate::size::{Size, machine_memory};
 use crate::tokens::Token;
 
-/// How a file system is to be.
+/// Describes the file system that [`Filesystem::new`] makes.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// The nodes to replicate on.
+    /// The nodes. Each gets a replica.
     pub topology: Topology,
-    /// Parallel logs for the content of files, 1 to [`LOGS_MAX`].
+    /// The number of parallel logs for the content of files, 1 to [`LOGS_MAX`].
     pub logs: usize,
-    /// File content at the most, counted once.
+    /// The most content of files. Each page counts once, however many replicas have it.
     pub size: Size,
-    /// Inodes at the most; `None`: as many as half the machine's memory has pages.
+    /// The most inodes. `None`: as many as half the machine's memory has pages.
     pub inodes: Option<u64>,
     /// Permissions of the root directory.
     pub permissions: Permissions,
@@ -39,43 +39,45 @@ pub struct Configuration {
     pub owner: Owner,
 }
 
-/// Logs beyond this would only cost memory: more than there are threads to fill them.
+/// The most logs. More would only cost memory, as there are not as many threads.
 pub const LOGS_MAX: usize = 1024;
 
-/// Each replica has a part for each log, which takes some KiB though nothing is in it: more would take seconds, and GiB.
+/// The most partitions, on all nodes. An empty one takes some KiB: to make more of them would take seconds, and GiB.
 pub const PARTITIONS_MAX: usize = 1 << 16;
 
-/// The space of more inodes would be more bytes than can be counted.
+/// The most inodes: the inode space of more could not be counted in bytes.
 pub const INODES_MAX: u64 = u64::MAX / INODE_SPACE;
 
-/// Operations on files take a system call each: no replica falls far behind while it loses its CPUs for a moment.
+/// Entries of a log. As each operation takes a system call, not many are appended while a node has lost its CPUs for a
+/// moment.
 const LOG_ENTRIES: usize = 1024;
 
-/// Content under way to replicas, in each log: two of the largest requests. As more, it would leave the caches of a CPU
-/// before the last replica has copied it.
+/// Bytes of content in a log: two of the largest requests. More would leave the CPU's caches before the last replica
+/// has copied it.
 const LOG_PAYLOAD: usize = 2 << 20;
 
-/// Bytes that operations under way are to find memory for at the most, as many as they may be.
+/// The most bytes that are reserved for operations under way, however many logs there are.
 const UNDER_WAY_MAX: usize = 1 << 30;
 
-/// Bytes for what operations of all threads take that are under way, and the allocator of small things.
+/// Bytes that are reserved for operations under way of all threads, and for the allocator of small objects.
 const UNDER_WAY: usize = 64 << 20;
 
-/// Pages that are freed, and that replicas without threads may still have. As much may be under way to them in each log.
+/// The most pages that may be free in the ledger while replicas without running threads still have them. Besides these,
+/// each log may have as much content that they have not applied.
 const FREED_MAX: u64 = content::pages_in(8 << 20);
 
-/// There can be no such file system: not enough, or too much, of something.
+/// Why there cannot be such a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigurationError {
-    /// Not one log, or too many.
+    /// No log, or more than [`LOGS_MAX`].
     Logs,
-    /// Room for at least one page is needed.
+    /// No room for a single page.
     Size,
-    /// At least the root's inode is needed, and no more than whose space has a number.
+    /// No inode, not even for the root, or more than [`INODES_MAX`].
     Inodes,
-    /// Too many nodes, for so many logs.
+    /// Nodes times logs is more than [`PARTITIONS_MAX`].
     Partitions,
-    /// The system has no memory even for what operations under way may take.
+    /// The system has not even the memory that operations under way may take.
     Memory,
 }
 
@@ -98,38 +100,38 @@ pub struct Filesystem {
     pub(crate) topology: Topology,
     pub(crate) namespace: Arc<NodeReplicated<Placed<Namespace>>>,
     pub(crate) content: Arc<NodeReplicated<Placed<Content>, ByInode>>,
-    /// By node: memory that is between two uses.
+    /// By node: chunks of memory that no arena uses.
     pub(crate) pools: Box<[Arc<Pool>]>,
-    /// By node and log: free pages among others that are in use.
+    /// By node and log: free pages in chunks with other pages in use.
     vacancies: Box<[Vec<Vacancy>]>,
-    /// Held by who takes such pages, while there are no others.
+    /// Held while pages counted in `vacancies` are taken, when there are no others.
     pub(crate) scarcity: Mutex<()>,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
     pub(crate) promises: Promises,
     tokens: Nearby<Token>,
-    /// Whether a directory may have a default access control list for which what is made there takes space. Few have:
-    /// so whoever makes something need not look.
+    /// Whether any directory may have a default access control list so long that inodes made there take inode space for
+    /// it. False on most file systems: then creating need not look at the parent.
     has_long_lists: AtomicBool,
     /// Pages that were freed since all replicas were brought up to date.
     freed: AtomicU64,
     holder: OnceLock<Weak<dyn Holder>>,
 }
 
-/// Who holds inodes on behalf of the kernel.
+/// Holds inodes on behalf of the kernel: the connection to it.
 pub trait Holder: Send + Sync {
-    /// Takes in all that the kernel has forgotten until now, and gives up the holds on it.
+    /// Processes all FORGETs that the kernel has sent until now: gives up the holds.
     fn take_in_forgets(&self);
 
-    /// Space has become scarce: from now on it must be promised before data is collected.
+    /// Called when space has become scarce: from now on it must be promised before data is collected.
     fn space_is_scarce(&self);
 
-    /// Attributes of an inode have changed otherwise than by an operation whose result tells of them.
+    /// Called when attributes of an inode have changed that no reply tells the kernel of.
     fn forget_attributes(&self, ino: Ino);
 }
 
 impl Filesystem {
-    /// A file system of nothing but its root.
+    /// Makes a file system with nothing but its root directory.
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let Configuration { topology, logs, size, inodes, permissions, owner } = configuration;
         let limits = Limits {
@@ -149,7 +151,7 @@ impl Filesystem {
         if nodes * logs > PARTITIONS_MAX {
             return Err(ConfigurationError::Partitions);
         }
-        // In the logs, for replicas that are behind: and each takes memory chunk by chunk.
+        // For the content in logs that replicas have not applied. Each partition takes memory in whole chunks.
         let logged = if nodes > 1 { nodes * logs * (LOG_PAYLOAD + Pool::CHUNK) } else { 0 };
         if !shortage::prepare((UNDER_WAY + logged).min(UNDER_WAY_MAX)) {
             return Err(ConfigurationError::Memory);
@@ -187,29 +189,29 @@ impl Filesystem {
         })
     }
 
-    /// A place at the replica of `node`, for a thread that keeps it.
+    /// Registers at the replica of `node`, for a thread that keeps the token.
     pub fn register(&self, node: NodeId) -> Token {
         Token { namespace: self.namespace.register(node), content: self.content.register(node) }
     }
 
-    /// Calls with a place at the replica of the node that the calling thread runs on.
+    /// Runs `call` with a token of the node that the calling thread runs on.
     pub fn with_token<R>(&self, call: impl FnOnce(&Token) -> R) -> R {
         self.tokens.with(&self.topology, |node| self.register(NodeId(node)), call)
     }
 
-    /// The nodes that it is replicated on.
+    /// The nodes of the replicas.
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    /// Names who holds inodes for the kernel; only the first counts.
+    /// Sets the holder of inodes for the kernel. Only the first call counts.
     pub fn set_holder(&self, holder: Weak<dyn Holder>) {
-        // There is one mount of a file system.
+        // A file system has one mount.
         let _ = self.holder.set(holder);
     }
 
-    /// Before the file system says that it is full: what was deleted before may still be held, because
-    /// word of the kernel that it has forgotten it is under way. False if there is nothing to wait for.
+    /// Processes FORGETs that the kernel has sent, as they may free deleted files. Called before an operation is
+    /// refused for lack of space. Returns false if no deleted inode is held: then no FORGET could free anything.
     pub fn take_in_forgets(&self) -> bool {
         let holder = self.holder().filter(|_| self.holds.has_orphans());
         holder.inspect(|holder| holder.take_in_forgets()).is_some()
@@ -219,12 +221,12 @@ impl Filesystem {
         self.holder.get().and_then(Weak::upgrade)
     }
 
-    /// The inodes that somebody holds, the kernel's among them.
+    /// All inodes with a hold, among them those that the kernel remembers.
     pub fn held(&self) -> impl Iterator<Item = Ino> + '_ {
         self.holds.all()
     }
 
-    /// How much there is and how much is left. What is promised is not left.
+    /// The whole space and the space that is left. Promised pages count as used.
     pub fn capacity(&self) -> Capacity {
         self.take_in_forgets();
         self.ledger.capacity()
@@ -234,7 +236,7 @@ impl Filesystem {
     pub fn attributes(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
         let look = || self.namespace.execute(|tree| tree.attributes(ino), &token.namespace);
         let attributes = self.join(look()?, token);
-        // A file without content may be one that has just gone.
+        // A file without content may just have been dropped: its content may be gone, so the tree is asked again.
         if attributes.kind == Kind::File && attributes.blocks == 0 {
             look().map(|_| attributes)
         } else {
@@ -242,21 +244,21 @@ impl Filesystem {
         }
     }
 
-    /// Keeps an inode alive though it loses its last name.
+    /// Takes `count` holds: they keep the inode when it loses its last name. ENOENT if it is dying or dropped.
     pub fn hold(&self, ino: Ino, count: u64, token: &Token) -> Result<(), Errno> {
         self.holds.add(ino, count)?;
         let there = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace);
         there.map(drop).inspect_err(|_| self.forget(ino, count, token))
     }
 
-    /// Gives up `count` holds; an inode without names and holds is dropped with its content.
+    /// Gives up `count` holds. An inode without names and holds is dropped, with its content.
     pub fn forget(&self, ino: Ino, count: u64, token: &Token) {
         if self.holds.remove(ino, count) {
             self.drop_inode(ino, token);
         }
     }
 
-    /// The attributes of an inode from what the tree knows and what the content knows.
+    /// Completes attributes from the tree with those from the content.
     pub(crate) fn join(&self, tree: Attributes, token: &Token) -> Attributes {
         let content = || self.read_content(tree.ino, |content| content.attributes(tree.ino), token);
         let content = (tree.kind == Kind::File).then(content).flatten();
@@ -276,10 +278,11 @@ impl Filesystem {
         self.content.execute_mut(operation, &token.content)
     }
 
-    /// Changes the tree, if there is space for it; an inode that lost its last name goes once nobody holds it.
+    /// Changes the tree. If there is not enough inode space, fails as [`refusal`](Self::refusal) says. An inode that
+    /// loses its last name by the change is dropped as soon as it has no holds.
     ///
-    /// The space is taken before the log, for what the change would take now. If the directory is given a larger
-    /// default access control list meanwhile, it takes more: so much can be used beyond the limit, once.
+    /// The inode space is computed and taken before the log. If the directory gets a longer default access control list
+    /// before the change is applied, the change takes more than that, possibly beyond the limit.
     pub(crate) fn change_tree(&self, change: namespace::Change, token: &Token) -> namespace::Response {
         if change.sets_long_default_list() {
             self.has_long_lists.store(true, Ordering::Relaxed);
@@ -302,36 +305,36 @@ impl Filesystem {
         changed
     }
 
-    /// What there is if all replicas together take so many bytes more, or a few.
+    /// What memory is left after all replicas together take `bytes` more. 0 stands for a few bytes.
     pub(crate) fn memory_left(&self, bytes: u64) -> Left {
         shortage::left(bytes, |left| match left {
-            // Pages of the arenas are what is wanted then.
+            // The arenas keep their free pages: the operation may need them.
             Left::Enough | Left::Vacancies => self.pools.iter().for_each(|pool| pool.give_back()),
             Left::Nothing => self.with_token(|token| self.give_back_memory(false, token)),
         })
     }
 
-    /// Whether there are free pages, in chunks that have others in use, for so many pages more of a file. Who asks
-    /// is alone among those who need some.
+    /// Whether each replica has `pages` free pages for the file `ino`, in chunks with other pages in use. The caller
+    /// holds `scarcity`.
     pub(crate) fn has_vacancies(&self, ino: Ino, pages: u64) -> bool {
-        // What is not counted any more has been logged, and so is applied then.
+        // Grants are counted first: those closed before are in the log, which all replicas apply next.
         let granted = self.ledger.granted();
         self.content.sync_all();
         let log = ByInode::log_of(ino, self.content.logs());
         self.vacancies.iter().all(|node| node[log.0].pages() as u64 >= granted + pages)
     }
 
-    /// The memory of so many pages, on all replicas.
+    /// Bytes of memory that so many pages take, on all replicas.
     pub(crate) fn memory_of(&self, pages: u64) -> u64 {
         pages.saturating_mul(PAGE_SIZE as u64 + HEAP_PER_PAGE).saturating_mul(self.pools.len() as u64)
     }
 
-    /// The pages that there was memory for at the last look.
+    /// The pages that there was memory for when it was last measured.
     pub(crate) fn pages_in_memory(&self) -> u64 {
         shortage::content_left() / self.memory_of(1)
     }
 
-    /// Takes space of inodes, if need be once what the kernel has forgotten is gone.
+    /// Takes inode space. If there is not enough, processes FORGETs and tries again; ENOSPC if that does not help.
     fn take_inode_space(&self, bytes: u64) -> Result<(), Errno> {
         if bytes > 0 && self.memory_left(0) == Left::Nothing {
             return Err(Errno::ENOSPC);
@@ -340,11 +343,22 @@ impl Filesystem {
         take().or_else(|errno| if self.take_in_forgets() { take() } else { Err(errno) })
     }
 
-    /// Why there is no space for a change: what is wrong with a new name comes first.
+    /// The errno for a change that there is no inode space for: ENOSPC, unless the change could not make its new name
+    /// anyway.
     fn refusal(&self, change: &namespace::Change, token: &Token) -> Errno {
-        let (namespace::Change::Create { parent, name, .. } | namespace::Change::Link { parent, name, .. }) = change
-        else {
-            return Errno::ENOSPC;
+        use namespace::Change;
+        let (parent, name) = match change {
+            Change::Create { parent, name, .. } | Change::Link { parent, name, .. } => (parent, name),
+            Change::CreateNameless { .. }
+            | Change::Unlink { .. }
+            | Change::RemoveDirectory { .. }
+            | Change::Rename { .. }
+            | Change::SetAttributes { .. }
+            | Change::SetFlags { .. }
+            | Change::KillPrivileges { .. }
+            | Change::SetXattr { .. }
+            | Change::RemoveXattr { .. }
+            | Change::Drop { .. } => return Errno::ENOSPC,
         };
         let refusal = |tree: &Placed<Namespace>| {
             tree.attributes(*parent)?;
@@ -357,11 +371,12 @@ impl Filesystem {
         self.namespace.execute(refusal, &token.namespace).unwrap_or_else(|errno| errno)
     }
 
-    /// Lets pages be taken again that an operation freed. If those are many, all replicas apply it first: else one
-    /// that nobody uses would have more and more memory, as what takes the pages again may come to it by another log.
+    /// Counts pages as free again that an operation freed. After each [`FREED_MAX`] pages it first brings all replicas
+    /// up to date: a replica that no thread uses may apply what takes the pages again, from another log, before it has
+    /// freed them, and so would have more and more memory.
     pub(crate) fn free_pages(&self, pages: u64) {
         if pages > 0 && self.freed.fetch_add(pages, Ordering::AcqRel) + pages > FREED_MAX {
-            // What others counted, they have done before.
+            // Operations whose pages are counted here were logged before: `sync_all` applies them, too.
             self.freed.swap(0, Ordering::AcqRel);
             self.content.sync_all();
         }
@@ -369,8 +384,8 @@ impl Filesystem {
         self.note_space();
     }
 
-    /// The end of an inode: first in the tree, then its content. As its number is never used again, content that was read
-    /// before the tree was asked, and had the inode, is content of before its end.
+    /// Drops an inode: first from the tree, then its content. Reads rely on this order: as inode numbers are never used
+    /// again, content was read before it was dropped if the tree has the inode afterwards.
     fn drop_inode(&self, ino: Ino, token: &Token) {
         if let Ok(dropped) = self.change_tree(namespace::Change::Drop { ino }, token) {
             if dropped.attributes.kind == Kind::File {
@@ -380,7 +395,7 @@ impl Filesystem {
         self.holds.bury(ino);
     }
 
-    /// The end of a file's content.
+    /// Drops a file's content, and what was promised to the file.
     pub(crate) fn drop_content(&self, ino: Ino, token: &Token) {
         self.cut_promises(ino, 0);
         if let Ok(changed) = self.change_content(ino, content::Change::Drop, token) {

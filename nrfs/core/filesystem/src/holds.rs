@@ -1,8 +1,8 @@
-//! Who still uses an inode: the kernel, by its lookups, and whoever gives it a name.
+//! Counts the holds on inodes: lookups that the kernel remembers, files that pyfuse3 has open, and links being made.
 //!
-//! An inode that has lost its last name lives until nobody holds it. Which of the two comes last, the
-//! last name or the last hold, is decided here under one lock, that of the inode's shard. From then on nobody can
-//! hold it any more, until it has been dropped. Reads and writes hold nothing: they look at the tree afterwards.
+//! An inode that has lost its last name is kept until its last hold is given up. The lock of the inode's shard decides
+//! whether the name or the hold goes last. From then on the inode is *dying*, and takes no new hold until it has been
+//! dropped. Reads and writes take no hold: they look at the tree afterwards.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, OccupiedEntry};
@@ -15,28 +15,28 @@ use machines::types::{Errno, Ino};
 #[derive(Default)]
 struct Hold {
     count: u64,
-    /// How often it lost its last name, less how often it was given a first. Whoever changes the tree tells of it
-    /// here later, so two may come in the other order.
+    /// How often the inode lost its last name, minus how often it was given a first one. Negative if one thread reports
+    /// a new name here before another reports the loss: both report after they have changed the tree.
     orphaned: i32,
-    /// Somebody drops it just now.
+    /// Whether a thread is dropping the inode.
     is_dying: bool,
 }
 
 type Shard = HashMap<Ino, Hold>;
 
-/// The inodes that somebody holds.
+/// The holds on all inodes.
 pub(crate) struct Holds {
-    /// Who holds inodes of one shard shares no cache line with who holds those of another.
+    /// By inode number. Shards share no cache line.
     shards: [CachePadded<Mutex<Shard>>; Self::SHARDS],
-    /// Inodes without a name that are not buried yet.
+    /// The number of inodes without a name that are not buried yet.
     orphans: CachePadded<AtomicUsize>,
 }
 
 impl Holds {
-    /// Enough that threads rarely meet; a power of two.
+    /// So many that threads rarely meet at one. A power of two.
     const SHARDS: usize = 64;
 
-    /// Entries below which shrinking a shard is not worth it.
+    /// A shard with room for no more entries than this is not shrunk.
     const SMALL: usize = 64;
 
     pub fn new() -> Self {
@@ -48,7 +48,7 @@ impl Holds {
         self.orphans.load(Ordering::SeqCst) > 0
     }
 
-    /// The inodes that are held while each shard is looked at.
+    /// All inodes with holds. Shards are read one after the other, not at one moment.
     pub fn all(&self) -> impl Iterator<Item = Ino> + '_ {
         let of = |shard: &CachePadded<Mutex<Shard>>| -> Vec<Ino> {
             shard.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
@@ -56,7 +56,7 @@ impl Holds {
         self.shards.iter().flat_map(of)
     }
 
-    /// Holds an inode `count` times more. ENOENT if it is dying.
+    /// Takes `count` holds. ENOENT if the inode is dying.
     pub fn add(&self, ino: Ino, count: u64) -> Result<(), Errno> {
         let mut shard = self.shard(ino);
         let hold = shard.entry(ino).or_default();
@@ -67,8 +67,8 @@ impl Holds {
         Ok(())
     }
 
-    /// Gives up `count` holds. True if that was the last of an inode without a name: the caller drops
-    /// it, and then calls [`bury`](Self::bury).
+    /// Gives up `count` holds. Returns true if the inode is dying now, as it has no name: the caller must drop it, and
+    /// then call [`bury`](Self::bury).
     #[must_use]
     pub fn remove(&self, ino: Ino, count: u64) -> bool {
         let mut shard = self.shard(ino);
@@ -80,8 +80,8 @@ impl Holds {
         dies
     }
 
-    /// Notes that an inode lost its last name. True if nobody holds it: the caller drops it, and then
-    /// calls [`bury`](Self::bury).
+    /// Notes that an inode lost its last name. Returns true if the inode is dying now, as it has no holds: the caller
+    /// must drop it, and then call [`bury`](Self::bury).
     #[must_use]
     pub fn orphan(&self, ino: Ino) -> bool {
         let mut shard = self.shard(ino);
@@ -93,8 +93,8 @@ impl Holds {
         Self::conclude(entry)
     }
 
-    /// Whether an inode dies of what has just changed. One of which there is nothing to know any more is forgotten; what
-    /// was told too early is to be known.
+    /// Marks an inode without name and holds as dying; returns whether it did. Removes the entry if it says nothing any
+    /// more. An entry with a negative count stays, for the loss that will be reported.
     fn conclude(mut entry: OccupiedEntry<'_, Ino, Hold>) -> bool {
         let hold = entry.get_mut();
         if hold.is_dying || hold.count > 0 {
@@ -108,7 +108,7 @@ impl Holds {
         dies
     }
 
-    /// Holds once an inode that was made without a name, and that nobody else knows yet.
+    /// Takes one hold on an inode that was just made without a name, which no other thread knows.
     pub fn add_nameless(&self, ino: Ino) {
         let mut shard = self.shard(ino);
         let hold = shard.entry(ino).or_default();
@@ -116,7 +116,7 @@ impl Holds {
         self.lose_name(hold);
     }
 
-    /// Notes that an inode without a name, which the caller holds, was given one.
+    /// Notes that an inode without a name was given one. The caller has a hold on it.
     pub fn adopt(&self, ino: Ino) {
         let mut shard = self.shard(ino);
         let Some(hold) = shard.get_mut(&ino) else { return };
@@ -133,7 +133,7 @@ impl Holds {
         }
     }
 
-    /// Forgets an inode that has been dropped.
+    /// Ends a dying inode, after it has been dropped.
     pub fn bury(&self, ino: Ino) {
         let mut shard = self.shard(ino);
         if shard.remove(&ino).is_some() {
@@ -150,7 +150,7 @@ impl Holds {
 
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
         let shard = &self.shards[ino.0 as usize % Self::SHARDS];
-        // A hold is changed in one step, so a panic elsewhere cannot have left it half done.
+        // Each change is one step, so a panic cannot have left a hold half changed.
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inode_is_dropped_once_by_whichever_comes_last() {
+    fn an_inode_is_dropped_once_when_its_last_name_or_its_last_hold_goes() {
         let holds = Holds::new();
         let ino = Ino(5);
         assert!(holds.orphan(ino));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_be_given_before_it_is_told_that_there_is_none() {
+    fn a_new_name_may_be_noted_before_the_loss_of_the_last_one() {
         let holds = Holds::new();
         let ino = Ino(5);
         holds.add(ino, 1).unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_holds_what_is_dying() {
+    fn a_dying_inode_takes_no_hold() {
         let holds = Holds::new();
         let ino = Ino(5);
         assert!(holds.orphan(ino));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_holds_leaves_no_memory_behind() {
+    fn inodes_without_holds_leave_no_memory_behind() {
         let holds = Holds::new();
         (0..100_000).for_each(|number| holds.add(Ino(number), 1).unwrap());
         (0..100_000).for_each(|number| assert!(!holds.remove(Ino(number), 1)));

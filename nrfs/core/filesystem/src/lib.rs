@@ -1,19 +1,18 @@
-//! The file system service: the tree and the content of files, each replicated on every node, joined
-//! into one.
+//! The file system service: joins two machines that are replicated on every node, the tree and the content of files.
 //!
-//! The tree has a log of its own; the content of files is spread over parallel logs by inode number.
-//! What spans both is two operations in a fixed order, tree first, each complete in itself. What is not
-//! replicated, because it belongs to the use of the files and not to the files, lives here beside them:
+//! The tree has one log. The content of files is spread over parallel logs by inode number. A change of both is two
+//! operations, the tree's first, each complete in itself. State about the use of the files is not replicated:
 //!
-//! - [`capacity`](Capacity): the bytes and inodes that are left, granted before the log;
-//! - `holds`: who still uses an inode that has lost its last name;
-//! - `promises`: space for data that the kernel has, and we have not seen yet;
-//! - `by_inode`: which log the content of a file belongs to;
-//! - `clock`: the time, stamped on an operation once;
-//! - `tokens`: the place of a thread at the replica of its node.
+//! - [`capacity`](Capacity): the pages and the inode space that are left; grants, before the log;
+//! - `holds`: which inodes are kept though they have lost their last name;
+//! - `promises`: space for data that the kernel has collected and not yet sent;
+//! - `by_inode`: the log that the content of a file belongs to;
+//! - `clock`: the time with which operations are stamped;
+//! - `size`: the text that sets a limit on content;
+//! - `tokens`: a thread's place at the replicas of a node.
 //!
-//! [`Filesystem`] is the service; `tree` and `files` hold its operations, [`status`] what can be asked of
-//! it as a whole.
+//! [`Filesystem`] is the service. `tree` and `files` have its operations, [`status`] what concerns all of it: its
+//! state, and memory that it gives back.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,13 @@
-//! Space promised to files whose data somebody collects before it is written, as the kernel's page cache does.
+//! Promises: pages set aside for data that the kernel collects in its page cache before it sends it.
 //!
-//! Whoever collects data says at the start how many bytes that can be at the most. While more than twice as much is
-//! left nobody need ask. With less, space is *scarce*: before more data is collected, pages are promised for it, one
-//! by one, so that what was taken from a program can be stored. A write takes what was promised for its pages. What is
-//! promised for nothing (a write that failed later, a mapping that nobody stored to) is given up by its age.
+//! The connection says at the start how many bytes the kernel collects at the most ([`Filesystem::set_collected`]).
+//! While at least twice as much space is left, no promises are needed. With less, space is *scarce*: pages must be
+//! promised before more data is collected, so that data which was taken from a program can be stored. A write takes
+//! what was promised for its pages. Promises that no write takes (as the write failed later, or nothing was stored to
+//! the mapping) are given up by their age.
+//!
+//! Data that was collected before space became scarce has no promise. Pages are *held back* for it, until all of it has
+//! been written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -19,15 +23,15 @@ use memory::shortage::Left;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
-/// What one file may still take.
+/// What is promised to one file.
 struct Promise {
-    /// Pages by their place in the file, with the time of the promise.
+    /// Pages by their number in the file, with the time of the promise.
     pages: BTreeMap<u64, Instant>,
-    /// Pages of which nobody could say where they will be.
+    /// Pages whose place in the file is not known yet.
     anywhere: u64,
-    /// Where the file will end, once all is written that was accepted.
+    /// Where the file will end when all collected data is written; 0 if no data behind the end is expected.
     end: u64,
-    /// When something was last accepted.
+    /// The time of the last promise.
     last: Instant,
 }
 
@@ -39,15 +43,15 @@ impl Promise {
 
 type ByInode = HashMap<Ino, Promise>;
 
-/// All that is promised.
+/// The promises to all files.
 pub(crate) struct Promises {
-    /// Space is scarce where fewer pages than these are left.
+    /// Space becomes scarce when fewer pages than this are left.
     threshold: AtomicU64,
     is_scarce: AtomicBool,
-    /// Pages that data may still need which was collected before space was scarce.
+    /// Pages held back for data that was collected before space was scarce.
     held_back: AtomicU64,
     by_inode: Mutex<ByInode>,
-    /// Files in `by_inode`, for those who need no lock to know that there is none.
+    /// The number of files in `by_inode`: without any, callers need not take the lock.
     files: AtomicUsize,
 }
 
@@ -62,13 +66,13 @@ impl Promises {
         }
     }
 
-    /// Notes how many pages are left. True if space has become scarce by that.
+    /// Notes how many pages are left. Returns true if space has just become scarce.
     fn note(&self, left: u64) -> bool {
         let threshold = self.threshold.load(Ordering::Relaxed);
         if left < threshold {
             return !self.is_scarce.load(Ordering::Relaxed) && self.declare();
         }
-        // What comes and goes at the threshold changes nothing.
+        // Not at the threshold itself, so that pages that come and go there do not change it each time.
         let is_plenty = left - threshold > threshold / 2 && self.held_back.load(Ordering::SeqCst) == 0;
         if is_plenty && self.is_scarce.load(Ordering::Relaxed) {
             self.is_scarce.store(false, Ordering::SeqCst);
@@ -76,14 +80,14 @@ impl Promises {
         false
     }
 
-    /// Space is scarce from now on. Whether it was not before.
+    /// Makes space scarce. Returns whether it was not before.
     fn declare(&self) -> bool {
         self.held_back.store(self.threshold.load(Ordering::Relaxed) / 2, Ordering::SeqCst);
         !self.is_scarce.swap(true, Ordering::SeqCst)
     }
 
-    /// Promises those of `missing`, pages that a file lacks, that were not promised before. `take` finds space for so
-    /// many pages, or there is none.
+    /// Promises those pages of `missing` that were not promised before, to a file that will end at `end` or behind it.
+    /// `take` takes so many pages from the ledger, or returns false: then the result is ENOSPC.
     fn add(&self, ino: Ino, missing: &[u64], end: u64, take: impl FnOnce(u64) -> bool) -> Result<(), Errno> {
         let mut promises = self.lock();
         let now = Instant::now();
@@ -101,7 +105,7 @@ impl Promises {
         Ok(())
     }
 
-    /// Promises pages that were taken for it, of which nobody can say where in the file they will be.
+    /// Promises pages whose place in the file is not known. The caller has taken them from the ledger.
     fn add_anywhere(&self, ino: Ino, pages: u64) {
         self.change(&mut self.lock(), ino, |promise| {
             promise.anywhere += pages;
@@ -109,8 +113,8 @@ impl Promises {
         });
     }
 
-    /// Collected data is about to be written to `missing`, pages that a file lacks: what was promised anywhere is for
-    /// these now, as far as it goes.
+    /// Moves promises without a place to the pages `missing`, as far as there are enough: collected data is about to be
+    /// written there.
     fn place(&self, ino: Ino, missing: &[u64]) {
         let now = Instant::now();
         self.reduce(ino, |promise| {
@@ -124,12 +128,12 @@ impl Promises {
         });
     }
 
-    /// Takes what was promised for a write to `pages` that ends at `end`. Returns how many pages that is.
+    /// Takes the promises for `pages`, for a write that ends at byte `end`. Returns how many they are.
     pub fn take(&self, ino: Ino, pages: Range<u64>, end: u64) -> u64 {
         self.reduce(ino, |promise| {
             let mut taken = promise.pages.split_off(&pages.start);
             promise.pages.append(&mut taken.split_off(&pages.end));
-            // Then the file itself says where it ends.
+            // From then on the file itself has this end.
             if promise.end <= end {
                 promise.end = 0;
             }
@@ -137,7 +141,7 @@ impl Promises {
         })
     }
 
-    /// Where an append of `length` bytes begins in a file of `size` bytes. The next one begins behind it.
+    /// Returns where an append of `length` bytes begins in a file of `size` bytes. The next append begins behind it.
     fn extend(&self, ino: Ino, size: u64, length: u64) -> u64 {
         self.change(&mut self.lock(), ino, |promise| {
             let start = promise.end.max(size);
@@ -146,10 +150,10 @@ impl Promises {
         })
     }
 
-    /// An append that was to begin at `start`, and end at `end`, is not made after all.
+    /// Takes back an append from `start` to `end`.
     fn shorten(&self, ino: Ino, start: u64, end: u64) {
         self.reduce(ino, |promise| {
-            // Not if another one follows already.
+            // Not if another append follows already.
             if promise.end == end {
                 promise.end = start;
             }
@@ -157,7 +161,7 @@ impl Promises {
         });
     }
 
-    /// Gives up what was promised behind `size`, where the file was cut. Returns how many pages that is.
+    /// Gives up the promises behind byte `size`, where the file is truncated. Returns how many pages they are.
     pub fn cut(&self, ino: Ino, size: u64) -> u64 {
         self.reduce(ino, |promise| {
             promise.end = promise.end.min(size);
@@ -166,7 +170,7 @@ impl Promises {
         })
     }
 
-    /// Gives up what was promised before `then`. Returns how many pages that is.
+    /// Gives up the promises to a file made before `then`. Returns how many pages they are.
     fn give_up(&self, ino: Ino, then: Instant) -> u64 {
         self.reduce(ino, |promise| {
             let before = promise.count();
@@ -179,7 +183,7 @@ impl Promises {
         })
     }
 
-    /// Pages that are promised in all.
+    /// The pages promised to all files.
     pub fn pages(&self) -> u64 {
         if self.is_any() { self.lock().values().map(Promise::count).sum() } else { 0 }
     }
@@ -188,7 +192,7 @@ impl Promises {
         self.files.load(Ordering::SeqCst) > 0
     }
 
-    /// Changes what one file was promised, if it was promised anything. Returns what `reduce` does, or 0.
+    /// Changes the promises to a file, if there are any. Returns what `reduce` returns, or 0.
     fn reduce(&self, ino: Ino, reduce: impl FnOnce(&mut Promise) -> u64) -> u64 {
         if !self.is_any() {
             return 0;
@@ -197,7 +201,7 @@ impl Promises {
         if promises.contains_key(&ino) { self.change(&mut promises, ino, reduce) } else { 0 }
     }
 
-    /// Changes what one file was promised. The only place where a file comes and goes.
+    /// Changes the promises to a file. Adds and removes its entry as needed, which nothing else does.
     fn change<R>(&self, promises: &mut ByInode, ino: Ino, change: impl FnOnce(&mut Promise) -> R) -> R {
         let promise = promises.entry(ino).or_insert_with(|| Promise::new(Instant::now()));
         let result = change(promise);
@@ -209,7 +213,7 @@ impl Promises {
     }
 
     fn lock(&self) -> MutexGuard<'_, ByInode> {
-        // A promise is changed in one step, so a panic elsewhere cannot have left it half done.
+        // Each change is one step, so a panic cannot have left a promise half changed.
         self.by_inode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,9 +224,9 @@ impl Promise {
     }
 }
 
-/// For those who collect data.
+/// For the connection, whose kernel collects data.
 impl Filesystem {
-    /// Somebody collects up to `bytes` of data before it is written. Zero, as in the beginning: nobody does.
+    /// Sets how many bytes of data the kernel collects at the most. 0, as in the beginning, gives up all promises.
     pub fn set_collected(&self, bytes: u64) {
         self.promises.threshold.store(2 * pages_in(bytes), Ordering::SeqCst);
         if bytes == 0 {
@@ -231,13 +235,13 @@ impl Filesystem {
         self.note_space();
     }
 
-    /// Whether so little space is left that it must be promised before data is collected.
+    /// Whether space is scarce: then it must be promised before data is collected.
     pub fn is_scarce(&self) -> bool {
         self.promises.is_scarce.load(Ordering::SeqCst)
     }
 
-    /// Promises space for `length` bytes that are to be written at `offset`, or else behind the end, and until then are
-    /// collected. ENOSPC if there is not enough.
+    /// Promises space for `length` bytes that are about to be collected, for a write at `offset`; `None` is the file's
+    /// end. ENOSPC if there is not enough.
     pub fn promise(&self, ino: Ino, offset: Option<u64>, length: u64, token: &Token) -> Result<(), Errno> {
         let size = self.read_content(ino, |content| content.attributes(ino), token).map_or(0, |content| content.size);
         let start = offset.unwrap_or_else(|| self.promises.extend(ino, size, length));
@@ -249,8 +253,8 @@ impl Filesystem {
         promised
     }
 
-    /// Promises space for what is missing of a file's pages in `range`, which somebody maps and may store to; if it is
-    /// `urgent`, also from what is held back. ENOSPC if there is not enough.
+    /// Promises space for the missing pages of a file in `range`, which a process maps and may store to. Only an
+    /// `urgent` promise may use pages that are held back. ENOSPC if there is not enough.
     pub fn promise_mapped(&self, ino: Ino, range: &Range<u64>, urgent: bool, token: &Token) -> Result<(), Errno> {
         self.promise_pages(ino, range, 0, urgent, token)
     }
@@ -258,16 +262,16 @@ impl Filesystem {
     fn promise_pages(&self, ino: Ino, range: &Range<u64>, end: u64, urgent: bool, token: &Token) -> Result<(), Errno> {
         let all = self.ledger.left() + self.promises.pages();
         let missing = |content: &machines::content::Content| {
-            // A range may be as long as a file can be.
+            // The range may be huge: its pages are listed only if they could all be promised.
             (content.missing(ino, range) <= all).then(|| content.holes(ino, range).collect::<Vec<u64>>())
         };
         let missing = self.read_content(ino, missing, token).ok_or(Errno::ENOSPC)?;
         self.promises.add(ino, &missing, end, |pages| self.take_pages(pages, urgent))
     }
 
-    /// Promises space for `length` bytes that are to be written anywhere in a file. ENOSPC if there is not enough.
+    /// Promises space for `length` bytes whose place in the file is not known. ENOSPC if there is not enough.
     pub fn promise_anywhere(&self, ino: Ino, length: u64) -> Result<(), Errno> {
-        // They may begin and end within a page.
+        // One more, as the bytes may begin and end within a page.
         let pages = length.div_ceil(PAGE_SIZE as u64) + 1;
         if !self.take_pages(pages, false) {
             return Err(Errno::ENOSPC);
@@ -276,7 +280,7 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Collected data is about to be written to a file: what was promised anywhere in it is for these bytes now.
+    /// Moves promises without a place to `range`: collected data is about to be written there.
     pub fn place_promise(&self, ino: Ino, range: &Range<u64>, token: &Token) {
         if self.is_promised(ino) {
             let holes = |content: &machines::content::Content| content.holes(ino, range).collect::<Vec<u64>>();
@@ -284,7 +288,8 @@ impl Filesystem {
         }
     }
 
-    /// Takes pages for a promise, if so many are left; unless it is `urgent`, beside what is held back.
+    /// Takes pages for a promise from the ledger; unless it is `urgent`, only if the pages held back are left besides.
+    /// Returns whether there were enough.
     fn take_pages(&self, pages: u64, urgent: bool) -> bool {
         let held_back = if urgent { 0 } else { self.promises.held_back.load(Ordering::SeqCst) };
         self.memory_left(self.memory_of(pages)) == Left::Enough && self.ledger.take_pages(pages, held_back)
@@ -295,12 +300,12 @@ impl Filesystem {
         self.promises.held_back.load(Ordering::SeqCst) > 0
     }
 
-    /// All has been written that was collected before space was scarce.
+    /// Holds no pages back any more: all data has been written that was collected before space was scarce.
     pub fn nothing_is_held_back(&self) {
         self.promises.held_back.store(0, Ordering::SeqCst);
     }
 
-    /// Whether a file lacks pages in `range`, before its end.
+    /// Whether pages of a file are missing in `range`, before its end.
     pub fn has_holes(&self, ino: Ino, range: &Range<u64>, token: &Token) -> bool {
         let has_holes = |content: &machines::content::Content| {
             let size = content.attributes(ino).map_or(0, |attributes| attributes.size);
@@ -310,60 +315,63 @@ impl Filesystem {
         self.read_content(ino, has_holes, token)
     }
 
-    /// Whether a file was promised something.
+    /// Whether there are promises to a file.
     pub fn is_promised(&self, ino: Ino) -> bool {
         self.has_promises() && self.promises.lock().contains_key(&ino)
     }
 
-    /// Whether anything is promised.
+    /// Whether there are promises to any file.
     pub fn has_promises(&self) -> bool {
         self.promises.is_any()
     }
 
-    /// The files that were promised something before `then`.
+    /// The files with promises made before `then`.
     pub fn promised_before(&self, then: Instant) -> Vec<Ino> {
         let promises = self.promises.lock();
         let is_old = |promise: &Promise| promise.last < then || promise.pages.values().any(|&when| when < then);
         promises.iter().filter(|(_, promise)| is_old(promise)).map(|(&ino, _)| ino).collect()
     }
 
-    /// Gives up what a file was promised before `then`: it has been written, or never will be.
+    /// Gives up the promises to a file made before `then`. By now their data has been written, or never will be.
     pub fn give_up_promises(&self, ino: Ino, then: Instant) {
         self.ledger.free_pages(self.promises.give_up(ino, then));
         self.note_space();
     }
 
-    /// What was promised for a write to a file: pages that are in use, as if they were in the file.
+    /// Takes the promises for a write to `range`. Returns how many pages they are; the ledger counts these as used.
     pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>) -> u64 {
         self.promises.take(ino, touched(range), range.end)
     }
 
-    /// Gives up what a file was promised of which nobody could say where: all of it has been written.
+    /// Gives up the promises to a file without a place. By now their data has been written.
     pub fn give_up_anywhere(&self, ino: Ino) {
         self.ledger.free_pages(self.promises.reduce(ino, |promise| std::mem::take(&mut promise.anywhere)));
     }
 
-    /// Whether an operation that is not collected may take so many bytes: no data that has been collected needs them.
+    /// Whether an operation whose data the kernel does not collect may take `bytes`: whether enough is left besides for
+    /// data that has been collected.
     pub fn may_take(&self, bytes: u64) -> bool {
         let needed = match self.is_scarce() {
             true => self.promises.held_back.load(Ordering::SeqCst),
             false => self.promises.threshold.load(Ordering::Relaxed),
         };
-        // With nothing to keep free for others, the operation itself finds out whether there is enough.
+        // If nothing must be left for others, the operation itself fails when there is not enough.
         needed == 0 || self.ledger.left() >= pages_touched(&(0..bytes)).saturating_add(needed)
     }
 
-    /// Has data be collected with a promise only, from now on. What has been collected already is held back for.
+    /// Makes space scarce: from now on data is collected only with a promise. Pages are held back for data that was
+    /// collected before.
     pub fn declare_scarce(&self) {
         self.promises.declare();
     }
 
-    /// A file was cut at `size`.
+    /// Gives up the promises behind byte `size`, where the file is truncated.
     pub(crate) fn cut_promises(&self, ino: Ino, size: u64) {
         self.ledger.free_pages(self.promises.cut(ino, size));
     }
 
-    /// Has the one who collects data told if space has become scarce.
+    /// Called when pages may have been taken or freed: decides whether space is scarce, and tells the holder if it has
+    /// become so.
     pub(crate) fn note_space(&self) {
         if self.promises.note(self.ledger.left_at_least().min(self.pages_in_memory())) {
             match self.holder() {
@@ -404,7 +412,7 @@ mod tests {
     fn what_is_promised_anywhere_is_taken_only_where_collected_data_is_written() {
         let promises = Promises::new();
         promises.add_anywhere(FILE, 3);
-        // As a write that was not collected does.
+        // Like a write whose data was not collected.
         assert_eq!(promises.take(FILE, 5..7, 99), 0);
         promises.place(FILE, &[5, 6]);
         promises.place(FILE, &[5, 6]);

@@ -1,4 +1,4 @@
-//! How much file content a user wants to allow.
+//! The limit on file content, as users write it.
 
 use std::fmt;
 use std::fs;
@@ -7,9 +7,9 @@ use std::str::FromStr;
 /// An amount of memory, as people write it: `4096`, `8G`, `50%` of the machine's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// So many bytes.
+    /// Bytes of content, counted once.
     Bytes(u64),
-    /// So many hundredths of the machine's memory, for all replicas together.
+    /// Percent of the machine's memory, for all replicas together.
     Percent(u64),
 }
 
@@ -46,10 +46,10 @@ impl FromStr for Size {
 }
 
 impl Size {
-    /// More memory than there is can be promised, as on tmpfs, but not any amount.
+    /// As on tmpfs, a limit may be higher than the machine's memory; this bounds it.
     const PERCENT_MAX: u64 = 1000;
 
-    /// The bytes that it allows each of so many replicas on this machine.
+    /// The bytes of content that this allows on this machine, with so many replicas.
     pub fn bytes(self, replicas: usize) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -58,7 +58,7 @@ impl Size {
     }
 }
 
-/// Bytes of memory of this machine.
+/// Bytes of memory of this machine; 0 if they cannot be read.
 pub(crate) fn machine_memory() -> u64 {
     let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = table.lines().find_map(|line| line.strip_prefix("MemTotal:"));

@@ -1,4 +1,4 @@
-//! What can be asked of the service as a whole.
+//! Operations on the whole service: its status, verification of the replicas, and giving memory back.
 
 use machines::content::Change;
 use machines::digest::Digest;
@@ -10,16 +10,16 @@ use crate::capacity::Capacity;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
-/// What there is to know now.
+/// The state of the service at one time.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The CPUs of each node.
     pub nodes: Vec<Vec<Cpu>>,
-    /// What is used and what is left.
+    /// The whole space and the space that is left.
     pub capacity: Capacity,
-    /// The log of the tree, and what each replica has done with it.
+    /// The tree's log, and how far each replica has applied it.
     pub namespace: Statistics,
-    /// The logs of the content, and what each replica has done with them.
+    /// The logs of the content, and how far each replica has applied them.
     pub content: Statistics,
 }
 
@@ -28,14 +28,14 @@ pub struct Status {
 pub struct Verification {
     /// `namespace`, or `content` and the log's number.
     pub log: String,
-    /// Where they were taken.
+    /// The position at which they were taken.
     pub position: LogPosition,
     /// By node.
     pub digests: Vec<Digest>,
 }
 
 impl Filesystem {
-    /// What there is to know now. Waits for nobody.
+    /// The state of the service. Does not wait.
     pub fn status(&self) -> Status {
         Status {
             nodes: self.topology.nodes().iter().map(|node| node.cpus.clone()).collect(),
@@ -45,12 +45,11 @@ impl Filesystem {
         }
     }
 
-    /// Gives memory of deleted content, which is kept to be used again, back to the system: all of it, or
-    /// what has not been needed since the last call. It applies on every replica what has been logged, also where no
-    /// thread of its node has come by.
+    /// Brings all replicas up to date, and gives memory back to the system that is kept for later use: with `surplus`
+    /// only what was not needed since the last such call, otherwise all of it.
     pub fn give_back_memory(&self, surplus: bool, token: &Token) {
         for ino in ByInode::one_of_each(self.content.logs()) {
-            // There is nothing that could be refused.
+            // This change cannot fail.
             let _ = self.change_content(ino, Change::GiveBackMemory { surplus }, token);
         }
         self.namespace.sync_all();
@@ -58,7 +57,7 @@ impl Filesystem {
         self.pools.iter().for_each(|pool| if surplus { pool.give_back_surplus() } else { pool.give_back() });
     }
 
-    /// Applies on the replica of the token's node what has been logged.
+    /// Brings the replica of the token's node up to date.
     pub fn follow(&self, token: &Token) {
         self.namespace.sync(&token.namespace);
         self.content.sync(&token.content);

@@ -1,4 +1,4 @@
-//! Places at the replicas.
+//! The token: a thread's place at the replicas of one node.
 
 use machines::content::Content;
 use machines::namespace::Namespace;
@@ -7,14 +7,14 @@ use nr::NodeId;
 
 use crate::by_inode::ByInode;
 
-/// A place at the replica of one node. It serves one thread at a time.
+/// A thread's place at the replicas of one node, of the tree and of the content. It serves one thread at a time.
 pub struct Token {
     pub(crate) namespace: nr::Token<Placed<Namespace>>,
     pub(crate) content: nr::Token<Placed<Content>, ByInode>,
 }
 
 impl Token {
-    /// The node of the replica.
+    /// The node.
     pub fn node(&self) -> NodeId {
         self.namespace.node()
     }

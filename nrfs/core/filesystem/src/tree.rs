@@ -1,4 +1,4 @@
-//! The operations on names and on what the tree knows of an inode.
+//! The operations on names, attributes, flags and extended attributes.
 
 use std::ops::ControlFlow;
 
@@ -13,22 +13,22 @@ use crate::tokens::Token;
 /// One name in a directory listing.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// As the kernel has it: any bytes.
+    /// Any bytes, as the kernel allows them.
     pub name: Box<[u8]>,
-    /// Where the listing goes on behind this entry.
+    /// Where a listing continues behind this entry.
     pub cookie: Cookie,
-    /// Of the inode.
+    /// The attributes of the inode.
     pub attributes: Attributes,
 }
 
 impl Filesystem {
-    /// What `name` in directory `parent` stands for.
+    /// The attributes of the inode that `name` in directory `parent` leads to.
     pub fn lookup(&self, parent: Ino, name: &Name, token: &Token) -> Result<Attributes, Errno> {
         let tree = self.namespace.execute(|tree| tree.lookup(parent, name), &token.namespace)?;
         Ok(self.join(tree, token))
     }
 
-    /// The directory that `..` in directory `ino` stands for.
+    /// The attributes of the directory that `..` in directory `ino` leads to.
     pub fn parent(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
         let parent = self.namespace.execute(|tree| tree.attributes(tree.parent(ino)?), &token.namespace);
         parent.map(|tree| self.join(tree, token))
@@ -40,7 +40,8 @@ impl Filesystem {
         Ok(self.join(changed.attributes, token))
     }
 
-    /// Makes a file without a name, held once: so it stays until it is forgotten, and for good if it is linked before.
+    /// Makes a file without a name, and takes a hold on it. When the hold is given up, the file is dropped, unless it
+    /// has been linked.
     pub fn create_nameless(&self, parent: Ino, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
         let changed = self.change_tree(Change::CreateNameless { parent, inode }, token)?;
         self.holds.add_nameless(changed.attributes.ino);
@@ -49,7 +50,7 @@ impl Filesystem {
 
     /// Gives an inode one more name.
     pub fn link(&self, ino: Ino, parent: Ino, name: Name, token: &Token) -> Result<Attributes, Errno> {
-        // It may have no name yet: so it must not be dropped until it is noted that it has one.
+        // The inode may have no name. The hold keeps it until its new name is noted.
         self.holds.add(ino, 1)?;
         let changed = self.change_tree(Change::Link { ino, parent, name }, token);
         if changed.is_ok_and(|changed| changed.attributes.links == 1) {
@@ -87,7 +88,7 @@ impl Filesystem {
         self.namespace.execute(|tree| tree.target(ino).map(Into::into), &token.namespace)
     }
 
-    /// At most `limit` entries of a directory behind `cookie`, `.` and `..` first.
+    /// At most `limit` entries of a directory, from behind `cookie` on. `.` and `..` come first.
     pub fn list(&self, ino: Ino, cookie: Cookie, limit: usize, token: &Token) -> Result<Vec<Entry>, Errno> {
         let mut found: Vec<(Cookie, Box<[u8]>, Attributes)> = Vec::new();
         let collect = |cookie, name: &[u8], attributes| {
@@ -102,8 +103,9 @@ impl Filesystem {
         Ok(found.into_iter().map(join).collect())
     }
 
-    /// Sets what is given, the size of a file among it, and leaves the rest. A file's size and times are its content's,
-    /// all else the tree's: where both are set it is two changes, the tree's first.
+    /// Sets the attributes that are given, and the size of a file; returns all attributes. The content has a file's
+    /// size, and its times but that of the last access; the tree has the rest. To set some of both takes two changes,
+    /// the tree's first.
     pub fn set_attributes(
         &self,
         ino: Ino,
@@ -121,7 +123,7 @@ impl Filesystem {
         }
         let is_file = kind == Kind::File;
         let about_content = is_file && (size.is_some() || modified.is_some());
-        // Of a file that never had content nothing is known there yet.
+        // The content does not know a file that was never written to: its first change takes memory.
         let is_known = || self.read_content(ino, |content| content.attributes(ino), token).is_some();
         if about_content && self.memory_left(0) == Left::Nothing && !is_known() {
             return Err(Errno::ENOSPC);
@@ -142,8 +144,8 @@ impl Filesystem {
         self.attributes(ino, token)
     }
 
-    /// What chattr(1) has set on an inode. What it forbids is refused where names and extended attributes change. Whether
-    /// a file may be opened for writing, and attributes be set, is to be asked here before.
+    /// The flags of an inode that chattr(1) sets. Changes of names and extended attributes are refused if flags forbid
+    /// them. Callers check the flags themselves before they open a file for writing, and before they set attributes.
     pub fn flags(&self, ino: Ino, token: &Token) -> Result<InodeFlags, Errno> {
         self.namespace.execute(|tree| tree.flags(ino), &token.namespace)
     }
@@ -158,7 +160,7 @@ impl Filesystem {
         self.namespace.execute(|tree| tree.has_privileges(ino, privileges), &token.namespace)
     }
 
-    /// Takes away what lets a file run with more rights than its caller's, if it has any.
+    /// Takes privileges of an inode away, if it has any, and tells the holder.
     pub fn kill_privileges(&self, ino: Ino, privileges: Privileges, token: &Token) -> Result<(), Errno> {
         if !self.has_privileges(ino, privileges, token) {
             return Ok(());
@@ -175,13 +177,13 @@ impl Filesystem {
         self.namespace.execute(|tree| Ok(tree.xattr(ino, name)?.into()), &token.namespace)
     }
 
-    /// The names of an inode's extended attributes that root, or another, may see.
+    /// The names of an inode's extended attributes; those that begin with `trusted.` only with `is_root`.
     pub fn xattr_names(&self, ino: Ino, is_root: bool, token: &Token) -> Result<Vec<Box<[u8]>>, Errno> {
         let names = |tree: &namespace::Namespace| Ok(tree.xattr_names(ino, is_root)?.map(Into::into).collect());
         self.namespace.execute(|tree| names(tree), &token.namespace)
     }
 
-    /// Sets an extended attribute, for which there must be room beside the one whose place it takes.
+    /// Sets an extended attribute. ENOSPC unless there is inode space for it besides the one that it replaces.
     pub fn set_xattr(
         &self,
         ino: Ino,

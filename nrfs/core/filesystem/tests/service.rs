@@ -1,5 +1,5 @@
-//! The service under concurrent callers: what is accepted is there, what is refused had no room, what is
-//! deleted comes back, and all replicas agree.
+//! Tests the service with concurrent callers: accepted data is stored, an operation is refused only if there is no
+//! room, space of deleted files is free again, and all replicas agree.
 
 use std::thread;
 
@@ -51,7 +51,7 @@ fn check_replicas(fs: &Filesystem) {
     fs.with_token(|token| assert!(fs.verify(token).iter().all(|verification| verification.agrees())));
 }
 
-/// As many replicas as the tests run with, and logs.
+/// Numbers of nodes and of logs that tests run with.
 const SHAPES: [(usize, usize); 4] = [(1, 1), (2, 1), (2, 4), (4, 4)];
 
 #[test]
@@ -79,7 +79,7 @@ fn a_full_file_system_has_accepted_exactly_its_size() {
 
 #[test]
 fn a_grant_that_others_do_not_use_is_not_missed() {
-    // Each write touches two pages that are there already: never refused, though all are granted.
+    // Each write is granted two pages that it does not need, as they exist: it must never be refused.
     let fs = filesystem(2, 1, 2, 10);
     let ino = fs.with_token(|token| {
         let ino = create(&fs, "f", token).unwrap().ino;
@@ -100,7 +100,7 @@ fn what_is_deleted_comes_back_whoever_still_used_it() {
         let fs = filesystem(nodes, logs, 10_000, 1000);
         concurrently(&fs, nodes, |number, token| {
             for round in 0..100 {
-                // All threads meet in the same few names.
+                // All threads use the same few names.
                 let text = format!("f{}", (number + round) % 3);
                 if let Ok(created) = create(&fs, &text, token) {
                     if fs.hold(created.ino, 2, token).is_ok() {
@@ -126,7 +126,7 @@ fn what_is_deleted_comes_back_whoever_still_used_it() {
     }
 }
 
-/// An access control list of so many entries.
+/// An access control list with this number of entries.
 fn list(entries: u32) -> Box<[u8]> {
     let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7_u16.to_le_bytes(), &id.to_le_bytes()].concat();
     let users = (4..entries).map(|id| entry(2, id));
@@ -272,7 +272,7 @@ fn a_change_stamps_the_times_that_are_its_own() {
     fs.with_token(|token| {
         let created = create(&fs, "f", token).unwrap();
         let set = |new| {
-            // Longer than a tick of the coarse clock.
+            // For longer than a tick of the coarse clock.
             thread::sleep(std::time::Duration::from_millis(20));
             fs.set_attributes(created.ino, None, new, token).unwrap()
         };
@@ -357,7 +357,7 @@ fn extended_attributes_take_space_of_inodes_until_they_are_gone() {
             let (name, value) = (name.into(), vec![0; bytes].into());
             fs.set_xattr(ino, name, value, mode, token).map(|()| fs.capacity().inodes_free)
         };
-        // With its name of 6 bytes and 40 beside.
+        // The name takes 6 bytes more, and the entry 40.
         assert_eq!(set(b"user.a", 1024 - 46, XattrMode::Set), Ok(7));
         assert_eq!(set(b"user.b", 1024 - 46 + 1, XattrMode::Create), Ok(5));
         assert_eq!(set(b"user.b", 10, XattrMode::Create), Err(Errno::EEXIST));

@@ -1,7 +1,7 @@
-//! What the caller of a request is about to do.
+//! Finds out what the caller of a request is about to do with a file, from /proc.
 //!
-//! Before data is collected in its cache, the kernel asks for the file's attributes, and tells us nothing of the data.
-//! The caller waits meanwhile, and /proc tells of the system call that it is in: see `proc_pid_syscall(5)`.
+//! Before the kernel collects data in its cache, it asks for the file's attributes. This request says nothing of the
+//! data. But the caller waits for the reply, and /proc shows its system call: see `proc_pid_syscall(5)`.
 
 use std::io;
 use std::thread;
@@ -11,47 +11,47 @@ use filesystem::Ino;
 
 use crate::peek;
 
-/// Bytes that are written at a time where they cannot be counted: what a pipe holds at the most, unless root says
-/// otherwise (`pipe(7)`).
+/// The most bytes that are assumed for a write whose length cannot be seen: the most that a pipe holds, unless root has
+/// raised that (`pipe(7)`).
 const PIECE_MAX: u64 = 1 << 20;
 
-/// Bytes that one system call writes at the most (MAX_RW_COUNT).
+/// The most bytes that one system call writes (MAX_RW_COUNT).
 const WRITE_MAX: u64 = 0x7fff_f000;
 
-/// Bytes that the kernel's own pipe holds, through which it copies between files.
+/// Bytes in the pipe through which the kernel itself copies between files.
 const INNER_PIPE: u64 = 1 << 16;
 
-/// What is going on in a thread that waits for our answer.
+/// What a thread that waits for our reply is about to do with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intent {
-    /// A write that the kernel will collect: `length` bytes at `offset`, or else behind the end.
+    /// A write that the kernel will collect: `length` bytes at `offset`; `None` is the end of the file.
     Write { offset: Option<u64>, length: u64 },
-    /// The same, of which nobody can say where: up to `length` bytes.
+    /// A write that the kernel will collect: up to `length` bytes, at a place that cannot be seen.
     WriteSomewhere { length: u64 },
-    /// A page that is touched in memory: a mapping.
+    /// An access to memory: to a page of a mapping.
     Touch,
-    /// Nothing that is collected.
+    /// Nothing whose data the kernel collects.
     Other,
-    /// That cannot be seen: we have no right to look, or do not know the system call.
+    /// Not to be seen: we may not look at the thread, or do not know the system call.
     Unknown,
 }
 
-/// What the thread `pid` is about to do with the file `ino`.
+/// What the thread `pid` is about to do with the file `ino`. Waits a limited time: see [`peek::at`].
 pub(crate) fn intent(pid: u32, ino: Ino) -> Intent {
     if pid == 0 {
-        return Intent::Unknown; // In a PID namespace that we do not see.
+        return Intent::Unknown; // The thread is in a PID namespace that we do not see.
     }
     peek::at(move || system_call(pid)?.intent(pid, ino)).unwrap_or(Intent::Unknown)
 }
 
 /// A system call that a thread is in.
 pub(crate) struct SystemCall {
-    /// -1 for none: it waits for a page.
+    /// -1 if the thread is in none, and waits for a page.
     pub number: i64,
     pub arguments: [u64; 6],
 }
 
-/// The system call of a thread that waits, or is about to.
+/// The system call of a thread that waits, or is about to. `None` if it cannot be seen.
 pub(crate) fn system_call(pid: u32) -> Option<SystemCall> {
     const QUICK: usize = 100;
     const TRIES: usize = 1000;
@@ -61,7 +61,7 @@ pub(crate) fn system_call(pid: u32) -> Option<SystemCall> {
         if text.trim_end() != "running" {
             return SystemCall::parse(&text);
         }
-        // Others may have its CPU, so that it cannot even begin to wait.
+        // It has not begun to wait yet. Other threads may have its CPU.
         if attempt < QUICK { thread::yield_now() } else { thread::sleep(PAUSE) }
     }
     None
@@ -91,7 +91,7 @@ impl SystemCall {
                 Err(_) => Intent::WriteSomewhere { length: PIECE_MAX },
             })
         };
-        // These write a pipe's content at a time, and do not tell how far they are.
+        // These system calls write the content of a pipe at a time, and /proc does not show how far they have come.
         let pipe = |descriptor, length: u64, pipe: u64| {
             let into = OpenFile::of(pid, descriptor).filter(|file| file.ino == ino)?;
             Some(if into.is_direct() { Intent::Other } else { Intent::WriteSomewhere { length: length.min(pipe) } })
@@ -119,7 +119,7 @@ impl SystemCall {
     }
 }
 
-/// What /proc tells of a descriptor.
+/// An open file, as /proc shows it.
 struct OpenFile {
     ino: Ino,
     position: u64,
@@ -137,12 +137,12 @@ impl OpenFile {
         })
     }
 
-    /// Whether what is written is not collected.
+    /// Whether writes are direct, so that the kernel does not collect their data.
     fn is_direct(&self) -> bool {
         self.flags & libc::O_DIRECT != 0
     }
 
-    /// A write of `length` bytes at `offset`, or else where the descriptor stands.
+    /// What a write of `length` bytes is; at `offset`, or if that is `None`, at the file position.
     fn write(&self, offset: Option<u64>, length: u64) -> Intent {
         if self.is_direct() {
             return Intent::Other;
@@ -153,7 +153,7 @@ impl OpenFile {
     }
 }
 
-/// The bytes of a vector of `count` parts at `pointer` in a thread's memory.
+/// The bytes in all parts of a vector of `count` parts (struct iovec), which is at `pointer` in a thread's memory.
 fn length_of_vector(pid: u32, pointer: u64, count: u64) -> io::Result<u64> {
     let parts = count.min(libc::UIO_MAXIOV as u64) as usize;
     let vector = peek::memory(pid, pointer, parts * size_of::<libc::iovec>())?;

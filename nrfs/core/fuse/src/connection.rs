@@ -1,4 +1,4 @@
-//! A connection to the kernel: its threads and what they share, made, joined and ended.
+//! The connection to the kernel for one mount: starts and ends its threads, and owns what they share.
 
 use std::io;
 use std::iter;
@@ -22,10 +22,10 @@ use crate::uring::Uring;
 use crate::wake::Wake;
 use crate::worker::{Crew, WorkerStatistics};
 
-/// How requests reach us.
+/// Which channel requests come through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelKind {
-    /// One reader, and pyfuse3 answers.
+    /// One worker, which reads a descriptor. pyfuse3 answers.
     Pyfuse3,
     /// A worker for each CPU, each with a descriptor of its own.
     Device,
@@ -33,23 +33,23 @@ pub enum ChannelKind {
     Ring,
 }
 
-/// A connection whose requests are answered until it is dropped.
+/// A connection. Its requests are answered until it is ended or dropped.
 pub struct Connection {
     crew: Arc<Crew>,
     server: Arc<Server>,
-    /// What the file system asks of the kernel; kept, as the file system does not keep it.
+    /// The file system's holder. It is owned here, as the file system has only a weak reference.
     holder: Arc<KernelHolds>,
-    /// Readable once the requests have come to their end.
+    /// Signalled when any of `threads` ends: with the mount, or because it failed.
     ended: Arc<Wake>,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    /// Of `threads`, the one that may wait for the others.
+    /// The steward's place in `threads`. It may be waiting for the others.
     steward: Option<usize>,
 }
 
 impl Connection {
-    /// Starts to answer what arrives at `device`, on which a mount was made, and returns the descriptor
-    /// that pyfuse3 is to serve. `caching` says whether the kernel may keep what it is told, and `collected` how many
-    /// bytes of data it collects at the most before it writes them.
+    /// Starts threads that answer the requests of a mount, which was made with the descriptor `device`. Also returns
+    /// the descriptor that pyfuse3 must serve. `caching` says whether the kernel may cache replies; `collected` is the
+    /// most bytes of data that it collects before it writes them.
     pub fn start(
         filesystem: Arc<Filesystem>,
         device: OwnedFd,
@@ -61,7 +61,7 @@ impl Connection {
         let has_ring = channel == ChannelKind::Ring;
         let rings = if has_ring { ring::for_each(&topology.cpus(), topology)? } else { Vec::new() };
         let pinned = topology.cpus().into_iter().map(Some);
-        // The workers of the device come first.
+        // Workers that read descriptors come before those of rings.
         let cpus: Vec<Option<Cpu>> = match channel {
             ChannelKind::Pyfuse3 => vec![None],
             ChannelKind::Device => pinned.collect(),
@@ -116,7 +116,7 @@ impl Connection {
         }
         let (crew, server) = (self.crew.clone(), self.server.clone());
         self.spawn("nrfs-replies".into(), move || {
-            // The workers of the ring wait for the handshake.
+            // Workers of rings wait until INIT has been answered.
             server.pass_replies(|| crew.wake_all());
             Ok(())
         })?;
@@ -136,7 +136,7 @@ impl Connection {
     fn spawn(&mut self, name: String, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
         let ended = Arc::clone(&self.ended);
         let thread = thread::Builder::new().name(name).spawn(move || {
-            // Also when it panics: nobody must wait for requests that nobody answers.
+            // Signals also after a panic: then requests are not answered any more, and the connection must be ended.
             let _end = SignalAtEnd(&ended);
             work()
         })?;
@@ -144,20 +144,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Readable once no more requests will come: time to end pyfuse3.
+    /// A descriptor that is readable when the mount has ended, or a thread has failed: then pyfuse3 must be ended.
     pub fn ended(&self) -> impl AsFd + '_ {
         self.ended.as_fd()
     }
 
-    /// What each worker has done so far.
+    /// How many requests each worker has taken so far.
     pub fn statistics(&self) -> Vec<WorkerStatistics> {
         self.crew.workers().iter().map(|worker| worker.statistics()).collect()
     }
 
-    /// Ends all threads. Requests without a reply stay so: the kernel aborts them once the descriptors,
-    /// which are closed then, are no more.
+    /// Ends all threads, and closes the descriptors. Then the kernel fails the requests that have no reply.
     ///
-    /// Fails where a worker had come to an end before, other than with the mount; with its reason.
+    /// Returns the error of a thread that failed before, or an error if the steward cannot be ended.
     pub fn end(mut self) -> io::Result<()> {
         self.join()
     }
@@ -176,8 +175,9 @@ impl Connection {
         result
     }
 
-    /// Ends the steward while there still are workers, as he may be waiting for what the kernel has to write. Where a
-    /// worker has failed that may never come: then he is left behind, until the kernel gives the mount up.
+    /// Ends the steward while there are still workers, as it may be waiting for the kernel to write, which workers must
+    /// answer. If a worker has failed, this may never happen: after 10 seconds it leaves the thread behind, which ends
+    /// with the mount, and returns an error.
     fn end_steward(&mut self) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(10);
         self.server.steward.end();
@@ -196,7 +196,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Who wants to know calls `end`.
+        // Callers that need the error call `end`.
         let _ = self.join();
     }
 }
@@ -209,7 +209,7 @@ impl Drop for SignalAtEnd<'_> {
     }
 }
 
-/// Holds inodes for the kernel.
+/// The file system's holder: this connection.
 struct KernelHolds {
     server: Arc<Server>,
     intake: Arc<Intake>,
@@ -231,7 +231,7 @@ impl Holder for KernelHolds {
             self.intake.drain(|request| {
                 self.crew.workers()[0].count(request.opcode());
                 self.server.steward.untell(request);
-                // A malformed one names nothing to forget.
+                // It fails if the request is malformed, and then nothing is forgotten.
                 let _ = native.forget(request, token);
             });
         });
@@ -245,7 +245,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-    /// A connection to nobody, who never asks for anything.
+    /// A connection to a socket from which no request comes.
     fn connection() -> (Connection, OwnedFd) {
         let configuration = Configuration {
             topology: Topology::emulated(1).unwrap(),

@@ -1,8 +1,7 @@
-//! The device: requests are read from descriptors of /dev/fuse, one for each worker, and replies are
-//! written where the request came from.
+//! The channel of /dev/fuse: a worker reads requests from its descriptor, and writes replies to the descriptor that
+//! the request was read from.
 //!
-//! FORGETs come here whatever the channel. Who must know that all FORGETs have been acted on that the kernel has sent
-//! [drains](Intake::drain) the intake.
+//! FORGETs arrive here with every channel. [`Intake::drain`] processes all that the kernel has sent.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,35 +22,35 @@ use crate::protocol::request::Request;
 use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
 use crate::wake::{Wake, retry};
 
-/// Bytes of the largest message.
+/// Bytes in the largest message.
 const BUFFER_SIZE: usize = DATA_MAX + HEADER_ROOM;
 
-/// The descriptors of a mount, and what their workers share.
+/// The descriptors of a mount, and the state that their workers share.
 pub(crate) struct Intake {
-    /// The mount's own, and behind it its clones.
+    /// The mount's own descriptor, and then its clones. Each worker has one.
     descriptors: Vec<Arc<Descriptor>>,
-    /// Held for reading while a worker takes a request and, if it is a FORGET, acts on it. Whoever has
-    /// it for writing knows that no FORGET is under way.
+    /// Held for reading while a worker takes a request and, if it is a FORGET, processes it. While it is held for
+    /// writing, no FORGET is half processed.
     gate: RwLock<()>,
-    /// Requests that somebody read who looked for FORGETs, all from the mount's own descriptor.
+    /// Requests that `drain` has read beside FORGETs, from the mount's own descriptor.
     inbox: Mutex<VecDeque<Vec<u8>>>,
     inbox_is_empty: AtomicBool,
-    /// Of the worker that takes what is in the inbox.
+    /// Wakes the first worker, which takes requests from the inbox.
     wake: Arc<Wake>,
 }
 
-/// A descriptor of /dev/fuse. The kernel takes a reply only where it gave the request.
+/// A descriptor of /dev/fuse. The kernel takes a reply only from the descriptor that the request was read from.
 struct Descriptor(OwnedFd);
 
 impl ReplyTo for Descriptor {
     fn deliver(&self, message: &[u8]) {
-        // An error means that nobody waits for the reply any more.
+        // An error means that the kernel does not wait for the reply any more.
         let _ = retry(|| rustix::io::write(&self.0, message));
     }
 }
 
 impl Intake {
-    /// For so many workers; `wake` is the first one's. The descriptors do not wait any more.
+    /// Makes descriptors for `workers` workers, and makes all of them non-blocking. `wake` wakes the first worker.
     pub fn new(device: OwnedFd, workers: usize, wake: Arc<Wake>) -> io::Result<Self> {
         let mut descriptors = vec![device];
         for _ in 1..workers {
@@ -74,13 +73,14 @@ impl Intake {
         &self.descriptors[0].0
     }
 
-    /// The numbers of the workers.
+    /// The numbers of the workers that read descriptors.
     pub fn workers(&self) -> std::ops::Range<usize> {
         0..self.descriptors.len()
     }
 
-    /// Reads what the kernel has sent until now. All FORGETs have been acted on when this returns, those read here by
-    /// `forget`; other requests are left for the first worker. Whoever acts on a FORGET must not call this.
+    /// Reads all requests that the kernel has sent, and calls `forget` with each FORGET; other requests go to the first
+    /// worker. When this returns, all FORGETs have been processed, also those that workers have read. The caller must
+    /// not be processing a FORGET itself: this would wait for it.
     pub fn drain(&self, mut forget: impl FnMut(Request)) {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = vec![0; BUFFER_SIZE];
@@ -109,52 +109,52 @@ impl Intake {
     }
 }
 
-/// What was found at a descriptor.
+/// The result of reading a descriptor.
 enum Read {
-    /// A message of so many bytes.
+    /// A message was read; its length in bytes.
     Message(usize),
-    /// Nothing, now.
+    /// There is nothing now.
     Nothing,
-    /// The mount is no more.
+    /// The mount has ended.
     End,
 }
 
-/// Reads a request that is there now.
+/// Reads the next request into `buffer`. Does not wait.
 fn read(device: &OwnedFd, buffer: &mut [u8]) -> Read {
     loop {
         match rustix::io::read(device, &mut *buffer) {
             Ok(length) => return Read::Message(length),
             Err(Errno::AGAIN) => return Read::Nothing,
-            // A request that was given up before it was read.
+            // NOENT: the request was aborted before it was read.
             Err(Errno::NOENT | Errno::INTR) => {}
             Err(_) => return Read::End,
         }
     }
 }
 
-/// One worker's descriptor. It has one request at a time.
+/// One worker's channel. It has one request at a time.
 pub(crate) struct Device<'a> {
     intake: &'a Intake,
     number: usize,
     wake: &'a Wake,
-    /// The worker sleeps at this: its descriptor and its wake. Of those who sleep at the device, the kernel wakes as few
-    /// as it can.
+    /// Waits for the worker's descriptor and its wake. The descriptor is added as EXCLUSIVE: for a request, the kernel
+    /// wakes as few of the waiting workers as it can.
     epoll: OwnedFd,
     is_woken: bool,
     origins: Vec<Origin>,
     message: Vec<u8>,
     length: usize,
     reply: Vec<u8>,
-    /// From before a request is read until it is known that it is no FORGET, or it has been acted on.
+    /// The gate, held from before a request is read until it is known not to be a FORGET, or has been processed.
     gate: Cell<Option<RwLockReadGuard<'a, ()>>>,
 }
 
 /// The number of the descriptor that a request was read from.
 #[derive(Clone, Copy)]
-pub(crate) struct From(usize);
+pub(crate) struct DescriptorId(usize);
 
 impl<'a> Device<'a> {
-    /// The descriptor of worker `number`, who is woken by `wake`.
+    /// The channel of worker `number`, which `wake` wakes.
     pub fn new(intake: &'a Intake, number: usize, wake: &'a Wake) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let device = &intake.descriptors[number].0;
@@ -175,13 +175,13 @@ impl<'a> Device<'a> {
     }
 }
 
-/// What the kernel says of the wake.
+/// Marks events of the wake.
 const WOKEN: epoll::EventData = epoll::EventData::new_u64(1);
 
 impl Channel for Device<'_> {
-    type Slot = From;
+    type Slot = DescriptorId;
 
-    fn next(&mut self) -> io::Result<Event<From>> {
+    fn next(&mut self) -> io::Result<Event<DescriptorId>> {
         self.gate.set(None);
         if std::mem::take(&mut self.is_woken) && self.wake.clear() {
             return Ok(Event::Woken);
@@ -189,14 +189,14 @@ impl Channel for Device<'_> {
         if let Some(message) = (self.number == 0).then(|| self.intake.take_from_inbox()).flatten() {
             self.length = message.len();
             self.message[..self.length].copy_from_slice(&message);
-            return Ok(Event::Request(From(0)));
+            return Ok(Event::Request(DescriptorId(0)));
         }
         let gate = self.intake.gate.read().unwrap_or_else(PoisonError::into_inner);
         Ok(match read(&self.intake.descriptors[self.number].0, &mut self.message) {
             Read::Message(length) => {
                 self.length = length;
                 self.gate.set(Some(gate));
-                Event::Request(From(self.number))
+                Event::Request(DescriptorId(self.number))
             }
             Read::Nothing => Event::Nothing,
             Read::End => Event::End,
@@ -205,13 +205,13 @@ impl Channel for Device<'_> {
 
     fn wait(&mut self) -> io::Result<()> {
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        // A failure shows at the device again.
+        // If this fails, so does reading the device.
         let ready = retry(|| epoll::wait(&self.epoll, &mut events, None)).unwrap_or(0);
         self.is_woken = events[..ready].iter().any(|event| event.data.u64() == WOKEN.u64());
         Ok(())
     }
 
-    fn request(&self, _: From, extended: bool) -> Option<Request<'_>> {
+    fn request(&self, _: DescriptorId, extended: bool) -> Option<Request<'_>> {
         let request = Request::from_message(&self.message[..self.length], extended);
         if !request.is_some_and(Request::is_forget) {
             self.gate.set(None);
@@ -221,7 +221,7 @@ impl Channel for Device<'_> {
 
     fn reply(
         &mut self,
-        From(device): From,
+        DescriptorId(number): DescriptorId,
         unique: u64,
         pack: impl FnOnce(&mut [u8]) -> Result<usize, Refusal>,
     ) -> io::Result<()> {
@@ -229,30 +229,30 @@ impl Channel for Device<'_> {
         let header = reply::header(unique, packed);
         let data = &self.reply[..packed.unwrap_or(0)];
         let parts = [io::IoSlice::new(header.as_bytes()), io::IoSlice::new(data)];
-        // An error means that nobody waits for the reply any more.
-        let _ = retry(|| rustix::io::writev(&self.intake.descriptors[device].0, &parts));
+        // An error means that the kernel does not wait for the reply any more.
+        let _ = retry(|| rustix::io::writev(&self.intake.descriptors[number].0, &parts));
         Ok(())
     }
 
-    fn leave(&mut self, _: From, _: u64) {}
+    fn leave(&mut self, _: DescriptorId, _: u64) {}
 
-    fn may_wait(&self, _: From) -> bool {
+    fn may_wait(&self, _: DescriptorId) -> bool {
         true
     }
 
-    fn origin(&self, From(device): From) -> &Origin {
-        &self.origins[device]
+    fn origin(&self, DescriptorId(number): DescriptorId) -> &Origin {
+        &self.origins[number]
     }
 }
 
-/// Opens one more descriptor of the connection that `device` belongs to.
+/// Opens another descriptor of the connection that `device` belongs to.
 fn clone(device: &OwnedFd) -> io::Result<OwnedFd> {
     let fresh = File::options().read(true).write(true).open("/dev/fuse")?;
     clone_ioctl::clone_into(&fresh, device.as_raw_fd() as u32)?;
     Ok(fresh.into())
 }
 
-/// The call that rustix has no name for.
+/// The ioctl that rustix lacks.
 mod clone_ioctl {
     use std::os::fd::AsFd;
 
@@ -261,10 +261,10 @@ mod clone_ioctl {
     /// FUSE_DEV_IOC_CLONE.
     const CLONE: rustix::ioctl::Opcode = opcode::read::<u32>(229, 0);
 
-    /// Makes `fresh`, an unused descriptor of /dev/fuse, one of the connection of descriptor `device`.
+    /// Makes `fresh`, a newly opened descriptor of /dev/fuse, a descriptor of the same connection as `device`.
     #[allow(unsafe_code, reason = "an ioctl of the kernel's that no library knows")]
     pub fn clone_into(fresh: impl AsFd, device: u32) -> rustix::io::Result<()> {
-        // SAFETY: the kernel reads one u32 behind the pointer that `Setter` gives it, and writes nothing.
+        // SAFETY: the kernel reads one u32 at the pointer that `Setter` passes, and writes nothing.
         unsafe { ioctl(fresh, Setter::<CLONE, u32>::new(device)) }
     }
 }

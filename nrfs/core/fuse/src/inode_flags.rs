@@ -1,9 +1,11 @@
-//! What chattr(1) sets: the ioctls that show and change it, and the requests that it forbids.
+//! The inode flags that chattr(1) sets: answers the ioctls that read and set them, and refuses requests that they
+//! forbid.
 //!
-//! The kernel knows nothing of immutable and append-only files, so what it checks for tmpfs is checked here; but what goes
-//! by names, and extended attributes, the tree itself refuses. tmpfs looks when a file is opened, and lets those write who
-//! have it open. Where we are not asked to open, we are asked for the attributes of such a file, as the kernel may not
-//! keep them: what for, [`rights`] tells.
+//! The kernel does not know which of our files are immutable or append-only. So the checks that it makes for tmpfs are
+//! made here; the tree itself checks changes of names and of extended attributes. As on tmpfs, a file is checked when
+//! it is opened, and a process that has it open may go on writing. If the kernel opens files without a request, it
+//! still asks for the attributes of such a file, as it may not cache them; then [`rights`] finds out whether the file
+//! is being opened.
 
 use filesystem::{Attributes, Errno, Ino, InodeFlags, Kind, Token};
 use zerocopy::{FromBytes, IntoBytes};
@@ -20,7 +22,7 @@ use crate::rights::{self, Purpose};
 
 type Result<T> = std::result::Result<T, Errno>;
 
-/// What the structure of FS_IOC_FSGETXATTR calls the flags.
+/// The flags' bits in the structure of FS_IOC_FSGETXATTR.
 const EXTENDED: [(InodeFlags, u32); 4] = [
     (InodeFlags::IMMUTABLE, 1 << 3),
     (InodeFlags::APPEND_ONLY, 1 << 4),
@@ -36,7 +38,7 @@ const GET: u32 = libc::FS_IOC_GETFLAGS as u32;
 const SET: u32 = libc::FS_IOC_SETFLAGS as u32;
 
 impl Native {
-    /// How long the kernel may keep the attributes of an inode.
+    /// How long the kernel may cache the attributes of an inode.
     pub fn validity(&self, attributes: &Attributes) -> Validity {
         let is_asked_for = attributes.kind == Kind::File && attributes.flags.check_change().is_err();
         if self.is_caching() && !self.filesystem().is_scarce() && !is_asked_for {
@@ -46,7 +48,7 @@ impl Native {
         }
     }
 
-    /// Whether flags of its inode forbid a request; EPERM then. A malformed one is left to who answers it.
+    /// EPERM if the flags of its inode forbid a request. A malformed request passes: it is refused when it is answered.
     pub fn check_flags(&self, request: Request, token: &Token) -> Result<()> {
         let of = |ino| self.filesystem().flags(ino, token);
         match request.opcode() {
@@ -75,7 +77,8 @@ impl Native {
         }
     }
 
-    /// Attributes of an inode are asked for. A file is what the system call names; a directory may be on the way.
+    /// As `check_flags`, for a GETATTR that does not name an open file. Only files are checked: a directory may be just
+    /// a part of the path in the system call.
     fn check_named(&self, request: Request, token: &Token) -> Result<()> {
         let flags = self.filesystem().flags(request.ino(), token)?;
         if flags.check_change().is_ok() || self.filesystem().attributes(request.ino(), token)?.kind != Kind::File {
@@ -99,15 +102,15 @@ impl Native {
         if flags.check_change().is_ok() {
             return Ok(());
         }
-        // Those that the kernel kept, and now writes back, nobody sets.
+        // Whether these may be times that the kernel cached and now writes back, so that no process sets them.
         let may_be_kept = has(SetattrValid::CHANGED) && !has(SetattrValid::ACCESSED);
         if has(of_owner) {
             flags.check_change()
         } else if has(SetattrValid::SIZE) {
-            // By an open file it is ftruncate(2): who has it open for writing was let in.
+            // By an open file it is ftruncate(2): the file was checked when it was opened for writing.
             if has(SetattrValid::HANDLE) && !flags.has(InodeFlags::APPEND_ONLY) { Ok(()) } else { flags.check_change() }
         } else if has(SetattrValid::ACCESSED_NOW) && has(SetattrValid::MODIFIED_NOW | SetattrValid::CHANGED) {
-            // Both are now, as far as can be seen: that is a touch.
+            // Both times become the present, as far as can be seen: that is what touch(1) does.
             flags.check_addition()
         } else if may_be_kept && rights::purpose(request.header().pid) != Purpose::SetTimes {
             Ok(())
@@ -116,8 +119,9 @@ impl Native {
         }
     }
 
-    /// Answers what the kernel asks by itself, after it has seen to it that the caller may: with no pointer of the
-    /// caller's. All else is ENOTTY, also the same commands from a caller, for whom nobody has looked.
+    /// Answers the ioctls for flags that the kernel itself sends, after it has checked the caller's rights: their
+    /// argument is no pointer of the caller's. All others get ENOTTY, also the same commands with a pointer, which the
+    /// kernel passes on from the caller unchecked.
     pub fn ioctl(&self, request: Request, token: &Token) -> Result<Answer> {
         let IoctlArguments { command, argument, in_size, .. } = request.argument()?;
         let (fs, ino) = (self.filesystem(), request.ino());
@@ -147,7 +151,7 @@ impl Native {
     }
 }
 
-/// The flags that the structure of FS_IOC_FSSETXATTR asks for. EOPNOTSUPP where it asks for more.
+/// The flags that the structure of FS_IOC_FSSETXATTR sets. EOPNOTSUPP if it sets anything else.
 fn from_extended(given: ExtendedFlags) -> Result<InodeFlags> {
     let ExtendedFlags { flags, extent_size, project, copy_extent_size, .. } = given;
     let known: u32 = EXTENDED.iter().map(|(_, bit)| bit).sum();
@@ -158,7 +162,7 @@ fn from_extended(given: ExtendedFlags) -> Result<InodeFlags> {
     Ok(asked.fold(InodeFlags::default(), |all, (flag, _)| all.with(*flag)))
 }
 
-/// Whether a file may be opened so.
+/// Whether a file with `flags` may be opened with the flags `how` of open(2). EPERM if not.
 fn check_open(flags: InodeFlags, how: u32) -> Result<()> {
     let has = |bits: i32| how & bits as u32 != 0;
     let is_for_reading = how & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 && !has(libc::O_TRUNC);
@@ -189,7 +193,7 @@ mod tests {
 
     const OWNER: Owner = Owner { uid: 0, gid: 0 };
 
-    /// A file system with one file, its number, and what answers requests.
+    /// A file system with one file; the file's inode number; and a `Native` for it.
     fn with_file() -> (Arc<Filesystem>, Ino, Native) {
         let configuration = Configuration {
             topology: Topology::emulated(1).unwrap(),
@@ -208,7 +212,7 @@ mod tests {
         (Arc::clone(&filesystem), ino, Native::new(filesystem, true))
     }
 
-    /// A request of somebody of whom the kernel says nothing.
+    /// A request whose caller the kernel does not name.
     fn message(opcode: Opcode, ino: Ino, argument: &[u8], data: &[u8]) -> Vec<u8> {
         let opcode = (0..64).find(|&number| Opcode::from_number(number) == Some(opcode)).unwrap();
         let length = (size_of::<RequestHeader>() + argument.len() + data.len()) as u32;
@@ -218,7 +222,7 @@ mod tests {
         [header.as_bytes(), argument, data].concat()
     }
 
-    /// What an ioctl with these data is answered, behind the structure that all replies begin with.
+    /// The data of the reply to an ioctl, without the structure that all replies to ioctls begin with.
     fn ioctl(native: &Native, ino: Ino, command: u32, argument: u64, data: &[u8]) -> Result<Vec<u8>> {
         let in_size = data.len() as u32;
         let argument = IoctlArguments { handle: 0, flags: 0, command, argument, in_size, out_size: 28 };
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_own_ioctl_is_unknown_as_nobody_has_looked_at_his_rights() {
+    fn a_callers_own_ioctl_is_refused_as_the_kernel_has_not_checked_its_rights() {
         const TCGETS: u32 = 0x5401;
         let (fs, ino, native) = with_file();
         for command in [SET, GET, SET_EXTENDED, GET_EXTENDED, TCGETS] {
@@ -280,7 +284,7 @@ mod tests {
         }
     }
 
-    /// Whether SETATTR with these bits is let through.
+    /// Whether SETATTR with these bits passes.
     fn may_set(native: &Native, ino: Ino, valid: SetattrValid) -> bool {
         let words: Vec<u32> = [valid.bits()].into_iter().chain([0; 21]).collect();
         let message = message(Opcode::Setattr, ino, words.as_bytes(), b"");

@@ -1,25 +1,27 @@
-//! The kernel's side of a mount: the FUSE wire protocol, and how requests reach us.
+//! Answers the kernel's FUSE requests for a mount of the file system service.
 //!
 //! From the bottom up:
 //!
-//! - [`protocol`]: what requests and replies look like;
-//! - `channel`: what a channel is, on which a worker gets requests and replies;
-//! - `peek`: memory of a caller, read without waiting for it;
+//! - [`protocol`]: the format of requests and replies;
+//! - `channel`: the trait of channels, through which a worker takes requests and replies to them;
+//! - `peek`: reads what /proc shows of a caller, and its memory, for a limited time;
 //! - `caller`: what the caller of a request is about to do;
-//! - `rights`: what the kernel does not say of who asks;
-//! - `kernel`: tells the kernel that what it keeps holds no more;
+//! - `rights`: the caller's capabilities, and what its system call names a file for;
+//! - `kernel`: notifications that make the kernel drop cached data and write collected data;
 //! - `native`: answers requests from the file system service;
-//! - `inode_flags`: of these what has to do with chattr(1), and what that forbids;
-//! - `steward`: a thread for requests that must wait for the kernel itself;
-//! - `python`: hands requests on to pyfuse3;
-//! - `negotiation`: the handshake with the kernel;
-//! - `server`: what is done about a request: all of these together;
-//! - `yielding`: how workers make room on their CPUs for those they serve;
-//! - `worker`: takes requests from a channel, has them served, and replies;
+//! - `inode_flags`: the part of `native` about the flags of chattr(1), and what these forbid;
+//! - `steward`: a thread for requests that must wait until the kernel has written collected data;
+//! - `python`: forwards requests to pyfuse3, and receives its replies;
+//! - `negotiation`: negotiates features with the kernel (INIT);
+//! - `server`: decides how a request is answered, and uses all of the above;
+//! - `yielding`: makes workers leave their CPUs to the processes that they serve;
+//! - `worker`: the loop that takes requests from a channel, lets the server serve them, and replies;
 //! - `device`: the channel of /dev/fuse;
-//! - `uring`: FUSE over io_uring, made safe;
-//! - [`ring`]: the channel of a ring for each CPU;
-//! - [`connection`]: all of these joined, for one mount.
+//! - `uring`: a safe interface to FUSE over io_uring;
+//! - [`ring`]: the channel of io_uring, with a ring for each CPU;
+//! - [`connection`]: starts and ends all threads for one mount.
+//!
+//! Below all of these are `lock` and `wake`: locking a mutex, and waking a thread that waits for descriptors.
 
 #![deny(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! Requests of every kind and in every disorder, as no kernel sends them, on a real file system.
+//! Tests a server with random and malformed requests, on a real file system.
 //!
-//! Each gets one well-formed reply, none a panic, a hang or memory without bound, and the replicas stay
-//! alike. `PROPTEST_CASES` sets how many sequences of requests are tried.
+//! Each request must get one well-formed reply, without a panic, a hang or unbounded memory, and the replicas must stay
+//! equal. `PROPTEST_CASES` sets how many sequences of requests are tried.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -30,22 +30,22 @@ use crate::python::Python;
 use crate::server::{Outcome, Server};
 use crate::steward::Steward;
 
-/// Pages of the file system: enough for what sequences write, so few that some find it full.
+/// Pages of the file system: enough for most sequences, but so few that some fill it.
 const PAGES: u64 = 300;
 
-/// What a request may make the whole process have mapped.
+/// Bytes of addresses that the whole process may map.
 const ADDRESS_SPACE: u64 = 3 << 30;
 
-/// What a kernel may offer.
+/// Features that a kernel may offer.
 const OFFERS: &[InitFlags] = &[InitFlags::empty(), InitFlags::SETXATTR_EXT, InitFlags::all()];
 
-/// Room for a reply: as the kernel gives it, but smaller.
+/// Bytes of the buffer for a reply. The kernel's is larger.
 const ROOM: usize = 1 << 16;
 
-/// The kernel's bound of error numbers.
+/// The largest error number that the kernel accepts.
 const ERRNO_MAX: i32 = 4095;
 
-/// One request: built of parts that make sense, and then damaged.
+/// One request: made of valid parts, and then damaged.
 #[derive(Clone, Debug)]
 struct Message {
     opcode: u32,
@@ -62,7 +62,7 @@ struct Message {
 enum Damage {
     Cut(Index),
     Byte(Index, u8),
-    /// The header's own field.
+    /// Sets the length in the header.
     Length(u32),
     Extra(Vec<u8>),
 }
@@ -95,7 +95,7 @@ impl Message {
     }
 }
 
-/// Numbers that mean something to some request: types, flags, sizes and offsets at their ends.
+/// Numbers that have a meaning in some request: types, flags, and sizes and offsets near limits.
 fn any_number() -> impl Strategy<Value = u64> {
     const MODES: &[u32] = &[
         libc::S_IFREG | 0o644,
@@ -107,7 +107,7 @@ fn any_number() -> impl Strategy<Value = u64> {
     ];
     const ENDS: &[u64] =
         &[4095, 4096, 4097, 1 << 16, 1 << 20, 999_999_999, 1 << 30, 1 << 31, 1 << 40, 1 << 62, 1 << 63, u64::MAX];
-    /// Of FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and their longer forms, where an ioctl has its command.
+    /// FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and their longer forms, in the half of a word where IOCTL has its command.
     const COMMANDS: &[u64] = &[0x8008_6601 << 32, 0x4008_6602 << 32, 0x801c_581f << 32, 0x401c_5820 << 32];
     let word = prop_oneof![2 => 0..16_u32, 1 => select(MODES), 1 => any::<u32>()];
     prop_oneof![
@@ -143,7 +143,7 @@ fn any_name() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn any_data() -> impl Strategy<Value = Vec<u8>> {
-    /// A list of one entry for each class of users, as `posix_acl_xattr.h` writes it.
+    /// An access control list with one entry for each class of users, in the format of `posix_acl_xattr.h`.
     const ACCESS_LIST: &[u8] =
         b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x04\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
     prop_oneof![
@@ -164,7 +164,7 @@ fn any_damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Mostly whole, so that there is something for the others to act on.
+/// A message. Most are valid, so that there are inodes that others can be about.
 fn any_message() -> impl Strategy<Value = Message> {
     const NUMBERS_OF_THE_LARGEST: usize = 11;
     let opcode = prop_oneof![30 => select(Opcode::ALL).prop_map(number_of), 1 => any::<u32>()];
@@ -192,7 +192,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     )
 }
 
-/// How many names are behind the arguments.
+/// How many names a valid request has behind its arguments.
 fn usual_names(opcode: Opcode) -> usize {
     match opcode {
         Opcode::Rename | Opcode::Rename2 | Opcode::Symlink => 2,
@@ -202,7 +202,7 @@ fn usual_names(opcode: Opcode) -> usize {
     }
 }
 
-/// What makes files, a directory and a symlink for other messages to be about.
+/// Valid messages that make files, a directory and a symlink.
 fn beginning() -> impl Iterator<Item = Message> {
     let made = [
         (Opcode::Mknod, vec![libc::S_IFREG | 0o644, 0, 0, 0], &b"a\0"[..]),
@@ -213,7 +213,7 @@ fn beginning() -> impl Iterator<Item = Message> {
     made.into_iter().map(|(opcode, words, payload)| whole(opcode, 1, words.as_bytes(), payload))
 }
 
-/// A request of root's that is as it should be.
+/// A valid request of root's.
 fn whole(opcode: Opcode, node: u64, argument: &[u8], payload: &[u8]) -> Message {
     Message {
         opcode: number_of(opcode),
@@ -231,7 +231,7 @@ fn number_of(opcode: Opcode) -> u32 {
     (0..64).find(|&number| Opcode::from_number(number) == Some(opcode)).expect("the opcodes are below 64")
 }
 
-/// What the kernel and we agree on where it offers `offered` and we want all of it.
+/// The agreement with a kernel that offers `offered`, if all features are wanted.
 fn agreement(offered: InitFlags) -> Agreement {
     let mut reply = [[0; size_of::<ReplyHeader>()].as_slice(), InitReply::default().as_bytes()].concat();
     let terms = Terms { kept: InitFlags::empty(), wanted: InitFlags::all(), data: ROOM };
@@ -250,7 +250,7 @@ fn filesystem(pages: u64) -> Filesystem {
     .unwrap()
 }
 
-/// A server of `filesystem`, whose kernel and whose pyfuse3 are sockets that nobody reads from; they come with it.
+/// A server of `filesystem`, and the sockets that stand for its kernel and for pyfuse3. Nothing reads from them.
 fn server(filesystem: Filesystem, caching: bool, offered: InitFlags) -> (Server, [OwnedFd; 2]) {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     let (python, pyfuse3) = Python::new().unwrap();
@@ -261,7 +261,7 @@ fn server(filesystem: Filesystem, caching: bool, offered: InitFlags) -> (Server,
     (Server { native, kernel, steward, python, negotiation, is_native: true }, [theirs, pyfuse3])
 }
 
-/// Where nothing is to arrive: who else would reply does not run.
+/// An origin that must get no reply: the threads that would give one do not run.
 struct Nowhere;
 
 impl ReplyTo for Nowhere {
@@ -270,7 +270,7 @@ impl ReplyTo for Nowhere {
     }
 }
 
-/// Serves a message as a worker does; the reply, unless there is to be none.
+/// Serves a message as a worker does. Returns the reply; `None` if there is none, or another thread would give it.
 fn serve(server: &Server, message: &Message, unique: u64, token: &Token) -> Option<Vec<u8>> {
     let extended = server.native.has(InitFlags::SETXATTR_EXT);
     let bytes = message.bytes(unique);
@@ -300,7 +300,7 @@ fn serve(server: &Server, message: &Message, unique: u64, token: &Token) -> Opti
     Some([header.as_bytes(), data].concat())
 }
 
-/// Whether the data of a reply are what the kernel takes for an answer to `request`.
+/// Asserts that the kernel would accept the data of a reply to `request`.
 fn check(request: Request, data: &[u8]) {
     let (entry, opened) = (size_of::<EntryReply>(), size_of::<OpenReply>());
     let size = match request.opcode().expect("what is not known is not answered") {
@@ -338,7 +338,7 @@ fn check(request: Request, data: &[u8]) {
     assert_eq!(data.len(), size, "{:?}", request.opcode());
 }
 
-/// Whether a listing is whole entries, each behind `about` bytes, and names nothing twice.
+/// Asserts that a listing has only whole entries, each behind `about` bytes, and no name twice.
 fn check_listing(mut data: &[u8], about: usize) {
     let mut names = HashSet::new();
     while !data.is_empty() {
@@ -349,7 +349,7 @@ fn check_listing(mut data: &[u8], about: usize) {
     }
 }
 
-/// Lets no request take memory without bound: then the process would end.
+/// Limits the addresses of the process, so that it ends if a request takes unbounded memory.
 fn bound_memory() {
     let bound = Rlimit { current: Some(ADDRESS_SPACE), maximum: getrlimit(Resource::As).maximum };
     setrlimit(Resource::As, bound).unwrap();

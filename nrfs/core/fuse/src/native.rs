@@ -1,11 +1,11 @@
 //! Answers requests natively: unpacks them, calls the service, and packs the replies.
 //!
-//! An answer is found in two steps, because request and reply may lie in one buffer, as on the ring:
-//! [`Native::answer`] takes all it needs out of the request and makes the change or finds what is to be
-//! told; [`Native::pack`] puts that into the buffer. What is not answered here is pyfuse3's.
+//! This takes two steps, because request and reply may share a buffer, as on the ring. [`Native::answer`] takes all
+//! that it needs from the request, makes the change, and returns an [`Answer`]; [`Native::pack`] writes the answer into
+//! the buffer. Requests that are not answered here are pyfuse3's.
 //!
-//! Inodes that a reply tells the kernel of are held until it forgets them. Open files need no hold: the
-//! kernel does not forget an inode that is open.
+//! Each reply that the kernel counts as a lookup takes a hold on the inode, until a FORGET. Open files need no hold, as
+//! the kernel does not forget an inode that is open.
 
 use std::sync::{Arc, OnceLock};
 
@@ -26,43 +26,46 @@ use crate::protocol::wire::{
 };
 use crate::rights::{self, Capability};
 
-/// Bytes that one request copies at the most. The kernel passes on any length.
+/// The most bytes that one request copies. The kernel passes on any length.
 pub(crate) const COPY_MAX: u64 = 1 << 24;
 
 /// Answers the requests of one mount.
 pub(crate) struct Native {
     filesystem: Arc<Filesystem>,
-    /// Whether the kernel may keep what it is told.
+    /// Whether the kernel may cache replies.
     caching: bool,
     agreement: OnceLock<Agreement>,
 }
 
-/// What is to be told.
+/// The reply to a request, before it is packed.
 pub(crate) enum Answer {
-    /// The request wants no reply.
+    /// The request gets no reply.
     NoReply,
-    /// It is pyfuse3's to answer.
+    /// pyfuse3 must answer the request.
     Python,
+    /// A reply without data.
     Done,
-    /// A name; `None` if it stands for nothing.
+    /// The inode that a name leads to; `None` if there is no such name.
     Entry(Option<Attributes>),
     Attributes(Attributes),
     Statx(Attributes),
     Opened(OpenedFlags),
     Created(Attributes, OpenedFlags),
-    /// Bytes of a value.
+    /// The size of a value, in bytes.
     Size(u32),
     /// Bytes that were written.
     Written(u32),
-    /// Bytes that were copied, for who asks with 64 bits.
+    /// Bytes that were copied, as the reply to COPY_FILE_RANGE_64.
     Copied(u64),
     Offset(u64),
     Bytes(Box<[u8]>),
+    /// Bytes of a file, which are read when the reply is packed.
     Content {
         ino: Ino,
         offset: u64,
         size: usize,
     },
+    /// Entries of a directory, which are read when the reply is packed.
     Listing {
         ino: Ino,
         cookie: Cookie,
@@ -75,7 +78,7 @@ pub(crate) enum Answer {
 type Result<T> = std::result::Result<T, Errno>;
 
 impl Answer {
-    /// Bytes that were written to a file.
+    /// How many bytes the request has written to a file.
     pub fn written(&self) -> u64 {
         match *self {
             Self::Written(bytes) => bytes.into(),
@@ -86,7 +89,7 @@ impl Answer {
 }
 
 impl Native {
-    /// Before the handshake nothing is agreed on.
+    /// Nothing is agreed on yet.
     pub fn new(filesystem: Arc<Filesystem>, caching: bool) -> Self {
         Self { filesystem, caching, agreement: OnceLock::new() }
     }
@@ -95,22 +98,22 @@ impl Native {
         &self.filesystem
     }
 
-    /// Whether the kernel may keep what it is told.
+    /// Whether the kernel may cache replies.
     pub fn is_caching(&self) -> bool {
         self.caching
     }
 
-    /// What was agreed on in the handshake. The kernel shakes hands once: only the first counts.
+    /// Sets what INIT agreed on. Only the first call counts, as the kernel sends INIT once.
     pub fn agree(&self, agreement: Agreement) {
         let _ = self.agreement.set(agreement);
     }
 
-    /// Whether all of this was agreed on.
+    /// Whether all of these features were agreed on.
     pub fn has(&self, flags: InitFlags) -> bool {
         self.agreement.get().is_some_and(|agreement| agreement.has(flags))
     }
 
-    /// Does what is asked, with all that must be read of the request.
+    /// Does what a request asks. The answer needs nothing more of the request.
     pub fn answer(&self, request: Request, token: &Token) -> Result<Answer> {
         let (fs, ino) = (&self.filesystem, request.ino());
         let Some(opcode) = request.opcode() else { return Ok(Answer::Python) };
@@ -164,10 +167,10 @@ impl Native {
             Opcode::Tmpfile => {
                 let CreateArguments { mode, umask, .. } = request.argument()?;
                 let inode = NewInode::new(NewNode::File, mode, umask, owner(request));
-                // The hold that it is made with is the kernel's.
+                // The hold that it is made with counts as the kernel's lookup.
                 Answer::Created(fs.create_nameless(ino, inode, token)?, self.open_flags())
             }
-            // The kernel makes the file by MKNOD instead, and asks for neither its opening nor its release.
+            // After ENOSYS the kernel makes files by MKNOD, and sends neither OPEN nor RELEASE.
             Opcode::Create if self.opens_are_free(InitFlags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
                 let CreateArguments { mode, umask, .. } = request.argument()?;
@@ -180,7 +183,7 @@ impl Native {
                 Answer::Opened(if self.caching { cached } else { OpenedFlags::empty() })
             }
             Opcode::Release | Opcode::Releasedir | Opcode::Syncfs => Answer::Done,
-            // There is nothing to do, and the kernel need not ask again.
+            // There is nothing to do. After ENOSYS the kernel does not ask again.
             Opcode::Flush | Opcode::Fsync | Opcode::Fsyncdir | Opcode::Access => return Err(Errno::ENOSYS),
             Opcode::Read => {
                 let ReadArguments { offset, size, .. } = request.argument()?;
@@ -190,7 +193,7 @@ impl Native {
                 let WriteArguments { offset, size, write_flags, .. } = request.argument()?;
                 let written = fs.write(ino, offset, request.data(size)?, token)?;
                 if written < size as usize && write_flags.contains(WriteFlags::CACHE) {
-                    // Nobody looks at how much of a cached page was written, only at an error.
+                    // For collected data the kernel ignores how much was written, but not an error.
                     return Err(Errno::ENOSPC);
                 }
                 Answer::Written(written as u32)
@@ -228,7 +231,7 @@ impl Native {
             Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
             Opcode::Ioctl => self.ioctl(request, token)?,
             Opcode::Interrupt => Answer::NoReply,
-            // Holes are where the kernel has not collected data: the steward answers.
+            // The steward answers, as the kernel must first write what it has collected.
             Opcode::Lseek => return Err(Errno::ENOSYS),
             Opcode::Init
             | Opcode::Getlk
@@ -240,7 +243,7 @@ impl Native {
         })
     }
 
-    /// Puts an answer into `buffer`; returns its length.
+    /// Writes an answer into `buffer`; returns its length. EIO if there is not enough room.
     pub fn pack(&self, answer: Answer, buffer: &mut [u8], token: &Token) -> Result<usize> {
         let room = buffer.len();
         let mut writer = Writer::new(buffer);
@@ -274,7 +277,7 @@ impl Native {
         if fits { Ok(writer.length()) } else { Err(Errno::EIO) }
     }
 
-    /// Gives up the holds on what the kernel has forgotten.
+    /// Gives up the holds on the inodes that a FORGET or BATCH_FORGET names. EIO if the request is malformed.
     pub fn forget(&self, request: Request, token: &Token) -> Result<()> {
         if request.opcode() == Some(Opcode::Forget) {
             let ForgetArguments { lookups } = request.argument()?;
@@ -291,7 +294,7 @@ impl Native {
     fn lookup(&self, request: Request, token: &Token) -> Result<Answer> {
         let (fs, parent) = (&self.filesystem, request.ino());
         let found = match request.name()? {
-            // By these the kernel finds a directory again from a file handle (exportfs).
+            // The kernel looks these up to find a directory from a file handle (exportfs).
             b"." => fs.attributes(parent, token),
             b".." => fs.parent(parent, token),
             name => fs.lookup(parent, &Name::new(name)?, token),
@@ -338,25 +341,25 @@ impl Native {
         self.filesystem.set_attributes(request.ino(), size, new, token)
     }
 
-    /// Copies no more than others can wait for: whoever wants more asks again.
+    /// Copies at most [`COPY_MAX`] bytes, so that other requests do not wait long. Callers ask again for the rest.
     fn copy(&self, request: Request, token: &Token) -> Result<u64> {
         let CopyFileRangeArguments { offset_in, node_out, offset_out, length, .. } = request.argument()?;
         let (from, to) = ((request.ino(), offset_in), (Ino(node_out), offset_out));
         let copied = self.filesystem.copy(from, to, length.min(COPY_MAX), token);
-        // For want of space nothing was written, but it was about to be.
+        // Also after ENOSPC, as the caller was allowed to write.
         if matches!(copied, Ok(1..) | Err(Errno::ENOSPC)) {
             self.kill_privileges(to.0, request, token);
         }
         copied
     }
 
-    /// Takes privileges away from a file that was changed by a request of which the kernel does not say whether they
-    /// may stay.
+    /// Takes privileges away after FALLOCATE or a copy has changed a file. The kernel does not mark these requests, so
+    /// the caller's capability decides whether set-user-id and set-group-id stay.
     fn kill_privileges(&self, ino: Ino, request: Request, token: &Token) {
         let has_any = self.filesystem.has_privileges(ino, Privileges::All, token);
         let may_stay = has_any && rights::has_capability(request.header().pid, Capability::KeepSetId);
         let privileges = if may_stay { Privileges::Capability } else { Privileges::All };
-        // The change stands, also if the inode is gone since.
+        // It fails if the inode has been dropped since: the request has succeeded all the same.
         let _ = self.filesystem.kill_privileges(ino, privileges, token);
     }
 
@@ -369,7 +372,7 @@ impl Native {
         if sees_all { Ok(all) } else { names(false) }
     }
 
-    /// A value, or only its size where `size` is 0.
+    /// A value, or only its size if `size` is 0. ERANGE if the value is longer than `size`.
     fn sized(value: Box<[u8]>, size: u32) -> Result<Answer> {
         match size as usize {
             0 => Ok(Answer::Size(value.len() as u32)),
@@ -378,8 +381,8 @@ impl Native {
         }
     }
 
-    /// Lists a directory until the room or the entries end; with the inodes' attributes where they are asked for, and the
-    /// names valid for `plus`.
+    /// Writes entries of a directory from behind `cookie` on, until the room or the entries end. `plus` adds the
+    /// inodes' attributes (READDIRPLUS), and is how long their names are valid.
     fn list(
         &self,
         writer: &mut Writer,
@@ -393,16 +396,16 @@ impl Native {
         loop {
             let entries = self.filesystem.list(ino, cookie, ENTRIES_AT_A_TIME, token)?;
             for entry in &entries {
-                // Of these two the kernel counts no lookup.
+                // The kernel counts no lookup of these two.
                 let is_itself = matches!(&*entry.name, b"." | b"..");
-                // While it must ask for attributes, the kernel is not told of inodes that nobody asked for.
+                // While space is scarce, the kernel gets no attributes that no process has asked for.
                 let is_held = plus.is_some() && !is_itself && !is_scarce;
                 let about = plus.map(|names| match is_held {
                     true => reply::entry(&entry.attributes, names, self.validity(&entry.attributes)),
                     false => reply::missing(Validity::NONE),
                 });
                 if is_held && self.filesystem.hold(entry.attributes.ino, 1, token).is_err() {
-                    continue; // It went since the service listed it.
+                    continue; // It has been dropped since it was listed.
                 }
                 let inode = (entry.attributes.ino, entry.attributes.mode());
                 if !writer.put_directory_entry(about.as_ref(), inode, entry.cookie.0, &entry.name) {
@@ -419,12 +422,12 @@ impl Native {
         }
     }
 
-    /// Holds an inode that the kernel is to hear of.
+    /// Takes a hold on an inode that the reply names.
     fn hold(&self, attributes: Attributes, token: &Token) -> Result<Attributes> {
         self.filesystem.hold(attributes.ino, 1, token).map(|()| attributes)
     }
 
-    /// Whether the kernel opens without asking.
+    /// Whether the kernel opens files, or directories, without a request after ENOSYS.
     fn opens_are_free(&self, support: InitFlags) -> bool {
         self.caching && self.has(support)
     }
@@ -441,7 +444,7 @@ fn done(result: Result<()>) -> Result<Answer> {
     result.map(|()| Answer::Done)
 }
 
-/// Who asks.
+/// The user and the group of the caller.
 fn owner(request: Request) -> Owner {
     Owner { uid: request.header().uid, gid: request.header().gid }
 }

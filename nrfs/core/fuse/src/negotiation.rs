@@ -1,4 +1,4 @@
-//! The handshake with the kernel. pyfuse3 answers INIT; on the way back its answer is changed to what we want.
+//! Negotiates features with the kernel: pyfuse3 answers INIT, and its reply is changed on the way to the kernel.
 
 use std::sync::Mutex;
 
@@ -8,10 +8,10 @@ use crate::protocol::handshake::{self, Agreement, InitFlags, Offer, Terms};
 use crate::protocol::reply;
 use crate::protocol::request::Request;
 
-/// The handshake, from the kernel's offer to what holds.
+/// The negotiation for one connection.
 pub(crate) struct Negotiation {
     terms: Terms,
-    /// Until the reply to it comes.
+    /// The kernel's INIT, until its reply comes.
     offer: Mutex<Option<Offer>>,
 }
 
@@ -20,21 +20,21 @@ impl Negotiation {
         Self { terms, offer: Mutex::new(None) }
     }
 
-    /// Notes the kernel's offer, if that is what a request is.
+    /// Notes the kernel's offer, if the request is INIT.
     pub fn note(&self, request: Request) {
         if let Some(offer) = handshake::offer(request) {
             *lock(&self.offer) = Some(offer);
         }
     }
 
-    /// Changes pyfuse3's reply to the offer to our terms, if that is what `message` is.
+    /// If `message` is pyfuse3's reply to INIT, changes it to our terms, and returns what is agreed on.
     pub fn conclude(&self, message: &mut [u8]) -> Option<Agreement> {
         let offer = lock(&self.offer).take_if(|offer| reply::unique(message) == Some(offer.unique))?;
         handshake::conclude(message, offer, self.terms)
     }
 }
 
-/// What is wanted on every channel. ALLOW_IDMAP is refused without default_permissions, which every mount has.
+/// Features wanted on every channel. ALLOW_IDMAP needs default_permissions, which every mount has.
 fn wanted_always(caching: bool) -> InitFlags {
     let cached = if caching { InitFlags::CACHE_SYMLINKS } else { InitFlags::empty() };
     InitFlags::DONT_MASK
@@ -45,12 +45,12 @@ fn wanted_always(caching: bool) -> InitFlags {
         | cached
 }
 
-/// What we want where pyfuse3 answers requests of at most `data` bytes.
+/// The terms on the channel pyfuse3, whose requests have at most `data` bytes of data.
 pub(crate) fn terms_for_python(caching: bool, data: usize) -> Terms {
     Terms { kept: !(InitFlags::HANDLE_KILLPRIV | InitFlags::ASYNC_DIO), wanted: wanted_always(caching), data }
 }
 
-/// What we want where we answer; over the ring, if the kernel can.
+/// The terms on a native channel; `ring` asks for requests through io_uring.
 pub(crate) fn native_terms(caching: bool, ring: bool) -> Terms {
     let wanted = wanted_always(caching)
         | InitFlags::ASYNC_READ

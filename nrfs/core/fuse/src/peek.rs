@@ -1,8 +1,9 @@
-//! A look at a process that waits for us, without waiting for it.
+//! Reads what /proc shows of a caller, and the caller's memory, for a limited time.
 //!
-//! Whoever calls can see to it that a look at him never ends: what he points to can lie on a file system that does not
-//! answer, or on this one, so that we would wait for ourselves; and what /proc tells of him can wait for locks that he
-//! holds. So a thread of its own looks, and nobody waits for it long. Of memory only that is read which belongs to no file.
+//! Such a read may never end: the caller's pointer may lead to a mapping of a file system that does not answer, or of
+//! this one, so that we would wait for ourselves; and /proc may wait for locks that the caller holds. So a separate
+//! thread reads, and the caller of [`at`] waits for it only [`PATIENCE`]. Memory is read only if it is private and
+//! belongs to no file.
 
 use std::fs;
 use std::io::{self, Read};
@@ -14,15 +15,16 @@ use std::time::Duration;
 
 use crate::yielding;
 
-/// How long anybody waits for what is seen.
+/// How long [`at`] waits for its thread.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Threads that look at the same time. With as many stuck, nobody looks.
+/// The most threads at a time. If all of them are stuck, nothing is read any more.
 const THREADS: usize = 4;
 
+/// The number of these threads.
 static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
-/// What `look` sees; `None` if it sees nothing, or not in time.
+/// Runs `look` in a thread of its own, and returns its result; `None` if that is not there in time.
 pub(crate) fn at<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
     if LOOKING.fetch_add(1, Ordering::SeqCst) >= THREADS {
         LOOKING.fetch_sub(1, Ordering::SeqCst);
@@ -30,11 +32,11 @@ pub(crate) fn at<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 's
     }
     let (sender, receiver) = mpsc::sync_channel(1);
     let looking = thread::Builder::new().name("nrfs-peek".into()).spawn(move || {
-        // A worker that yields its CPU waits for us: we do not yield.
+        // The thread inherits SCHED_IDLE from a worker that yields, which waits for it.
         yielding::be_ordinary();
         let seen = look();
         LOOKING.fetch_sub(1, Ordering::SeqCst);
-        // Nobody may be waiting any more.
+        // It fails if the time is over.
         let _ = sender.send(seen);
     });
     if looking.is_err() {
@@ -52,7 +54,8 @@ pub(crate) fn text(path: &str) -> Option<String> {
     Some(text)
 }
 
-/// `length` bytes at `pointer` in the memory of process `pid`. To be called where it may take for ever.
+/// `length` bytes at `pointer` in the memory of process `pid`. May never return: call it in [`at`]. Unsupported unless
+/// the memory is private and belongs to no file.
 pub(crate) fn memory(pid: u32, pointer: u64, length: usize) -> io::Result<Vec<u8>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     if !maps.lines().any(|line| is_own_memory(line, pointer, length as u64).unwrap_or(false)) {
@@ -63,7 +66,8 @@ pub(crate) fn memory(pid: u32, pointer: u64, length: usize) -> io::Result<Vec<u8
     Ok(bytes)
 }
 
-/// Whether a line of /proc/PID/maps is of private memory that belongs to no file, and has `length` bytes at `pointer`.
+/// Whether a line of /proc/PID/maps is of private memory that belongs to no file, and contains `length` bytes at
+/// `pointer`. `None` if the line cannot be parsed.
 fn is_own_memory(line: &str, pointer: u64, length: u64) -> Option<bool> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
@@ -79,21 +83,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_of_ones_own_is_read() {
+    fn private_memory_is_read() {
         let bytes = Box::new([7_u8; 100]);
         assert_eq!(memory(std::process::id(), bytes.as_ptr() as u64, bytes.len()).unwrap(), *bytes);
         assert!(memory(std::process::id(), 8, 8).is_err());
     }
 
     #[test]
-    fn nobody_waits_for_a_look_that_does_not_end() {
+    fn a_look_that_does_not_end_is_not_waited_for() {
         assert_eq!(at(|| Some(5)), Some(5));
         let (_sender, never) = mpsc::channel::<()>();
         assert_eq!(at(move || never.recv().ok()), None);
     }
 
     #[test]
-    fn memory_of_a_file_is_not() {
+    fn memory_of_a_file_is_not_read() {
         let own = "7f00-7f80 rw-p 00000000 00:00 0 [heap]";
         assert_eq!(is_own_memory(own, 0x7f10, 0x70), Some(true));
         assert_eq!(is_own_memory(own, 0x7f10, 0x71), Some(false));

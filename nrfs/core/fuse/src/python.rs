@@ -1,6 +1,7 @@
-//! The way to pyfuse3 and back: a socket pair, one end of which pyfuse3 serves as if it were the device.
+//! Forwards requests to pyfuse3 and receives its replies, through a socket pair: pyfuse3 serves one end as if it were
+//! /dev/fuse.
 //!
-//! Whoever hands a request on never waits: what the socket has no room for stays here until it has.
+//! Forwarding never waits: requests that the socket has no room for are kept in a backlog, and sent later.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -19,16 +20,17 @@ use crate::channel::Origin;
 use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
 use crate::wake::{Wake, retry};
 
-/// The largest request that cannot be divided: an extended attribute.
+/// The socket must hold messages with at least so many bytes of data: the longest value of an extended attribute, which
+/// the kernel cannot divide into several requests.
 const LEAST_DATA: usize = 1 << 16;
 
 /// Our end of the socket pair, and the requests that pyfuse3 is to answer.
 pub(crate) struct Python {
     socket: OwnedFd,
-    /// Bytes of data in the largest message that fits the socket.
+    /// Bytes of data in the largest message that the socket can hold.
     data: usize,
     waiting: Mutex<Waiting>,
-    /// Signalled when there is something to send that had no room.
+    /// Signalled when a request is added to the backlog.
     has_backlog: Wake,
 }
 
@@ -36,30 +38,31 @@ pub(crate) struct Python {
 struct Waiting {
     /// The requests that pyfuse3 has, by `unique`.
     forwarded: HashMap<u64, Forwarded>,
+    /// Requests that the socket had no room for, with `unique`.
     backlog: VecDeque<(u64, Vec<u8>)>,
 }
 
-/// What must be known of a request when its reply comes.
+/// What must be known of a forwarded request when its reply comes.
 pub(crate) struct Forwarded {
     pub origin: Origin,
-    /// The file and the bytes of a write that the kernel had collected.
+    /// For a WRITE of collected data: the file, and the number of bytes.
     pub collected: Option<(Ino, u32)>,
 }
 
 impl Python {
-    /// Makes the pair; the second is pyfuse3's.
+    /// Makes the socket pair. Returns our end, and pyfuse3's.
     pub fn new() -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let data = largest_data(&socket, &theirs)?;
         Ok((Self { socket, data, waiting: Mutex::default(), has_backlog: Wake::new()? }, theirs))
     }
 
-    /// Bytes of data in the largest request that can be handed on.
+    /// Bytes of data in the largest request that can be forwarded.
     pub fn data(&self) -> usize {
         self.data
     }
 
-    /// Hands a request on. EIO if that cannot be: it is too large, or pyfuse3 has gone.
+    /// Forwards a request. EIO if it is too large, or if pyfuse3 has closed its end. Does not wait.
     pub fn send(&self, unique: u64, message: &[u8], forwarded: Forwarded) -> Result<(), Refusal> {
         let mut waiting = self.waiting();
         waiting.forwarded.insert(unique, forwarded);
@@ -78,9 +81,9 @@ impl Python {
         }
     }
 
-    /// Receives replies and calls `deliver` with each and what is known of its request, until pyfuse3 has
-    /// closed its end or [`shut_down`](Self::shut_down) is called. A request that could not be handed on after all is
-    /// replied to with EIO.
+    /// Receives replies, and calls `deliver` with each and what is known of its request. Also sends the backlog; a
+    /// request there that cannot be sent gets the reply EIO. Returns when pyfuse3 has closed its end, or
+    /// [`shut_down`](Self::shut_down) is called.
     pub fn receive(&self, mut deliver: impl FnMut(&mut [u8], Forwarded)) {
         let mut buffer = vec![0; DATA_MAX + HEADER_ROOM];
         loop {
@@ -89,7 +92,7 @@ impl Python {
                 Ok((length, _)) => {
                     let reply = &mut buffer[..length];
                     let forwarded = reply::unique(reply).and_then(|unique| self.waiting().forwarded.remove(&unique));
-                    // What nobody waits for is a notification, or the reply to a request taken back.
+                    // Without a request it is a notification of pyfuse3's.
                     if let Some(forwarded) = forwarded {
                         deliver(reply, forwarded);
                     }
@@ -105,24 +108,24 @@ impl Python {
         }
     }
 
-    /// Nothing more goes through, either way.
+    /// Ends the traffic in both directions.
     pub fn shut_down(&self) {
-        // It may be closed already.
+        // It fails if the other end is closed already.
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 
-    /// Waits until there is a reply, or room and something to send.
+    /// Waits until there is a reply, or until the backlog may be sent.
     fn wait(&self) {
         let has_backlog = !self.waiting().backlog.is_empty();
         let events = if has_backlog { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let mut ready =
             [PollFd::new(&self.socket, events), PollFd::from_borrowed_fd(self.has_backlog.as_fd(), PollFlags::IN)];
-        // A failure shows at the socket again.
+        // If this fails, so does the socket.
         let _ = retry(|| poll(&mut ready, None));
         self.has_backlog.clear();
     }
 
-    /// Sends what had no room, as far as there is room now. Returns what cannot be sent.
+    /// Sends the backlog, as far as there is room. Returns the requests that cannot be sent at all.
     fn send_backlog(&self) -> Vec<(u64, Forwarded)> {
         let mut refused = Vec::new();
         let mut waiting = self.waiting();
@@ -143,13 +146,13 @@ impl Python {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Each change is one step, so a panic elsewhere cannot have left it half done.
+        // Each change is one step, so a panic cannot have left it half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The data, at most [`DATA_MAX`] bytes, that a message of this pair can hold beside its headers. An
-/// ordinary user's sockets are bounded by net.core.wmem_max.
+/// Bytes of data, at most [`DATA_MAX`], that a message of this pair can hold besides its headers. For an ordinary user
+/// net.core.wmem_max bounds it.
 fn largest_data(socket: &OwnedFd, theirs: &OwnedFd) -> io::Result<usize> {
     let mut data = DATA_MAX;
     let room = 2 * (DATA_MAX + HEADER_ROOM);
@@ -180,7 +183,7 @@ mod tests {
     use crate::channel::ReplyTo;
     use crate::protocol::wire::ReplyHeader;
 
-    /// An origin that only has a number.
+    /// An origin that expects the reply with this `unique`.
     struct Numbered(u64);
 
     impl ReplyTo for Numbered {
@@ -231,7 +234,7 @@ mod tests {
             unique += 1;
             python.send(unique, &message, forwarded(unique)).unwrap();
         }
-        // It will have no reader when there is room.
+        // From now on sending fails.
         shutdown(&theirs, Shutdown::Read).unwrap();
         let mut refused = python.send_backlog();
         assert_eq!(refused.pop().map(|(refused, _)| refused), Some(unique));

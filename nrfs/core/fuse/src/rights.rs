@@ -1,8 +1,9 @@
-//! What the kernel does not say of a caller: what he has the right to, and what he names a file for.
+//! Finds out from /proc what requests do not say of their caller: its capabilities, and what its system call names a
+//! file for.
 //!
-//! With id-mapped mounts the kernel names the users of no requests but those that make inodes; and it asks for the
-//! attributes of a file that is opened as for those of one that is looked at. It always names the thread, which waits for
-//! the answer meanwhile, and /proc tells the rest: see proc_pid_status(5) and proc_pid_syscall(5).
+//! With ALLOW_IDMAP, only requests that make inodes name the user. And a GETATTR does not say whether the file is being
+//! opened or only looked at. But each request names the calling thread, which waits for the reply: so /proc shows the
+//! rest, see proc_pid_status(5) and proc_pid_syscall(5).
 
 use std::fs;
 use std::io;
@@ -10,42 +11,43 @@ use std::io;
 use crate::caller::{SystemCall, system_call};
 use crate::peek;
 
-/// A capability, by its number of capabilities(7).
+/// A capability, with its number in linux/capability.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Capability {
-    /// CAP_FSETID: set-user-id and set-group-id stay when he changes a file.
+    /// CAP_FSETID: set-user-id and set-group-id stay when this caller changes a file.
     KeepSetId = 4,
-    /// CAP_SYS_ADMIN: he may see extended attributes in `trusted.`.
+    /// CAP_SYS_ADMIN: this caller may see extended attributes in `trusted.`.
     Administrate = 21,
 }
 
-/// Whether thread `pid` is root's and has a capability. A user namespace makes nobody root, but gives him all
-/// capabilities in it: so both are needed. A thread of the kernel's acts for somebody else, of whom it says nothing. Who
-/// cannot be seen has nothing.
+/// Whether thread `pid` has a capability and the user id 0. Both are needed, as any user can have all capabilities
+/// inside a user namespace of its own. False for a thread of the kernel, which acts for an unknown process, and for a
+/// thread that cannot be seen.
 pub(crate) fn has_capability(pid: u32, capability: Capability) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
     let field = |name| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let is_kernels = field("VmSize").is_none();
-    // Real, effective, saved, and for file systems.
+    // The ids are real, effective, saved, and that for file systems.
     let is_roots = field("Uid").and_then(|ids| ids.split_whitespace().nth(3)) == Some("0");
     let effective = field("CapEff").and_then(|bits| u64::from_str_radix(bits, 16).ok()).unwrap_or(0);
     !is_kernels && is_roots && effective >> capability as u32 & 1 == 1
 }
 
-/// What a file is named for in a system call.
+/// Why a system call names a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To be opened, with these flags of open(2).
+    /// To open it, with these flags of open(2).
     Open(u32),
-    /// To see whether it may be accessed so, as access(2) has it.
+    /// To see whether it may be accessed, with this mode of access(2).
     Access(u32),
-    /// To have its times set.
+    /// To set its times.
     SetTimes,
-    /// Something else, or it cannot be seen: the system call is not known, io_uring's, or not for us to look at.
+    /// For something else, or for an unknown purpose: we do not know the system call, it is made by io_uring, or we may
+    /// not look at the thread.
     Other,
 }
 
-/// What the system call is for that thread `pid` is in.
+/// Why the current system call of thread `pid` names a file. Waits a limited time: see [`peek::at`].
 pub(crate) fn purpose(pid: u32) -> Purpose {
     peek::at(move || Some(purpose_of(pid, &system_call(pid)?))).unwrap_or(Purpose::Other)
 }
@@ -54,7 +56,7 @@ fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
     let argument = |place: usize| call.arguments[place] as u32;
     match call.number {
         libc::SYS_openat | libc::SYS_open_by_handle_at => Purpose::Open(argument(2)),
-        // What cannot be looked at may be anything.
+        // If the flags cannot be read, it may be an open for writing.
         libc::SYS_openat2 => Purpose::Open(flags_at(pid, call.arguments[2]).unwrap_or(libc::O_RDWR as u32)),
         libc::SYS_faccessat | libc::SYS_faccessat2 => Purpose::Access(argument(2)),
         libc::SYS_utimensat => Purpose::SetTimes,
@@ -70,7 +72,7 @@ fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
     }
 }
 
-/// The flags at the beginning of openat2(2)'s structure, in a thread's memory.
+/// The flags at the beginning of openat2(2)'s structure, which is at `pointer` in a thread's memory.
 fn flags_at(pid: u32, pointer: u64) -> io::Result<u32> {
     let flags = peek::memory(pid, pointer, size_of::<u64>())?;
     Ok(flags.try_into().map_or(0, u64::from_ne_bytes) as u32)
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_cannot_be_seen_and_who_is_the_kernel_has_nothing() {
+    fn threads_of_the_kernel_and_threads_that_cannot_be_seen_have_no_capability() {
         const NOBODY: u32 = 0;
         const KTHREADD: u32 = 2;
         for pid in [NOBODY, KTHREADD, u32::MAX] {

@@ -1,9 +1,9 @@
-//! The ring: one queue for each CPU, whose worker runs on that very CPU, so that handing a request over
-//! is a plain switch from one thread to another, and reads the replica of its own node.
+//! The channel of io_uring: a ring for each CPU, whose worker runs on that CPU. So a request takes only a switch from
+//! the caller's thread to the worker, which uses the replica of its own node.
 //!
-//! The kernel uses the ring once every possible CPU has a slot. A CPU on which we may not run, or that is
-//! not there yet, has its queue served by another's worker. FORGETs, and what comes before the ring is
-//! ready, arrive at the device.
+//! The kernel has a queue for each possible CPU, and uses the rings once each queue has a slot. If we may not run on a
+//! CPU, or it is not online, the worker of another CPU serves its queue. FORGETs and INTERRUPTs, and all requests
+//! before the rings are ready, arrive at the device.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,18 +22,18 @@ use crate::protocol::{DATA_MAX, reply};
 use crate::uring::{Completion, SlotId, Uring};
 use crate::wake::Wake;
 
-/// Requests that a CPU can have under way.
+/// Slots in the queue of a CPU that has a worker.
 const DEPTH: usize = 8;
 
-/// The same for a CPU that has no worker of its own.
+/// Slots in the queue of a CPU without a worker of its own.
 const FOREIGN_DEPTH: usize = 2;
 
-/// Whether this process can have a ring, whatever FUSE offers.
+/// Fails if this process cannot have an io_uring. Does not ask whether FUSE offers the ring.
 pub fn probe() -> io::Result<()> {
     Uring::new(&[0], DATA_MAX, None).map(drop)
 }
 
-/// A ring for each of `cpus`, which together have a slot for every possible CPU.
+/// Makes a ring for each of `cpus`. Together they have slots for every possible CPU.
 pub(crate) fn for_each(cpus: &[Cpu], topology: &Topology) -> io::Result<Vec<Uring>> {
     let mut queues: Vec<Vec<u16>> = cpus.iter().map(|cpu| vec![cpu.0 as u16; DEPTH]).collect();
     let foreign = (0..possible_cpus()).filter(|&cpu| !cpus.contains(&Cpu(cpu)));
@@ -44,17 +44,17 @@ pub(crate) fn for_each(cpus: &[Cpu], topology: &Topology) -> io::Result<Vec<Urin
     cpus.iter().zip(queues).map(|(cpu, queues)| Uring::new(&queues, DATA_MAX, physical(cpu))).collect()
 }
 
-/// One worker's ring.
+/// One worker's channel.
 pub(crate) struct Ring {
     uring: Uring,
     mailbox: Arc<Mailbox>,
-    /// The mailbox.
+    /// The mailbox, as the origin of all requests.
     origin: Origin,
-    /// Where requests lie that somebody else will reply to.
+    /// The slots of requests that other threads will reply to, by `unique`.
     left: HashMap<u64, SlotId>,
 }
 
-/// Replies that a ring's worker is to commit, as only it uses the ring.
+/// Replies of other threads that the worker must commit: only the worker may use its ring.
 struct Mailbox {
     replies: Mutex<Vec<Vec<u8>>>,
     wake: Arc<Wake>,
@@ -68,7 +68,8 @@ impl ReplyTo for Mailbox {
 }
 
 impl Ring {
-    /// Gives the ring to the kernel, for requests of the mount of `device`. Only the calling thread uses it; `wake` wakes it.
+    /// Registers the ring's slots with the kernel, for requests of the mount of `device`. From now on only the calling
+    /// thread may use the ring. `wake` wakes it.
     pub fn open(mut uring: Uring, device: BorrowedFd, wake: &Arc<Wake>) -> io::Result<Self> {
         uring.register(device, wake.as_fd())?;
         let mailbox = Arc::new(Mailbox { replies: Mutex::default(), wake: Arc::clone(wake) });
@@ -76,7 +77,7 @@ impl Ring {
         Ok(Self { uring, mailbox, origin, left: HashMap::new() })
     }
 
-    /// Commits the replies that others have given.
+    /// Commits the replies of other threads.
     fn empty_mailbox(&mut self) -> io::Result<()> {
         self.mailbox.wake.clear();
         let replies = std::mem::take(&mut *lock(&self.mailbox.replies));
@@ -133,10 +134,10 @@ impl Channel for Ring {
         self.left.insert(unique, slot);
     }
 
-    /// One slot of the queue must be left for what the kernel writes meanwhile.
+    /// At least one slot of the queue must remain for WRITEs.
     fn may_wait(&self, slot: SlotId) -> bool {
         let others = self.left.values().filter(|other| self.uring.are_of_one_queue(slot, **other)).count();
-        others == 0 || others + 2 <= self.uring.slots_beside(slot)
+        others == 0 || others + 2 <= self.uring.slots_of_queue(slot)
     }
 
     fn origin(&self, _: SlotId) -> &Origin {

@@ -1,6 +1,6 @@
-//! What is done about a request: it is answered from the service, handed on to pyfuse3, or left to the steward.
+//! Serves requests: answers them natively, forwards them to pyfuse3, or leaves them to the steward.
 //!
-//! A server knows no descriptor and no worker: it is given a request, and says what the worker is to do.
+//! The server knows no descriptor and no worker: it takes a request, and returns what the worker must do.
 
 use std::sync::Arc;
 
@@ -25,27 +25,27 @@ pub(crate) struct Server {
     pub steward: Arc<Steward>,
     pub python: Python,
     pub negotiation: Negotiation,
-    /// Whether requests are answered natively where that can be; otherwise pyfuse3 answers all but a few.
+    /// Whether requests are answered natively if possible. Otherwise pyfuse3 answers all but a few.
     pub is_native: bool,
 }
 
-/// What a worker is to do about a request.
+/// What a worker must do about a request.
 pub(crate) enum Outcome {
-    /// To reply with this.
+    /// Reply with this answer.
     Reply(Answer),
-    /// Nothing: no reply is wanted.
+    /// Nothing: the request gets no reply.
     NoReply,
-    /// Nothing: somebody else will reply, by the request's origin.
+    /// Leave the request to another thread, which will reply by its origin.
     Left,
 }
 
 impl Server {
-    /// Does what a request asks, hands it on, or leaves it to the steward, for which it must be one that `may_wait` for
-    /// the kernel itself. The errno is for who asked.
+    /// Does what a request asks, forwards it, or leaves it to the steward. `may_wait` says whether the request may be
+    /// kept while the kernel writes collected data. An error is the errno to reply with.
     pub fn serve(&self, request: Request, origin: &Origin, may_wait: bool, token: &Token) -> Result<Outcome, Errno> {
         self.native.check_flags(request, token)?;
         if let Some((ino, privileges)) = request.kills_privileges() {
-            // The request itself will tell if the inode is gone.
+            // If the inode has been dropped, the request itself fails.
             let _ = self.filesystem().kill_privileges(ino, privileges, token);
         }
         self.negotiation.note(request);
@@ -71,7 +71,7 @@ impl Server {
             Ok(answer) => {
                 self.steward.note_told(request, &answer);
                 if inode_flags::sets_flags(request) {
-                    // Its attributes must be asked for from now on, and it has changed.
+                    // The flags may say that the attributes must not be cached any more, and the inode has changed.
                     self.kernel.forget_attributes(request.ino());
                 }
                 Ok(Outcome::Reply(answer))
@@ -85,20 +85,20 @@ impl Server {
         }
     }
 
-    /// What is never left to pyfuse3: what it has no request for, what Python must not hold up, and what takes a look
-    /// at the caller.
+    /// Requests that pyfuse3 never gets: FORGETs, which Python must not delay; IOCTL, for which pyfuse3 has no handler;
+    /// LISTXATTR, whose answer depends on the caller's capabilities.
     fn is_always_native(opcode: Opcode) -> bool {
         matches!(opcode, Opcode::Forget | Opcode::BatchForget | Opcode::Ioctl | Opcode::Listxattr)
     }
 
-    /// Data that was collected could not be written. The kernel has to ask for the attributes: before the next write is
-    /// collected, and since the file takes less space than it believes.
+    /// Called when collected data could not be written. Makes the kernel ask for the file's attributes: so it asks
+    /// before it collects the next write, and does not use those that count the lost data.
     fn collected_in_vain(&self, ino: Ino) {
         self.kernel.forget_attributes(ino);
     }
 
-    /// Passes pyfuse3's replies to where their requests came from, until pyfuse3 has come to its end. Calls `agreed` when
-    /// the handshake is done.
+    /// Delivers pyfuse3's replies to the origins of their requests, until pyfuse3 ends. Calls `agreed` after the reply
+    /// to INIT.
     pub fn pass_replies(&self, agreed: impl Fn()) {
         self.python.receive(|message, Forwarded { origin, collected }| {
             let agreement = self.negotiation.conclude(message);
@@ -122,15 +122,15 @@ impl Server {
     }
 }
 
-/// The file and the bytes of a write that the kernel had collected.
+/// The file, and the number of bytes, if the request is a WRITE of collected data.
 fn collected(request: Request) -> Option<(Ino, u32)> {
     let WriteArguments { size, write_flags, .. } =
         (request.opcode()? == Opcode::Write).then(|| request.argument().ok())??;
     write_flags.contains(WriteFlags::CACHE).then_some((request.ino(), size))
 }
 
-/// What must be replied in place of `reply` to a write of `size` collected bytes, unless all were written: nobody looks at
-/// how much of a cached page was written, only at an error.
+/// The reply to send in place of `reply` to a WRITE of `size` collected bytes, unless all were written. For collected
+/// data the kernel ignores how much was written, but not an error.
 fn refusal_of_a_part(reply: &[u8], size: u32) -> Option<ReplyHeader> {
     let (header, data) = ReplyHeader::read_from_prefix(reply).ok()?;
     let written = CountReply::read_from_prefix(data).map_or(0, |(count, _)| count.size);

@@ -1,19 +1,23 @@
-//! The steward: a thread for what must wait for the kernel itself, as no worker may.
+//! The steward: the thread that answers requests which must wait until the kernel has written collected data. Workers
+//! must not wait for that, as they answer the WRITEs.
 //!
-//! The kernel's cache holds data that we have not seen. Two things need it:
+//! Two kinds of requests depend on data that the kernel has collected:
 //!
-//! - **Room.** When space is scarce, nothing is collected for which no space was promised. The kernel asks for a file's
-//!   attributes before it collects a write, if those it has are no good: so it is told that they are not, and what it
-//!   asks is answered once there is a promise, or with ENOSPC, which is what write(2) returns then. A page of a hole
-//!   that is touched in a mapping is read by the kernel: with a promise, or the touch is a bus error. What takes much
-//!   space at once, and has not been collected, waits until all that has been is written.
-//! - **Holes.** Where there is data in a file is known once the kernel has written what it has of it.
+//! - **Room.** While space is scarce, the kernel must collect only data that space was promised for. Before it collects
+//!   a write, it asks for the file's attributes if it has no valid ones. So it is told that they are not valid, and its
+//!   GETATTR is answered after a promise was made, or with ENOSPC, which write(2) then returns. When a page of a hole
+//!   is touched in a mapping, the kernel sends a READ: without a promise it fails, and the touch is a bus error. An
+//!   operation that takes much space at once, and whose data is not collected, waits until all collected data is
+//!   written.
+//! - **Holes.** Where a file has holes is only known after the kernel has written its collected data.
 //!
-//! A worker promises by itself where there is enough. What it cannot promise it hands to the steward, who first has
-//! written what is promised to no purpose, and takes in what the kernel has forgotten.
+//! A worker makes promises itself if there is enough space. Otherwise it leaves the request to the steward, which looks
+//! for space: it makes the kernel write files with old promises, gives up the promises that remain, and processes
+//! FORGETs.
 //!
-//! While the steward waits for the kernel to write, the writes must find a way: so never all slots of a ring's queue have
-//! requests that wait for him. And he never has a READ, for which the kernel holds pages that it may have to write.
+//! While the steward waits for the kernel to write, workers must be able to take the WRITEs. So requests that the
+//! steward has never fill all slots of a ring's queue. And it never has a READ, as the kernel locks pages for a READ
+//! that it may have to write.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
@@ -37,35 +41,37 @@ use crate::protocol::wire::{
 };
 use crate::protocol::{HEADER_ROOM, reply};
 
-/// How long a write that was accepted may take to reach the kernel's cache. What was promised before that, and is not
-/// there when the cache has been written, will never be.
+/// The age at which promises are given up: the time that a write may take from its GETATTR to the kernel's cache. If a
+/// promise is older, and still there after the cache has been written, no write will take it.
 const PROMISE: Duration = Duration::from_secs(1);
 
-/// Bytes that are promised to who does not say how many he needs: more than programs write at a time.
+/// Bytes that are promised if the length of a write is unknown: more than programs usually write at a time.
 const UNKNOWN: u64 = 1 << 20;
 
-/// What the steward has to do, and what he knows.
+/// The steward's queue, and its state.
 pub(crate) struct Steward {
     native: Arc<Native>,
     kernel: Arc<Kernel>,
-    /// Whether requests are answered natively where that can be.
+    /// Whether requests are answered natively if possible.
     is_native: bool,
     jobs: Mutex<VecDeque<Job>>,
     has_job: Condvar,
-    /// Inodes of which the kernel was told while space was scarce: of these it may ask before reads, too.
+    /// Inodes whose attributes the kernel got while space was scarce. As they are not valid, it may ask for them again
+    /// before reads, too, not only before writes.
     told: Mutex<HashSet<Ino>>,
-    /// Until when pages are held back for writes that the kernel let in before space was scarce. What it had collected by
-    /// then has been written.
+    /// Until when pages are held back for writes that had passed the kernel's check before space was scarce, and may
+    /// not have reached its cache yet. Set when all data collected before has been written.
     grace: Mutex<Option<Instant>>,
 }
 
 enum Job {
-    /// Space has become scarce.
+    /// Make the kernel write all that it has collected, as space has become scarce.
     Scarce,
-    /// A request that waits.
+    /// Answer a request.
     Request(Held),
-    /// Promises that are old are wanted back.
+    /// Give up old promises.
     GiveUp,
+    /// End the thread.
     End,
 }
 
@@ -77,37 +83,37 @@ struct Held {
     wants: Wants,
 }
 
-/// What a request needs, because of what the kernel's cache has, before it is answered as any other.
+/// What a request needs instead of its usual answer.
 pub(crate) enum Need {
-    /// These attributes, which the kernel uses once: there is room for a write.
+    /// A reply with these attributes, which the kernel must not cache: space for a write has been promised.
     Attributes(Attributes),
-    /// That the steward takes his time for it.
+    /// To be left to the steward.
     Time(Wants),
 }
 
-/// What the steward is to find for a request.
+/// What the steward must do for a request.
 pub(crate) enum Wants {
-    /// The attributes, before data is collected.
+    /// Promise space for what the caller is about to write, and reply with the attributes.
     Room(Intent),
-    /// Much space at once. The whole request is kept.
+    /// Answer a request that takes much space at once. This is the whole request.
     Space(Vec<u8>),
-    /// Where data or a hole is.
+    /// Find data or a hole.
     Seek { offset: u64, whence: u32 },
 }
 
-/// For all threads.
+/// Called by all threads.
 impl Steward {
     pub fn new(native: Arc<Native>, kernel: Arc<Kernel>, is_native: bool) -> Self {
         let (jobs, has_job, told, grace) = Default::default();
         Self { native, kernel, is_native, jobs, has_job, told, grace }
     }
 
-    /// Space has become scarce.
+    /// Called when space has become scarce. Does not wait.
     pub fn space_is_scarce(&self) {
         self.push(Job::Scarce);
     }
 
-    /// Notes that the kernel has forgotten inodes.
+    /// Notes that the kernel has forgotten the inodes that a FORGET or BATCH_FORGET names.
     pub fn untell(&self, request: Request) {
         let mut told = lock(&self.told);
         if request.opcode() == Some(Opcode::Forget) {
@@ -119,12 +125,12 @@ impl Steward {
         }
     }
 
-    /// Takes a request that he will reply to.
+    /// Leaves a request to the steward, which will reply to it.
     pub fn take(&self, request: Request, origin: Origin, wants: Wants) {
         self.push(Job::Request(Held { unique: request.unique(), origin, ino: request.ino(), wants }));
     }
 
-    /// Ends the steward's work. Requests that he still holds stay without an answer.
+    /// Makes the steward's thread end. Requests that are still in the queue get no reply.
     pub fn end(&self) {
         let mut jobs = lock(&self.jobs);
         jobs.clear();
@@ -137,7 +143,7 @@ impl Steward {
         self.has_job.notify_one();
     }
 
-    /// The next job; `None` where there was none within `patience`.
+    /// Waits for the next job; `None` if there is none within `patience`.
     fn next(&self, patience: Duration) -> Option<Job> {
         let jobs = lock(&self.jobs);
         let waited = self.has_job.wait_timeout_while(jobs, patience, |jobs| jobs.is_empty());
@@ -149,14 +155,15 @@ impl Steward {
     }
 }
 
-/// For workers, before a request is answered.
+/// Called by workers.
 impl Steward {
-    /// Sees to it that nothing is collected without room, and that nobody looks for holes where the kernel has data. What
-    /// a request needs for that; it is given to the steward only if it is one that `may_wait`.
+    /// What a request needs instead of its usual answer, because of data that the kernel has collected or is about to
+    /// collect; `None` to answer it as usual. Makes promises if there is enough space. Without `may_wait` nothing is
+    /// left to the steward: GETATTR gets ENOSPC, LSEEK gets ENOSYS, and FALLOCATE and copies are answered as usual.
     pub fn need(&self, request: Request, may_wait: bool, token: &Token) -> Result<Option<Need>, Errno> {
         let (fs, ino) = (self.filesystem(), request.ino());
         let wants = match request.opcode() {
-            // From then on the kernel answers by itself: all is data.
+            // After ENOSYS the kernel itself answers: as if the file had no holes.
             Some(Opcode::Lseek) if !may_wait => return Err(Errno::ENOSYS),
             Some(Opcode::Lseek) => {
                 let LseekArguments { offset, whence, .. } = request.argument()?;
@@ -181,7 +188,7 @@ impl Steward {
                 if fs.is_promised(ino) {
                     fs.place_promise(ino, &(offset..offset.saturating_add(size.into())), token);
                 } else if fs.is_scarce() {
-                    // It was collected before the kernel knew that it must ask.
+                    // It was collected without a promise: the kernel must ask before it collects more.
                     self.kernel.forget_attributes(ino);
                 }
                 return Ok(None);
@@ -212,7 +219,8 @@ impl Steward {
         if may_wait { Ok(Some(Need::Time(wants))) } else { Err(Errno::ENOSPC) }
     }
 
-    /// Promises pages of a hole that are read, if that may be for a mapping. Whoever touches them must have the promise.
+    /// Promises pages of a hole that a request reads, if it may be for a mapping. ENOSPC only if a page of a mapping is
+    /// being touched: then the touch must fail without a promise.
     fn promise_mapped(&self, request: Request, range: &Range<u64>, token: &Token) -> Result<(), Errno> {
         let (fs, ino) = (self.filesystem(), request.ino());
         let intent = intent(request.header().pid, ino);
@@ -221,24 +229,25 @@ impl Steward {
         }
         self.push(Job::GiveUp);
         fs.take_in_forgets();
-        // A touch cannot wait for the end of the grace, as the kernel has locked the page for it.
+        // A touch cannot wait for the end of the grace period, as the kernel has locked the page: so it may use pages
+        // that are held back.
         fs.promise_mapped(ino, range, lock(&self.grace).is_some(), token)
     }
 
-    /// Whether these attributes are asked for because a write is to be collected. Who only wants to know them asks by
-    /// the inode, not by an open file.
+    /// Whether a GETATTR is sent because a write may be about to be collected. Then it names an open file; a GETATTR
+    /// for stat(2) does not.
     fn asks_for_room(&self, request: Request) -> Result<bool, Errno> {
         let GetattrArguments { flags, .. } = request.argument()?;
         Ok(self.native.is_caching() && flags.contains(GetattrFlags::BY_FILE))
     }
 
-    /// Attributes that the kernel does not keep: so it asks again before the next write, and for nothing else.
+    /// The attributes for a reply that the kernel does not cache: so it asks again before the next write.
     fn attributes_for_once(&self, ino: Ino, token: &Token) -> Result<Attributes, Errno> {
         self.kernel.forget_attributes(ino);
         self.filesystem().attributes(ino, token)
     }
 
-    /// Notes of which inode an answer tells while the kernel must ask for attributes.
+    /// Notes the inode whose attributes an answer gives to the kernel while space is scarce.
     pub fn note_told(&self, request: Request, answer: &Answer) {
         if !self.filesystem().is_scarce() {
             return;
@@ -253,7 +262,7 @@ impl Steward {
     }
 }
 
-/// Bytes that a request may take at once.
+/// Bytes that a FALLOCATE or a copy may take at once.
 fn space_wanted(request: Request) -> Result<u64, Errno> {
     if request.opcode() != Some(Opcode::Fallocate) {
         return request.argument().map(|CopyFileRangeArguments { length, .. }| length.min(COPY_MAX));
@@ -262,7 +271,7 @@ fn space_wanted(request: Request) -> Result<u64, Errno> {
     Ok(if mode & libc::FALLOC_FL_PUNCH_HOLE as u32 != 0 { 0 } else { length })
 }
 
-/// Promises what a write needs. False where there is not enough, or where nobody knows what it needs.
+/// Promises the space for an intent. False if there is not enough, or if it is unknown how much is needed.
 fn promise(fs: &Filesystem, ino: Ino, intent: Intent, token: &Token) -> bool {
     match intent {
         Intent::Write { offset, length } => fs.promise(ino, offset, length, token).is_ok(),
@@ -272,12 +281,12 @@ fn promise(fs: &Filesystem, ino: Ino, intent: Intent, token: &Token) -> bool {
     }
 }
 
-/// For the steward's own thread.
+/// Called by the steward's own thread.
 impl Steward {
-    /// Does what there is to do, until the end.
+    /// Does all jobs, until [`end`](Self::end) is called.
     pub fn work(&self) {
         loop {
-            // Nothing becomes old where nothing is promised.
+            // If nothing is promised, no promise can become old.
             let is_idle = !self.filesystem().is_scarce() && !self.filesystem().has_promises();
             self.end_grace(false);
             match self.next(if is_idle { Duration::MAX } else { PROMISE }) {
@@ -304,7 +313,7 @@ impl Steward {
 
     fn make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Attributes, Errno> {
         match self.try_to_make_room(ino, intent, token) {
-            // Not before the pages that are held back have proved to be needed.
+            // The pages that are held back may be enough: try again once they are not needed any more.
             Err(Errno::ENOSPC) if self.end_grace(true) => self.try_to_make_room(ino, intent, token),
             made => made,
         }
@@ -313,7 +322,7 @@ impl Steward {
     fn try_to_make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Attributes, Errno> {
         let fs = self.filesystem();
         if !matches!(intent, Intent::Write { .. }) {
-            // What was written before, of which nobody could say where, takes no more than it needs once it is written.
+            // After data with promises of an unknown place has been written, these promises are not needed any more.
             self.kernel.write_back(ino, 0);
             fs.give_up_anywhere(ino);
         }
@@ -331,15 +340,15 @@ impl Steward {
         self.attributes_for_once(ino, token)
     }
 
-    /// Whether the kernel has no reason to ask about an open file but a write. Of files that it was told of lately it
-    /// also asks when somebody reads up to the end; of what is empty there is nothing to read.
+    /// Whether a GETATTR that names an open file can only be for a write. If the kernel has attributes of the file that
+    /// are not valid, it also sends one before a read up to the end of the file, unless the file is empty.
     fn must_be_a_write(&self, ino: Ino, token: &Token) -> bool {
         let may_be_read = || self.filesystem().attributes(ino, token).is_ok_and(|attributes| attributes.size > 0);
         let was_told = !self.is_native || lock(&self.told).contains(&ino);
         !was_told || !may_be_read()
     }
 
-    /// Answers a request that takes much space at once, when all that has been collected has space of its own.
+    /// Answers a request that takes much space at once, after all collected data has been written or has promises.
     fn take_much(&self, message: &[u8], token: &Token) -> Result<Answer, Errno> {
         if !self.filesystem().is_scarce() {
             self.filesystem().declare_scarce();
@@ -352,15 +361,16 @@ impl Steward {
         self.native.answer(request, token)
     }
 
-    /// Has the kernel write all that it has collected, and ask from now on before it collects more. A thread that it let
-    /// in before may still be on its way to the cache, and lose its CPU there: for these there is a grace.
+    /// Makes the kernel write all that it has collected, and drop attributes, so that it asks before it collects more.
+    /// A write that passed this check before may still be on its way to the cache, as its thread may have lost its CPU.
+    /// So this begins a grace period, after which the cache must be written once more.
     fn write_all_back(&self) {
         self.filesystem().held().for_each(|ino| self.kernel.write_back(ino, 0));
         *lock(&self.grace) = Some(Instant::now() + PROMISE);
     }
 
-    /// Ends the grace once it is over, for which it may `wait`: then all is written that was collected without a promise,
-    /// and nothing need be held back for it. Whether it was ended.
+    /// Ends the grace period if it is over; with `wait`, waits for that. Then makes the kernel write what was collected
+    /// without a promise, and holds no pages back any more. Returns whether a grace period was ended.
     fn end_grace(&self, wait: bool) -> bool {
         let until = *lock(&self.grace);
         let Some(left) = until.map(|until| until.saturating_duration_since(Instant::now())) else { return false };
@@ -380,12 +390,13 @@ impl Steward {
         self.filesystem().seek(ino, offset, whence, token)
     }
 
-    /// Space that was promised to no purpose, or that the kernel has given up, and we have not heard of it.
+    /// Looks for space: gives up old promises, and processes FORGETs.
     fn find_space(&self) {
         self.give_up_promises();
         self.filesystem().take_in_forgets();
     }
 
+    /// Makes the kernel write the files with old promises, and gives up those that remain.
     fn give_up_promises(&self) {
         let Some(then) = Instant::now().checked_sub(PROMISE) else { return };
         for ino in self.filesystem().promised_before(then) {

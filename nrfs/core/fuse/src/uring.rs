@@ -1,11 +1,10 @@
-//! FUSE over io_uring, made safe: commands, completions, and the buffers that they share with the kernel.
+//! A safe interface to FUSE over io_uring: commands, completions, and the buffers that are shared with the kernel.
 //!
 //! Sources: `include/uapi/linux/fuse.h` and `Documentation/filesystems/fuse/fuse-io-uring.rst`.
 //!
-//! A ring has a number of slots. Each belongs to one of the kernel's queues, of which there is one for
-//! every possible CPU, and has buffers for one request: its header, the structure that its arguments
-//! begin with, and the payload. A slot is either the kernel's, which will put a request there, or ours
-//! from the completion until the reply is committed, which gives it back.
+//! A ring has slots. Each slot belongs to one of the kernel's queues, of which there is one for every possible CPU. It
+//! has buffers for one request: for its header, the structure that its arguments begin with, and the payload. A slot is
+//! the kernel's until the kernel has put a request into it, and ours from then until the reply is committed.
 #![allow(unsafe_code, reason = "the kernel shares memory with us; each use carries its argument")]
 
 use std::io;
@@ -23,17 +22,17 @@ use crate::protocol::wire::ReplyHeader;
 /// FUSE_IO_URING_CMD_REGISTER: gives the kernel a new slot.
 const REGISTER: u32 = 1;
 
-/// FUSE_IO_URING_CMD_COMMIT_AND_FETCH: answers the request in a slot and gives it back.
+/// FUSE_IO_URING_CMD_COMMIT_AND_FETCH: replies to the request in a slot, and gives the slot back.
 const COMMIT_AND_FETCH: u32 = 2;
 
-/// The user data of the poll that wakes us.
+/// The user data of the poll of the wake.
 const WAKE: u64 = u64::MAX;
 
-/// What the kernel puts before the payload (`struct fuse_uring_req_header`).
+/// The first buffer of a slot (`struct fuse_uring_req_header`).
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct Head {
-    /// The header of the request, and then of the reply.
+    /// The header of the request, later of the reply.
     header: [u8; 128],
     argument: [u8; 128],
     flags: u64,
@@ -43,7 +42,7 @@ struct Head {
     reserved: u64,
 }
 
-/// What a command tells beside its slot (`struct fuse_uring_cmd_req`).
+/// The arguments of a command (`struct fuse_uring_cmd_req`).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct Command {
@@ -57,28 +56,28 @@ struct Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(usize);
 
-/// What happened.
+/// What has happened on a ring.
 pub(crate) enum Completion {
     /// There is a request in a slot; it is ours until the reply is committed.
     Request(SlotId),
     /// The wake was signalled.
     Woken,
-    /// The mount is no more.
+    /// The mount has ended.
     End,
 }
 
 struct Slot {
     queue: u16,
-    /// A [`Head`] in the first page, the payload behind it.
+    /// The first page has the [`Head`], the others the payload.
     memory: Buffer,
-    /// The two parts of `memory`, as the kernel wants to be told.
+    /// The two buffers in `memory`, as a command names them.
     parts: Box<[libc::iovec; 2]>,
     is_ours: bool,
-    /// The command that the kernel has not completed.
+    /// The last command for this slot.
     command: u32,
 }
 
-// SAFETY: the pointers in `parts` are into `memory`, which the slot owns.
+// SAFETY: the pointers in `parts` point into `memory`, which the slot owns.
 unsafe impl Send for Slot {}
 
 /// One worker's ring.
@@ -86,20 +85,20 @@ pub(crate) struct Uring {
     uring: IoUring<Entry128, cqueue::Entry>,
     wake: RawFd,
     slots: Vec<Slot>,
-    /// Whether the kernel has been given the slots.
+    /// Whether slots have been given to the kernel.
     is_registered: bool,
 }
 
 const PAGE: usize = 4096;
 
 impl Uring {
-    /// A ring with one slot for each of `queues`, which may repeat, and room for `payload` bytes in each.
-    /// It is used by the thread that calls [`register`](Self::register).
+    /// Makes a ring with one slot for each element of `queues`, which may repeat queues; each has room for `payload`
+    /// bytes. Only the thread that calls [`register`](Self::register) may use the ring.
     pub fn new(queues: &[u16], payload: usize, physical: Option<PhysicalNode>) -> io::Result<Self> {
         const POLLS: usize = 1;
         let entries = (queues.len() + POLLS).next_power_of_two() as u32;
-        // Disabled, until the thread that will use it is there. Without single issuer and deferred work,
-        // which made an uncached getattr slower by half.
+        // Disabled until the thread that uses it calls `register`. Not with the options for a single issuer and
+        // deferred work: they made an uncached getattr slower by half.
         let mut builder = IoUring::<Entry128, cqueue::Entry>::builder();
         builder.setup_r_disabled().setup_submit_all();
         let uring = builder.setup_cqsize(2 * entries).build(entries)?;
@@ -107,17 +106,17 @@ impl Uring {
         Ok(Self { uring, wake: -1, slots, is_registered: false })
     }
 
-    /// Gives all slots to the kernel, for requests of the mount of `device`, and looks at `wake`.
+    /// Gives all slots to the kernel, for requests of the mount of `device`, and begins to poll `wake`.
     pub fn register(&mut self, device: BorrowedFd, wake: BorrowedFd) -> io::Result<()> {
         self.uring.submitter().register_enable_rings()?;
         self.uring.submitter().register_files(&[device.as_raw_fd()])?;
         self.wake = wake.as_raw_fd();
-        self.look_at_wake()?;
+        self.poll_wake()?;
         self.is_registered = true;
         (0..self.slots.len()).try_for_each(|number| self.push(SlotId(number), REGISTER, 0))
     }
 
-    /// Tells the kernel what was committed, and waits for something to happen.
+    /// Submits the commits to the kernel, and waits for a completion, or a signal.
     pub fn wait(&mut self) -> io::Result<()> {
         match self.uring.submit_and_wait(1) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -125,12 +124,12 @@ impl Uring {
         }
     }
 
-    /// What has happened, one thing at a time.
+    /// The next completion; `None` if there is none now.
     pub fn next(&mut self) -> io::Result<Option<Completion>> {
         loop {
             let Some(entry) = self.uring.completion().next() else { return Ok(None) };
             if entry.user_data() == WAKE {
-                self.look_at_wake()?;
+                self.poll_wake()?;
                 return Ok(Some(Completion::Woken));
             }
             let slot = SlotId(entry.user_data() as usize);
@@ -139,7 +138,7 @@ impl Uring {
                     self.slots[slot.0].is_ours = true;
                     return Ok(Some(Completion::Request(slot)));
                 }
-                // The kernel was not ready for it, or a signal came in between: again.
+                // The kernel was not ready for the command, or a signal interrupted it: submits it again.
                 libc::EAGAIN | libc::EINTR => {
                     let (command, commit_id) = (self.slots[slot.0].command, self.head(slot).commit_id);
                     self.push(slot, command, commit_id)?;
@@ -153,7 +152,7 @@ impl Uring {
         }
     }
 
-    /// The request in a slot of ours: its header, its argument and its payload.
+    /// The request in a slot: its header, its arguments and its payload. The slot must be ours.
     pub fn request(&self, slot: SlotId) -> (&[u8], &[u8], &[u8]) {
         assert!(self.slots[slot.0].is_ours, "the kernel may write into a slot of its own");
         let head = self.head(slot);
@@ -161,32 +160,32 @@ impl Uring {
         (&head.header, &head.argument, &self.payload(slot)[..size])
     }
 
-    /// Whether two slots are of the same queue.
+    /// Whether two slots belong to the same queue.
     pub fn are_of_one_queue(&self, one: SlotId, other: SlotId) -> bool {
         self.slots[one.0].queue == self.slots[other.0].queue
     }
 
-    /// The number of slots of a slot's queue.
-    pub fn slots_beside(&self, slot: SlotId) -> usize {
+    /// The number of slots, on this ring, of the queue that a slot belongs to.
+    pub fn slots_of_queue(&self, slot: SlotId) -> usize {
         (0..self.slots.len()).filter(|&other| self.are_of_one_queue(slot, SlotId(other))).count()
     }
 
-    /// The payload of a slot of ours, for the reply.
+    /// The payload's buffer of a slot, for the data of the reply. The slot must be ours.
     pub fn buffer(&mut self, slot: SlotId) -> &mut [u8] {
         let slot = &mut self.slots[slot.0];
         assert!(slot.is_ours, "the kernel writes into a slot of its own");
-        // SAFETY: the payload lies in the slot's memory behind its first page. The kernel touches only
-        // slots that it was given, and this one is ours; `&mut self` makes this the only reference.
+        // SAFETY: the payload is in the slot's memory, behind the first page. The kernel only uses slots of its own,
+        // and this one is ours; `&mut self` makes this the only reference.
         unsafe { slice::from_raw_parts_mut(slot.memory.base().add(PAGE).as_ptr(), slot.payload_size()) }
     }
 
-    /// Replies to the request in a slot, with this header and `length` bytes that are in its payload, and gives the slot
-    /// back. It goes to the kernel with the next [`wait`](Self::wait).
+    /// Replies to the request in a slot with this header and the first `length` bytes of the payload's buffer, and
+    /// gives the slot back. The kernel gets it at the next [`wait`](Self::wait). The slot must be ours.
     pub fn commit(&mut self, slot: SlotId, header: &ReplyHeader, length: usize) -> io::Result<()> {
         let ours = &mut self.slots[slot.0];
         assert!(ours.is_ours, "a slot is given back once");
-        // SAFETY: the head lies in the slot's memory, which is aligned to a page; any bytes are a `Head`;
-        // the slot is ours, and `&mut self` makes this the only reference.
+        // SAFETY: the head is at the beginning of the slot's memory, which is aligned to a page; any bytes are a valid
+        // `Head`; the slot is ours, and `&mut self` makes this the only reference.
         let head = unsafe { ours.memory.base().cast::<Head>().as_mut() };
         head.header[..size_of_val(header)].copy_from_slice(header.as_bytes());
         head.payload_size = length as u32;
@@ -197,8 +196,8 @@ impl Uring {
 
     fn head(&self, slot: SlotId) -> &Head {
         let slot = &self.slots[slot.0];
-        // SAFETY: as in `commit`, but shared. It is only asked for slots whose command the kernel has
-        // completed, and those the kernel leaves alone.
+        // SAFETY: as in `commit`, but shared. Callers pass only slots whose command the kernel has completed, and these
+        // the kernel does not use.
         unsafe { slot.memory.base().cast::<Head>().as_ref() }
     }
 
@@ -208,7 +207,7 @@ impl Uring {
         unsafe { slice::from_raw_parts(slot.memory.base().add(PAGE).as_ptr(), slot.payload_size()) }
     }
 
-    fn look_at_wake(&mut self) -> io::Result<()> {
+    fn poll_wake(&mut self) -> io::Result<()> {
         let poll = opcode::PollAdd::new(types::Fd(self.wake), libc::POLLIN as u32).build().user_data(WAKE);
         // SAFETY: the poll names no memory.
         unsafe { self.submit(poll.into()) }
@@ -226,13 +225,13 @@ impl Uring {
             .build()
             .user_data(id.0 as u64);
         let entry = with_length(entry, slot.parts.len() as u32);
-        // SAFETY: the command names the slot's parts and its memory. While the kernel has the command the slot is not
-        // ours, and then its memory outlives the ring: see `drop`.
+        // SAFETY: the command names the slot's parts and its memory. While the kernel has the command, the slot is not
+        // ours, and the memory of such slots is never freed: see `drop`.
         unsafe { self.submit(entry) }
     }
 
     /// # Safety
-    /// What the entry names lives until the kernel has completed it.
+    /// All memory that the entry names must live until the kernel has completed it.
     unsafe fn submit(&mut self, entry: Entry128) -> io::Result<()> {
         // SAFETY: the caller's promise.
         while unsafe { self.uring.submission().push(&entry) }.is_err() {
@@ -244,8 +243,9 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // A ring that is closed has its commands taken back, but nobody waits for that: until this thread has ended the
-        // kernel may still put a request into a slot of its own. The memory of these is never used for anything else.
+        // When a ring is closed, the kernel cancels its commands, but closing does not wait for that: until this thread
+        // has ended, the kernel may still write a request into a slot of its own. So the memory of these slots is
+        // leaked.
         if self.is_registered {
             self.slots.drain(..).filter(|slot| !slot.is_ours).for_each(mem::forget);
         }
@@ -268,7 +268,7 @@ impl Slot {
     }
 }
 
-/// Sets the field `len` of a submission, which the library has no setter for.
+/// Sets the field `len` of a submission, for which the library has no setter.
 fn with_length(mut entry: Entry128, length: u32) -> Entry128 {
     const LEN: usize = 24;
     const _: () = assert!(size_of::<Entry128>() == 128 && mem::align_of::<Entry128>() >= 4);

@@ -1,11 +1,11 @@
-//! How threads that wait at descriptors are woken.
+//! Wakes threads that wait for descriptors.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
-/// A descriptor that is readable once it has been signalled, until it is cleared.
+/// An eventfd. Readable from when it is signalled until it is cleared.
 pub(crate) struct Wake(OwnedFd);
 
 impl Wake {
@@ -14,19 +14,19 @@ impl Wake {
     }
 
     pub fn signal(&self) {
-        // It fails only where the count is full, and then it has been signalled.
+        // It fails only if the count is full: then it has been signalled already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
     /// Waits until it has been signalled.
     pub fn wait(&self) {
-        // A failure shows when it is cleared.
+        // If this fails, callers see at `clear` that it was not signalled.
         let _ = retry(|| poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None));
     }
 
-    /// Whether it had been signalled.
+    /// Makes it not readable. Returns whether it had been signalled.
     pub fn clear(&self) -> bool {
-        // It fails only where nothing was signalled.
+        // It fails only if it was not signalled.
         rustix::io::read(&self.0, &mut [0; 8]).is_ok()
     }
 }
@@ -37,7 +37,7 @@ impl AsFd for Wake {
     }
 }
 
-/// Calls again what a signal interrupted.
+/// Repeats a system call while signals interrupt it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {

@@ -1,8 +1,8 @@
-//! The workers of a connection: threads that take requests from a channel, have them served, and reply.
+//! The workers of a connection: threads that take requests from a channel, let the server serve them, and reply.
 //!
-//! A worker is pinned to its CPU and reads the replicas of its nodes. One that has just served a request at the device
-//! looks for the next one a little longer before it sleeps, since waking up costs more than a short wait: see
-//! [`Patience`]. While requests come fast it makes room on its CPU for those it serves: see [`Yielding`].
+//! A worker is pinned to its CPU and uses the replicas of its nodes. After a request, a worker of the device polls for
+//! the next one for a moment before it sleeps, because to be woken costs more than a short wait: see [`Patience`].
+//! While requests come fast, a worker leaves its CPU to the processes that it serves: see [`Yielding`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,49 +22,49 @@ use crate::server::{Outcome, Server};
 use crate::wake::Wake;
 use crate::yielding::{Watch, Yielding};
 
-/// How long a worker looks for the next request before it sleeps.
+/// How long a worker polls for the next request before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
 
-/// How long FORGETs gather where nothing else is to be expected.
+/// How long a worker sleeps after a FORGET when it gets little else, so that the next FORGETs come together.
 const GATHERING: Duration = Duration::from_millis(1);
 
-/// Bytes that are written before the workers of other nodes are woken for them.
+/// After so many written bytes, workers of other nodes are woken to follow.
 const ENOUGH_TO_FOLLOW: u64 = 1 << 20;
 
 /// All workers of a connection.
 pub(crate) struct Crew {
     workers: Box<[Worker]>,
     watch: Watch,
-    /// By node: a worker there, if one is pinned there.
+    /// By node: the number of a worker that is pinned there, if there is one.
     followers: Box<[Option<usize>]>,
     /// Bytes written since the followers were last woken.
     unfollowed: AtomicU64,
-    /// Whether a worker is looking for requests before it sleeps.
+    /// Whether a worker polls for requests before it sleeps.
     is_somebody_looking: AtomicBool,
     is_ending: AtomicBool,
 }
 
-/// What is known of one worker.
+/// What all threads know of one worker.
 pub(crate) struct Worker {
-    /// Where it runs; anywhere, if `None`.
+    /// The CPU that it is pinned to; `None` if it runs on any.
     pub cpu: Option<Cpu>,
     pub wake: Arc<Wake>,
     yielding: Yielding,
-    /// By opcode.
+    /// By opcode: how many it has taken.
     requests: Box<[AtomicU64]>,
 }
 
 /// How many requests of each kind a worker has taken.
 #[derive(Clone, Debug)]
 pub struct WorkerStatistics {
-    /// Where it runs; anywhere, if `None`.
+    /// The CPU that the worker is pinned to; `None` if it runs on any.
     pub cpu: Option<Cpu>,
-    /// By name.
+    /// By name of the request.
     pub requests: BTreeMap<&'static str, u64>,
 }
 
 impl Crew {
-    /// A worker for each of `cpus`, or for any CPU.
+    /// Makes the state for a worker on each of `cpus`; `None` stands for any CPU.
     pub fn new(cpus: &[Option<Cpu>], topology: &Topology) -> io::Result<Self> {
         let is_of = |cpu: &Option<Cpu>, node| cpu.is_some_and(|cpu| topology.nodes_of(cpu).contains(&node));
         let nodes = 0..topology.nodes().len();
@@ -78,40 +78,41 @@ impl Crew {
         })
     }
 
-    /// All of them.
+    /// All workers.
     pub fn workers(&self) -> &[Worker] {
         &self.workers
     }
 
-    /// Whether they are to come to their end.
+    /// Whether the workers must end.
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::Relaxed)
     }
 
-    /// Has all come to their end.
+    /// Makes all workers and the watch end.
     pub fn end(&self) {
         self.is_ending.store(true, Ordering::SeqCst);
         self.wake_all();
         self.watch.wake();
     }
 
-    /// Wakes all, in case that one waits for what has just happened.
+    /// Wakes all workers, so that each looks whether what it waits for has happened.
     pub fn wake_all(&self) {
         self.workers.iter().for_each(|worker| worker.wake.signal());
     }
 
-    /// Looks after workers that yield, until the end.
+    /// What the watch does: makes workers yield, and stop yielding, until the end.
     pub fn watch(&self) {
         self.watch.work(|| self.workers.iter().map(|worker| &worker.yielding).collect(), || self.is_ending());
     }
 
-    /// The calling thread is worker `number` from now on.
+    /// Makes the calling thread worker `number`.
     pub fn begin(&self, number: usize) {
         pin(self.workers[number].cpu);
         self.workers[number].yielding.begin();
     }
 
-    /// What worker `number` does: serves the requests of a channel, until the end of the crew or of the mount.
+    /// What worker `number` does: serves the requests of a channel, until the crew or the mount ends. With `looks`, it
+    /// polls for requests before it sleeps.
     pub fn work(&self, number: usize, server: &Server, channel: impl Channel, looks: bool) -> io::Result<()> {
         let worker = &self.workers[number];
         let tokens = tokens(server.filesystem(), worker.cpu);
@@ -119,8 +120,8 @@ impl Crew {
         Shift { crew: self, worker, server, channel, tokens, turn: 0, patience, has_forgotten: false }.work()
     }
 
-    /// Has workers of other nodes bring their replicas up to date, once so much was written that there is enough to do.
-    /// Otherwise whoever finds a log full would do it for them, and wait for it, though their CPUs may be idle.
+    /// Wakes workers of other nodes so that they bring their replicas up to date, after each [`ENOUGH_TO_FOLLOW`]
+    /// bytes. Otherwise a thread that finds a log full would have to do that for them, while their CPUs may be idle.
     fn lead(&self, written: u64, here: NodeId) {
         if self.unfollowed.fetch_add(written, Ordering::Relaxed) + written < ENOUGH_TO_FOLLOW {
             return;
@@ -153,17 +154,17 @@ impl Worker {
     }
 }
 
-/// What a worker works with.
+/// The state of a running worker.
 struct Shift<'a, C> {
     crew: &'a Crew,
     worker: &'a Worker,
     server: &'a Server,
     channel: C,
-    /// Of its nodes, which take turns.
+    /// A token for each of the worker's nodes. Requests use them in turn.
     tokens: Vec<Token>,
     turn: usize,
     patience: Patience<'a>,
-    /// Whether the last request was a FORGET.
+    /// Whether a request without a reply (FORGET, INTERRUPT) has come since the worker last waited.
     has_forgotten: bool,
 }
 
@@ -209,10 +210,10 @@ impl<C: Channel> Shift<'_, C> {
         Ok(())
     }
 
-    /// Waits for the next request, or looks for it once more before that.
+    /// Waits for the next request; or returns soon, so that the worker looks for it again.
     fn wait(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.has_forgotten) && self.server.native.has(InitFlags::OVER_IO_URING) {
-            // Nobody waits for a FORGET. Others are let come together, without waking us for each.
+            // On the ring this worker gets little but FORGETs, which no process waits for. It need not wake for each.
             thread::sleep(GATHERING);
         } else if self.patience.lasts() {
             thread::yield_now();
@@ -225,17 +226,17 @@ impl<C: Channel> Shift<'_, C> {
     }
 }
 
-/// Whether a worker may go on looking for requests. One at a time does so, it lets others run meanwhile, and it gives up
-/// soon: a mount that nobody uses costs nothing.
+/// Decides whether a worker polls for requests before it sleeps. Only one at a time does, it lets other threads run
+/// meanwhile, and it ends [`PATIENCE`] after its last request: so a mount that is not used takes no CPU time.
 struct Patience<'a> {
     is_somebody_looking: &'a AtomicBool,
-    /// Whether this worker does so at all.
+    /// Whether this worker polls at all.
     looks: bool,
     until: Option<Instant>,
 }
 
 impl Patience<'_> {
-    /// A request came: there may be more, unless another worker is looking already.
+    /// Called after a request: begins to poll, or goes on longer, unless another worker polls.
     fn renew(&mut self) {
         if self.looks && (self.until.is_some() || !self.is_somebody_looking.swap(true, Ordering::Relaxed)) {
             self.until = Some(Instant::now() + PATIENCE);
@@ -259,26 +260,26 @@ impl Drop for Patience<'_> {
     }
 }
 
-/// Keeps the calling thread on a CPU, as far as that is allowed.
+/// Pins the calling thread to a CPU, if that is allowed.
 fn pin(cpu: Option<Cpu>) {
     if let Some(Cpu(cpu)) = cpu {
         let mut set = CpuSet::new();
         set.set(cpu);
-        // It was allowed at the start; since then the CPU may have gone, and any other will do.
+        // If the CPU has gone offline since the start, the thread runs on any other.
         let _ = sched_setaffinity(None, &set);
     }
 }
 
-/// Pins the calling thread again if the kernel has let it go: its CPU had gone, and may have come back.
+/// Pins the calling thread again if its CPU went offline, so that the kernel let it run elsewhere, and is back.
 fn pin_again(cpu: Option<Cpu>) {
     let Some(here) = cpu.filter(|cpu| *cpu != current_cpu()) else { return };
-    // Where it may run nowhere else, or not at its CPU, somebody has said so.
+    // If only one CPU is allowed, or its own is not, the affinity was set from outside, and stays.
     if sched_getaffinity(None).is_ok_and(|set| set.count() > 1 && set.is_set(here.0)) {
         pin(cpu);
     }
 }
 
-/// Places at the replicas of all nodes of a CPU; of all there are, for a worker that runs anywhere.
+/// Tokens of all nodes that a CPU belongs to; of all nodes, for a worker that runs on any CPU.
 fn tokens(filesystem: &Filesystem, cpu: Option<Cpu>) -> Vec<Token> {
     let topology = filesystem.topology();
     let nodes = match cpu {

@@ -1,14 +1,14 @@
-//! How a worker makes room on its CPU for those it serves.
+//! Makes workers yield: run with the policy SCHED_IDLE, so that the processes that they serve run at once on the same
+//! CPU.
 //!
-//! Who waits for a reply is woken while the worker that gave it still runs. So the scheduler takes that CPU for
-//! busy and moves the woken to an idle one, which must be woken first: that can take longer than the request.
-//! But a CPU that runs nothing but threads of the policy SCHED_IDLE counts as idle itself: there the woken stays, and
-//! runs at once.
+//! A process that waits for a reply is woken while the worker that replied still runs. So the scheduler sees a busy
+//! CPU, and moves the process to an idle one, which must be woken first: that can take longer than the request. But a
+//! CPU that only runs threads with the policy SCHED_IDLE counts as idle: there the process stays, and runs at once.
 //!
-//! A thread of that policy gets next to nothing of a CPU that others want. So a worker has it only while requests
-//! come fast, and the *watch*, a thread without it, looks after it: a worker that neither served many nor worked long
-//! between two looks goes back; and if that was because it could not run, again and again, it does not yield for a
-//! while.
+//! A thread with that policy gets almost no time on a CPU that other threads want. So a worker has it only while
+//! requests come fast. The *watch*, a thread with the ordinary policy, looks at yielding workers regularly. If a worker
+//! has neither served many requests nor run long since the last look, the watch takes the policy back; if the worker
+//! repeatedly could not run, it does not yield again for a while.
 
 use std::fs;
 use std::io;
@@ -25,19 +25,19 @@ use crate::lock::lock;
 use crate::wake::Wake;
 use scheduling::{ORDINARY, YIELDING, policy, run_time, set_policy};
 
-/// As many requests within [`WINDOW`] make a burst.
+/// So many requests within [`WINDOW`] make a burst: then the worker asks to yield.
 const BURST: u64 = 32;
 
 const WINDOW: Duration = Duration::from_millis(4);
 
-/// Between two looks of the watch: how long a worker in want of its CPU waits at the most.
+/// Time between two looks of the watch: the longest that a worker which needs its CPU waits for it.
 const LOOK: Duration = Duration::from_millis(4);
 
-/// As many requests between two looks are still fast.
+/// With so many requests between two looks, requests still come fast.
 const MANY: u64 = BURST / 4;
 
-/// A worker that waited for its CPU so often when it went back, within [`AGAIN`], could not run. Once is chance: the
-/// watch itself may have that CPU, or have sent somebody there.
+/// If a worker was waiting for its CPU so often when its policy was taken back, within [`AGAIN`], it could not run.
+/// Once may be chance: the watch itself may have run on that CPU, or have moved another thread there.
 const WAITS: u32 = 3;
 
 const AGAIN: Duration = Duration::from_millis(100);
@@ -45,30 +45,31 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// How long a worker that could not run does not yield again.
 const RESPITE: Duration = Duration::from_secs(1);
 
-/// One worker's part of it. A worker that yields may lose its CPU whatever it holds, and the watch must not wait for it:
+/// The state of one worker. A worker that yields may lose its CPU at any time, and the watch must not wait for it then:
 /// so the worker takes no lock here. It asks, and the watch does the rest.
 #[derive(Default)]
 pub(crate) struct Yielding {
+    /// The kernel's number of the thread. Stored by the worker.
     thread: AtomicI32,
-    /// Requests. Stored by the worker.
+    /// How many requests were served. Stored by the worker.
     served: AtomicU64,
-    /// When the window began, and how many had been served before. Used by the worker.
+    /// When the window began, and how many requests had been served then. Used by the worker.
     window: AtomicU64,
     served_before: AtomicU64,
-    /// Set when the worker asks, cleared by the watch once it yields no more.
+    /// Set when the worker asks to yield; cleared by the watch when it does not yield any more.
     has_asked: AtomicBool,
-    /// When it may ask again. Stored by the watch.
+    /// When the worker may ask again. Stored by the watch.
     not_before: AtomicU64,
-    /// Used by the watch.
+    /// Used by the watch alone.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     is_yielding: bool,
-    /// What the watch saw served, and for how long it saw the worker run.
+    /// How many requests were served, and how long the worker had run, at the last look.
     seen: (u64, Duration),
-    /// How often it was waiting for its CPU when it went back, and when that began.
+    /// How often the worker was waiting for its CPU when its policy was taken back, and since when these are counted.
     waits: u32,
     waits_since: u64,
 }
@@ -84,12 +85,12 @@ impl State {
 }
 
 impl Yielding {
-    /// The calling thread is the worker.
+    /// Makes the calling thread the worker.
     pub fn begin(&self) {
         self.thread.store(gettid().as_raw_nonzero().get(), Ordering::Relaxed);
     }
 
-    /// The worker serves a request.
+    /// Called by the worker for each request. After a burst, asks the watch to let it yield.
     pub fn serve(&self, watch: &Watch) {
         let served = self.served.load(Ordering::Relaxed) + 1;
         self.served.store(served, Ordering::Relaxed);
@@ -105,7 +106,8 @@ impl Yielding {
         }
     }
 
-    /// Has the worker yield if it asks, and no longer than it should; whether it does.
+    /// Called by the watch: makes the worker yield if it asks, or takes the policy back when it must. Returns whether
+    /// the worker yields.
     fn look(&self) -> bool {
         if !self.has_asked.load(Ordering::Relaxed) {
             return false;
@@ -126,7 +128,7 @@ impl Yielding {
             state.is_yielding = true;
             return true;
         }
-        // It has another policy already and is left alone, or it could not run.
+        // Either the worker has another policy, which it keeps, or it could not run repeatedly.
         if !was_yielding || state.waits == WAITS {
             state.waits = 0;
             self.not_before.store(now() + RESPITE.as_nanos() as u64, Ordering::Relaxed);
@@ -137,18 +139,18 @@ impl Yielding {
 
     fn take_back(&self, state: &mut State) {
         if mem::take(&mut state.is_yielding) {
-            // It fails where the worker is no more.
+            // It fails if the thread has ended.
             let _ = set_policy(self.thread.load(Ordering::Relaxed), ORDINARY);
         }
         self.has_asked.store(false, Ordering::Relaxed);
     }
 }
 
-/// Looks after workers that yield.
+/// The watch: makes workers yield, and stop yielding.
 pub(crate) struct Watch {
     wake: Wake,
-    /// Whether a thread may come back from SCHED_IDLE, without which there is no yielding: an ordinary user's may
-    /// only where RLIMIT_NICE says so.
+    /// Whether a thread may leave SCHED_IDLE again. If not, workers never yield. An ordinary user's threads may only if
+    /// RLIMIT_NICE allows it.
     is_on: AtomicBool,
 }
 
@@ -157,7 +159,7 @@ impl Watch {
         Ok(Self { wake: Wake::new()?, is_on: AtomicBool::new(false) })
     }
 
-    /// Looks after `workers` until the end; then none yields any more.
+    /// Does the watch's work for `workers` until the end. Then no worker yields any more.
     pub fn work<'a>(&self, workers: impl Fn() -> Vec<&'a Yielding>, is_ending: impl Fn() -> bool) {
         self.is_on.store(may_come_back(), Ordering::Relaxed);
         while !is_ending() {
@@ -170,40 +172,41 @@ impl Watch {
         workers().into_iter().for_each(|worker| worker.take_back(&mut lock(&worker.state)));
     }
 
-    /// Has the watch look, and see if it is the end.
+    /// Makes the watch look at the workers, and whether it must end.
     pub fn wake(&self) {
         self.wake.signal();
     }
 }
 
-/// Tries whether a thread may come back, on one of its own, which may not.
+/// Whether a thread may leave SCHED_IDLE again. Tried with a separate thread, which then keeps the policy if it may
+/// not.
 fn may_come_back() -> bool {
     let trial = || set_policy(0, YIELDING).and_then(|()| set_policy(0, ORDINARY));
     thread::scope(|scope| scope.spawn(trial).join().is_ok_and(|result| result.is_ok()))
 }
 
-/// Nanoseconds, on a clock that the kernel reads now and then: a look at it costs next to nothing.
+/// The time in nanoseconds, on the coarse clock, which costs little to read.
 fn now() -> u64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Whether a thread of this process runs, or would.
+/// Whether a thread of this process runs, or waits for a CPU.
 fn is_runnable(thread: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
-    // Behind the name, which may hold anything.
+    // The state is behind the name, which may contain anything.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
 }
 
-/// Has the calling thread take its turns as others do, if it was made by one that yields.
+/// Gives the calling thread the ordinary policy, if it has inherited SCHED_IDLE from a worker that yields.
 pub(crate) fn be_ordinary() {
     if policy(0) == Ok(YIELDING) {
-        // Where it may not, it looks all the same, if later.
+        // If that is not allowed, the thread only runs later.
         let _ = set_policy(0, ORDINARY);
     }
 }
 
-/// The calls that rustix has no name for.
+/// The system calls that rustix lacks.
 mod scheduling {
     use std::time::Duration;
 
@@ -212,17 +215,17 @@ mod scheduling {
     pub const ORDINARY: i32 = libc::SCHED_OTHER;
     pub const YIELDING: i32 = libc::SCHED_IDLE;
 
-    /// The scheduling policy of a thread, the calling one if 0.
+    /// The scheduling policy of a thread; 0 is the calling thread.
     #[allow(unsafe_code, reason = "a system call that rustix lacks")]
     pub fn policy(thread: i32) -> Result<i32, Errno> {
-        // SAFETY: it takes a number, and touches no memory.
+        // SAFETY: the call takes a number, and uses no memory.
         match unsafe { libc::sched_getscheduler(thread) } {
             -1 => Err(last_error()),
             policy => Ok(policy),
         }
     }
 
-    /// Gives a thread another policy.
+    /// Sets the scheduling policy of a thread; 0 is the calling thread.
     #[allow(unsafe_code, reason = "a system call that rustix lacks")]
     pub fn set_policy(thread: i32, policy: i32) -> Result<(), Errno> {
         let parameters = libc::sched_param { sched_priority: 0 };
@@ -233,10 +236,10 @@ mod scheduling {
         }
     }
 
-    /// For how long a thread of this process has run; nothing, if there is none.
+    /// The CPU time of a thread of this process; 0 if there is no such thread.
     #[allow(unsafe_code, reason = "a system call that rustix lacks")]
     pub fn run_time(thread: i32) -> Duration {
-        // What pthread_getcpuclockid(3) makes of the kernel's number of a thread.
+        // The clock's number is computed as pthread_getcpuclockid(3) does.
         const OF_A_THREAD: i32 = 6;
         let clock = !thread << 3 | OF_A_THREAD;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -256,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a worker that does `work` as long as it is true, and looks after it.
+    /// Runs a watch, a worker that repeats `work` while it returns true, and then `test`.
     fn with_worker(work: impl Fn(&Yielding, &Watch) -> bool + Send + Sync, test: impl FnOnce(&Yielding)) {
         let (yielding, watch, end) = (Yielding::default(), Watch::new().unwrap(), AtomicBool::new(false));
         thread::scope(|scope| {
@@ -298,7 +301,7 @@ mod tests {
         };
         with_worker(work, |yielding| {
             if !may_come_back() {
-                return; // So they never go.
+                return; // Then workers never yield.
             }
             wait_until(|| policy_of(yielding) == Ok(YIELDING));
             is_busy.store(false, Ordering::Relaxed);
@@ -308,7 +311,7 @@ mod tests {
         });
     }
 
-    /// The calling thread as a worker that yields, as far as the watch knows.
+    /// The state of a worker, which is the calling thread and yields as far as the watch knows.
     fn yielding_here() -> Yielding {
         let yielding = Yielding { has_asked: AtomicBool::new(true), ..Yielding::default() };
         yielding.begin();
@@ -318,12 +321,12 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_only_asks_and_the_watch_has_it_yield() {
+    fn a_worker_only_asks_and_the_watch_makes_it_yield() {
         let (yielding, watch) = (Yielding::default(), Watch::new().unwrap());
         yielding.begin();
         watch.is_on.store(may_come_back(), Ordering::Relaxed);
         if !watch.is_on.load(Ordering::Relaxed) {
-            return; // So they never go.
+            return; // Then workers never yield.
         }
         while !yielding.has_asked.load(Ordering::Relaxed) {
             yielding.serve(&watch);
@@ -365,10 +368,11 @@ mod tests {
         let serve = |requests| yielding.served.fetch_add(requests, Ordering::Relaxed);
         let mut time = 0;
         while yielding.not_before.load(Ordering::Relaxed) == 0 {
-            // As beside somebody who wants the CPU, too: what is left of a slice is served well, and then there is none.
+            // As if another thread wanted the CPU, too: the worker serves many requests in the rest of its time slice,
+            // and then does not run.
             serve(MANY);
             assert!(yielding.look());
-            // This thread is runnable, and as good as not run since; what little it served does not help.
+            // This thread is runnable, and has hardly run since; the few requests are not enough.
             serve(MANY - 1);
             assert!(!yielding.look());
             assert!(!yielding.has_asked.swap(true, Ordering::Relaxed));
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_is_long_at_one_request_still_yields() {
+    fn a_worker_that_serves_one_long_request_still_yields() {
         let yielding = yielding_here();
         let begin = lock(&yielding.state).seen.1;
         while run_time(gettid().as_raw_nonzero().get()) < begin + LOOK {}

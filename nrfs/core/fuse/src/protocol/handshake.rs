@@ -1,4 +1,4 @@
-//! What is agreed on in INIT, the request that opens a connection.
+//! INIT, the request that opens a connection: reads the kernel's offer, and changes the reply to our terms.
 #![allow(missing_docs, reason = "linux/fuse.h documents the flags")]
 
 use bitflags::bitflags;
@@ -9,40 +9,39 @@ use super::request::Request;
 use super::wire::{InitArguments, InitReply, ReplyHeader};
 
 bitflags! {
-    /// What may be agreed on; `linux/fuse.h` documents the flags.
+    /// Features that INIT may agree on; `linux/fuse.h` documents the flags.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct InitFlags: u64 {
         const ASYNC_READ = 1 << 0;
         const EXPORT_SUPPORT = 1 << 4;
         const BIG_WRITES = 1 << 5;
-        /// The file system takes the umask off the mode of what is made, where it should.
+        /// The file system applies the umask to the mode of new inodes, not the kernel.
         const DONT_MASK = 1 << 6;
         const DO_READDIRPLUS = 1 << 13;
         const READDIRPLUS_AUTO = 1 << 14;
-        /// Asynchronous direct I/O need not wait. When it completes, the kernel leaves the pages in its cache as they
-        /// were, so that later reads there are stale.
+        /// Asynchronous direct I/O returns before it completes. The kernel then does not update its cached pages, so
+        /// that later reads of them are stale.
         const ASYNC_DIO = 1 << 15;
         const WRITEBACK_CACHE = 1 << 16;
         const NO_OPEN_SUPPORT = 1 << 17;
         const PARALLEL_DIROPS = 1 << 18;
-        /// As `HANDLE_KILLPRIV_V2`, but without a mark in the requests that it is about.
+        /// As `HANDLE_KILLPRIV_V2`, but the requests do not say whether privileges must go.
         const HANDLE_KILLPRIV = 1 << 19;
-        /// The file system has access control lists: the kernel keeps them, and lets in whom they let in.
+        /// The file system has access control lists: the kernel caches and checks them.
         const POSIX_ACL = 1 << 20;
         const MAX_PAGES = 1 << 22;
         const CACHE_SYMLINKS = 1 << 23;
         const NO_OPENDIR_SUPPORT = 1 << 24;
         const EXPLICIT_INVAL_DATA = 1 << 25;
-        /// The file system takes set-user-id and set-group-id away when a file is written, truncated or
-        /// given away. Without it the kernel asks for `security.capability` before every single write.
+        /// The file system takes set-user-id and set-group-id away when a file is written, truncated or gets another
+        /// owner. Otherwise the kernel asks for `security.capability` before each write.
         const HANDLE_KILLPRIV_V2 = 1 << 28;
-        /// Setting an access control list says whether set-group-id must go.
+        /// SETXATTR has an extension, which says whether set-group-id must go when an access control list is set.
         const SETXATTR_EXT = 1 << 29;
-        /// The upper half of the flags is there.
+        /// INIT has the upper half of the flags.
         const INIT_EXT = 1 << 30;
         const DIRECT_IO_ALLOW_MMAP = 1 << 36;
-        /// The mount may be mounted with mapped ids. The kernel then names the users of no requests but those that make
-        /// inodes.
+        /// The mount may be mounted with mapped ids. Then only requests that make inodes name the user.
         const ALLOW_IDMAP = 1 << 40;
         const OVER_IO_URING = 1 << 41;
     }
@@ -51,37 +50,37 @@ bitflags! {
 /// The kernel's offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Names the request; its reply has the same.
+    /// The number of INIT; the reply has the same.
     pub unique: u64,
-    /// What the kernel can do.
+    /// The features that the kernel offers.
     pub flags: InitFlags,
 }
 
-/// What we want of it.
+/// Our terms: how to change pyfuse3's reply to INIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Of what pyfuse3 has agreed on, what stays.
+    /// The features that stay if pyfuse3 has agreed on them.
     pub kept: InitFlags,
-    /// What to agree on, where it is offered.
+    /// The features to agree on if the kernel offers them.
     pub wanted: InitFlags,
-    /// Bytes of data in a request at the most.
+    /// The most bytes of data in a request.
     pub data: usize,
 }
 
-/// What holds for the connection.
+/// The features that INIT agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreement {
     flags: InitFlags,
 }
 
 impl Agreement {
-    /// Whether all of these were agreed on.
+    /// Whether all of `flags` were agreed on.
     pub fn has(self, flags: InitFlags) -> bool {
         self.flags.contains(flags)
     }
 }
 
-/// The offer, if that is what the request is.
+/// The kernel's offer, if the request is INIT and well formed.
 pub fn offer(request: Request) -> Option<Offer> {
     if request.opcode()? != Opcode::Init {
         return None;
@@ -91,12 +90,13 @@ pub fn offer(request: Request) -> Option<Offer> {
     Some(Offer { unique: request.unique(), flags: joined(flags, upper) })
 }
 
-/// The flags of both halves.
+/// Joins the two halves of the flags.
 fn joined(lower: u32, upper: u32) -> InitFlags {
     InitFlags::from_bits_retain(u64::from(lower) | u64::from(upper) << 32)
 }
 
-/// Changes pyfuse3's reply to INIT to our terms. A refusal stays as it is, and there is no agreement.
+/// Changes pyfuse3's reply to INIT to our terms, and returns the agreement. If pyfuse3 has refused, the reply stays as
+/// it is, and the result is `None`.
 pub fn conclude(reply: &mut [u8], offer: Offer, terms: Terms) -> Option<Agreement> {
     const PAGE_SIZE: usize = 4096;
     let body = reply.get_mut(size_of::<ReplyHeader>()..)?;

@@ -1,13 +1,13 @@
-//! Where things are in a message of the FUSE protocol.
+//! The format of messages of the FUSE protocol.
 //!
 //! Source: `include/uapi/linux/fuse.h`, protocol 7.31 and later. All numbers are in the machine's own
-//! byte order. A message may hold anything: what is not there reads as nothing.
+//! byte order. A message may contain any bytes: a missing part is an error or `None`, and never a panic.
 //!
 //! - [`opcode`]: the kinds of requests;
 //! - [`wire`]: the structures of requests and replies, field by field;
-//! - [`request`]: a message taken apart;
-//! - [`reply`]: replies put together;
-//! - [`handshake`]: what is agreed on in INIT.
+//! - [`request`]: parses requests;
+//! - [`reply`]: builds replies;
+//! - [`handshake`]: reads and changes what INIT agrees on.
 
 pub mod handshake;
 pub mod opcode;
@@ -15,7 +15,7 @@ pub mod reply;
 pub mod request;
 pub mod wire;
 
-/// The largest buffer that the kernel's requests need beside their data.
+/// Bytes that a message may need besides its data, at the most.
 pub const HEADER_ROOM: usize = 4096;
 
 /// Bytes of data in the largest request.

@@ -1,30 +1,30 @@
-//! The kinds of requests.
+//! The kinds of requests that are known.
 
 use super::wire::*;
 
-/// Defines the opcodes: number, name in the statistics, and the structure that its arguments begin with.
+/// Defines the opcodes. For each: number, name in the statistics, and the structure that the arguments begin with.
 macro_rules! opcodes {
     ($($variant:ident = $number:literal, $name:literal, $argument:ty;)*) => {
-        /// What a request asks for.
+        /// The kind of a request.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "linux/fuse.h names them so")]
         pub enum Opcode { $($variant),* }
 
         impl Opcode {
-            /// All of them.
+            /// All opcodes.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The opcode of this number.
+            /// The opcode with this number; `None` if it is not known.
             pub fn from_number(number: u32) -> Option<Self> {
                 match number { $($number => Some(Self::$variant),)* _ => None }
             }
 
-            /// What the statistics call it. Two forms of one request have one name.
+            /// The name in the statistics. Both forms of a request have the same name.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
             }
 
-            /// Bytes of the structure that its arguments begin with; names and data follow it.
+            /// The size in bytes of the structure that the arguments begin with; names and data follow it.
             pub fn argument_size(self) -> usize {
                 match self { $(Self::$variant => size_of::<$argument>()),* }
             }
@@ -51,7 +51,7 @@ opcodes! {
     Statfs = 17, "statfs", ();
     Release = 18, "release", ReleaseArguments;
     Fsync = 20, "fsync", FsyncArguments;
-    // Longer where SETXATTR_EXT was agreed on: see `Request`.
+    // The structure is longer if SETXATTR_EXT was agreed on: see `Request`.
     Setxattr = 21, "setxattr", SetxattrArguments;
     Getxattr = 22, "getxattr", GetxattrArguments;
     Listxattr = 23, "listxattr", GetxattrArguments;

@@ -1,4 +1,4 @@
-//! Replies, put together.
+//! Builds replies and notifications.
 
 use filesystem::{Attributes, Capacity, Errno, Ino, Time};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -7,37 +7,37 @@ use super::wire::{
     Attr, AttrReply, Dirent, EntryReply, OpenReply, OpenedFlags, ReplyHeader, StatfsReply, StatxReply, StatxTime,
 };
 
-/// How long the kernel may keep what it is told, in seconds: for ever, or not at all.
+/// How long the kernel may cache a name or attributes, in seconds: for ever, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity(u64);
 
 impl Validity {
-    /// Nobody but the kernel changes anything.
+    /// For ever: about 68 years.
     pub const FOREVER: Self = Self(1 << 31);
-    /// Every use is asked for.
+    /// Not at all: the kernel asks before each use.
     pub const NONE: Self = Self(0);
 }
 
-/// The header of a reply: with so many bytes behind it, or with an error and nothing behind it.
+/// The header of a reply: before so many bytes of data, or with an errno and no data.
 pub fn header(unique: u64, result: Result<usize, Errno>) -> ReplyHeader {
     let error = result.err().map_or(0, |errno| -errno.code());
     ReplyHeader { length: (size_of::<ReplyHeader>() + result.unwrap_or(0)) as u32, error, unique }
 }
 
-/// The notification that what the kernel keeps of an inode is no good any more (`FUSE_NOTIFY_INVAL_INODE`).
+/// The code of the notification that the kernel must drop what it has cached of an inode (`FUSE_NOTIFY_INVAL_INODE`).
 pub const INVALIDATE_INODE: i32 = 2;
 
-/// The header of a notification, which answers no request, with `length` bytes behind it.
+/// The header of a notification, before `length` bytes of data.
 pub fn notification(code: i32, length: usize) -> ReplyHeader {
     ReplyHeader { length: (size_of::<ReplyHeader>() + length) as u32, error: code, unique: 0 }
 }
 
-/// Names the request that a reply answers.
+/// The number of the request that a reply answers; `None` if the reply has no complete header.
 pub fn unique(reply: &[u8]) -> Option<u64> {
     ReplyHeader::read_from_prefix(reply).ok().map(|(header, _)| header.unique)
 }
 
-/// What stat(2) tells.
+/// Attributes, as stat(2) reports them.
 fn attr(attributes: &Attributes) -> Attr {
     let Time { seconds: accessed, nanoseconds: accessed_nanoseconds } = attributes.accessed;
     let Time { seconds: modified, nanoseconds: modified_nanoseconds } = attributes.modified;
@@ -62,7 +62,7 @@ fn attr(attributes: &Attributes) -> Attr {
     }
 }
 
-/// A name and the inode it stands for: how long the name may be kept, and how long the attributes.
+/// The inode that a name leads to; how long the kernel may cache the name, and how long the attributes.
 pub fn entry(attributes: &Attributes, name: Validity, validity: Validity) -> EntryReply {
     EntryReply {
         node: attributes.ino.0,
@@ -73,7 +73,7 @@ pub fn entry(attributes: &Attributes, name: Validity, validity: Validity) -> Ent
     }
 }
 
-/// A name that stands for nothing, which the kernel may remember.
+/// That there is no such name, and how long the kernel may cache that.
 pub fn missing(validity: Validity) -> EntryReply {
     EntryReply { entry_valid: validity.0, ..EntryReply::default() }
 }
@@ -83,10 +83,10 @@ pub fn attributes(attributes: &Attributes, validity: Validity) -> AttrReply {
     AttrReply { attr_valid: validity.0, attr: attr(attributes), ..AttrReply::default() }
 }
 
-/// Those of chattr(1) that statx(2) shows, by the same bits. The kernel asks for them, but has not passed them on yet.
+/// The inode flags that statx(2) shows, by the same bits. The kernel does not pass them on yet.
 const SHOWN_FLAGS: u32 = (libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND | libc::STATX_ATTR_NODUMP) as u32;
 
-/// The same for statx(2), with the time of birth.
+/// Attributes for statx(2), with the time of birth and with flags.
 pub fn statx(attributes: &Attributes, validity: Validity) -> StatxReply {
     let time = |Time { seconds, nanoseconds }| StatxTime { seconds, nanoseconds, reserved: 0 };
     StatxReply {
@@ -112,12 +112,12 @@ pub fn statx(attributes: &Attributes, validity: Validity) -> StatxReply {
     }
 }
 
-/// An open file. We need no handle: every request names its inode.
+/// An open file. It has no handle, as each request names its inode.
 pub fn opened(open_flags: OpenedFlags) -> OpenReply {
     OpenReply { open_flags, ..OpenReply::default() }
 }
 
-/// What statvfs(3) tells.
+/// The space of the file system, as statvfs(3) reports it.
 pub fn statfs(capacity: &Capacity) -> StatfsReply {
     StatfsReply {
         blocks: capacity.blocks,
@@ -132,7 +132,7 @@ pub fn statfs(capacity: &Capacity) -> StatfsReply {
     }
 }
 
-/// Writes replies into a buffer, one behind the other.
+/// Writes structures and bytes into a buffer, one behind the other.
 pub struct Writer<'a> {
     buffer: &'a mut [u8],
     length: usize,
@@ -144,18 +144,18 @@ impl<'a> Writer<'a> {
         Self { buffer, length: 0 }
     }
 
-    /// Bytes written.
+    /// The bytes written so far.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Writes a structure; false, and nothing done, where there is no room.
+    /// Writes a structure. Returns false, and writes nothing, if there is not enough room.
     #[must_use]
     pub fn put(&mut self, structure: &(impl IntoBytes + Immutable)) -> bool {
         self.put_bytes(structure.as_bytes())
     }
 
-    /// Writes bytes; false, and nothing done, where there is no room.
+    /// Writes bytes. Returns false, and writes nothing, if there is not enough room.
     #[must_use]
     pub fn put_bytes(&mut self, bytes: &[u8]) -> bool {
         let Some(room) = self.buffer.get_mut(self.length..self.length + bytes.len()) else { return false };
@@ -164,8 +164,8 @@ impl<'a> Writer<'a> {
         true
     }
 
-    /// Writes a directory entry, behind what READDIRPLUS wants to know of its inode; false, and nothing
-    /// done, where there is no room.
+    /// Writes a directory entry; for READDIRPLUS, behind the reply `plus` about its inode. Returns false, and writes
+    /// nothing, if there is not enough room.
     #[must_use]
     pub fn put_directory_entry(
         &mut self,

@@ -1,4 +1,4 @@
-//! A message of the kernel, taken apart.
+//! Parses requests of the kernel.
 
 use filesystem::{Errno, Ino, Name, Privileges};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -9,7 +9,7 @@ use super::wire::{
     SetxattrExtension, SetxattrFlags, WriteArguments, WriteFlags,
 };
 
-/// A request: its header, the structure that its arguments begin with, and the names or data behind.
+/// A request: its header, the structure that its arguments begin with, and the names or data that follow (the payload).
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     header: RequestHeader,
@@ -19,7 +19,8 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A message as it was read from the device. `None` if it has not even a header.
+    /// Parses a message that was read from the device. `None` if it has no complete header. `setxattr_extended`:
+    /// whether SETXATTR_EXT was agreed on.
     pub fn from_message(message: &'a [u8], setxattr_extended: bool) -> Option<Self> {
         let (header, behind) = RequestHeader::read_from_prefix(message).ok()?;
         let size = Self::argument_size(&header, setxattr_extended).min(behind.len());
@@ -27,7 +28,7 @@ impl<'a> Request<'a> {
         Some(Self { header, opcode: Opcode::from_number(header.opcode), argument, payload })
     }
 
-    /// A message that came in parts, as on the ring: the structure in `argument`, which may be longer.
+    /// Parses a request that came in parts, as on the ring. `argument` begins with the structure, and may be longer.
     pub fn from_parts(header: &[u8], argument: &'a [u8], payload: &'a [u8], setxattr_extended: bool) -> Option<Self> {
         let (header, _) = RequestHeader::read_from_prefix(header).ok()?;
         let size = Self::argument_size(&header, setxattr_extended).min(argument.len());
@@ -43,7 +44,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The whole message in one piece, as pyfuse3 knows it: without what SETXATTR_EXT adds.
+    /// The message in one piece, as pyfuse3 expects it: without the extension of SETXATTR_EXT.
     pub fn to_message(self) -> Vec<u8> {
         let size = self.opcode.map_or(0, Opcode::argument_size).min(self.argument.len());
         let argument = &self.argument[..size];
@@ -52,48 +53,48 @@ impl<'a> Request<'a> {
         [header.as_bytes(), argument, self.payload].concat()
     }
 
-    /// What it asks for; `None` for what we have not heard of.
+    /// The kind of the request; `None` if it is not known.
     pub fn opcode(self) -> Option<Opcode> {
         self.opcode
     }
 
-    /// Whether the kernel says that it has forgotten inodes. It waits for no reply.
+    /// Whether it is FORGET or BATCH_FORGET.
     pub fn is_forget(self) -> bool {
         matches!(self.opcode, Some(Opcode::Forget | Opcode::BatchForget))
     }
 
-    /// Who asks, and about which inode.
+    /// The header.
     pub fn header(self) -> RequestHeader {
         self.header
     }
 
-    /// Names the request; its reply has the same.
+    /// The number of the request; its reply has the same.
     pub fn unique(self) -> u64 {
         self.header.unique
     }
 
-    /// The inode it is about.
+    /// The inode that the header names.
     pub fn ino(self) -> Ino {
         Ino(self.header.node)
     }
 
-    /// The structure that the arguments begin with.
+    /// The structure that the arguments begin with. EIO if the message is too short for it.
     pub fn argument<T: FromBytes + KnownLayout + Immutable>(self) -> Result<T, Errno> {
         T::read_from_prefix(self.argument).map(|(argument, _)| argument).map_err(|_| Errno::EIO)
     }
 
-    /// What SETXATTR_EXT adds to SETXATTR, where it was agreed on.
+    /// The extension of SETXATTR, if SETXATTR_EXT was agreed on.
     pub fn setxattr_extension(self) -> Option<SetxattrExtension> {
         let extension = self.argument.get(size_of::<SetxattrArguments>()..)?;
         SetxattrExtension::read_from_prefix(extension).ok().map(|(extension, _)| extension)
     }
 
-    /// The data behind the structure: `size` bytes of it.
+    /// The first `size` bytes behind the structure. EIO if there are fewer.
     pub fn data(self, size: u32) -> Result<&'a [u8], Errno> {
         self.payload.get(..size as usize).ok_or(Errno::EIO)
     }
 
-    /// The one name behind the structure.
+    /// The name behind the structure. EIO if it has no NUL; so also for the next three.
     pub fn name(self) -> Result<&'a [u8], Errno> {
         self.name_and_rest().map(|(name, _)| name)
     }
@@ -105,26 +106,26 @@ impl<'a> Request<'a> {
         Ok((first, &rest[..end]))
     }
 
-    /// The name behind the structure, and what follows its NUL.
+    /// The name behind the structure, and the bytes behind its NUL.
     pub fn name_and_rest(self) -> Result<(&'a [u8], &'a [u8]), Errno> {
         let end = self.payload.iter().position(|&byte| byte == 0).ok_or(Errno::EIO)?;
         Ok((&self.payload[..end], &self.payload[end + 1..]))
     }
 
-    /// As [`name`](Self::name), of a directory entry.
+    /// As [`name`](Self::name), if it is valid as the name of a directory entry.
     pub fn entry_name(self) -> Result<Name, Errno> {
         Name::new(self.name()?)
     }
 
-    /// The inodes of BATCH_FORGET and how many lookups of each are forgotten, `count` of them.
+    /// The first `count` inodes of a BATCH_FORGET, with how many lookups of each are given up.
     pub fn forgotten(self, count: u32) -> impl Iterator<Item = ForgetOne> + 'a {
         let whole = self.payload.chunks_exact(size_of::<ForgetOne>());
         whole.filter_map(|bytes| ForgetOne::read_from_bytes(bytes).ok()).take(count as usize)
     }
 
-    /// The privileges that an inode loses by this request. Which, the kernel says only with
-    /// `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT`. Of what it had collected it says nothing: it has seen to
-    /// that when it was written.
+    /// The inode that loses privileges by this request, and which. The kernel marks requests that take set-user-id and
+    /// set-group-id away, if `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT` were agreed on. A WRITE of collected data takes
+    /// none away: that happened when the data was collected.
     pub fn kills_privileges(self) -> Option<(Ino, Privileges)> {
         let ino = self.ino();
         let (is_marked, changes) = match self.opcode? {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn who_changes_content_takes_privileges_away() {
+    fn a_change_of_content_takes_privileges_away() {
         const OPEN: u32 = 14;
         let o_trunc = libc::O_TRUNC as u32;
         let kills = |opcode, arguments: &[u32]| {
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sets_an_access_list_from_outside_the_group_takes_set_group_id_away() {
+    fn an_access_list_set_from_outside_the_group_takes_set_group_id_away() {
         let kills = |mark, name| {
             Request::from_message(&setxattr_message(mark, name), true).and_then(|request| request.kills_privileges())
         };
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_is_cut_out_for_who_does_not_expect_it() {
+    fn the_extension_is_cut_out_for_pyfuse3() {
         let long = setxattr_message(1, b"user.name");
         let cut = Request::from_message(&long, true).unwrap().to_message();
         assert_eq!(cut[40..], *b"\x05\0\0\0\0\0\0\0user.name\0value");

@@ -1,10 +1,10 @@
-//! The structures of requests and replies, as `linux/fuse.h` has them, field by field.
+//! The structures of requests and replies, with the fields that `linux/fuse.h` defines.
 #![allow(missing_docs, reason = "linux/fuse.h has the names, and most say it all")]
 
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Defines structures that any bytes can be read as.
+/// Defines structures of requests. Any bytes are valid values.
 macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty),* $(,)? })*) => { $(
         $(#[$doc])*
@@ -14,7 +14,7 @@ macro_rules! requests {
     )* };
 }
 
-/// Defines structures that can be written as bytes, and begin as zeros.
+/// Defines structures of replies. Their default is all zeros.
 macro_rules! replies {
     ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty),* $(,)? })*) => { $(
         $(#[$doc])*
@@ -24,7 +24,7 @@ macro_rules! replies {
     )* };
 }
 
-/// Defines flags, as a field of a structure has them: bits without a name stay what they are.
+/// Defines flags in a field of a structure. Bits without a name are kept.
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident { $($(#[doc = $about:literal])* $flag:ident = $bit:literal),* $(,)? })*) => { $(
         $(#[$doc])*
@@ -39,10 +39,10 @@ macro_rules! flags {
 }
 
 requests! {
-    /// What every request begins with.
+    /// The header of every request.
     RequestHeader {
         length: u32, opcode: u32, unique: u64, node: u64, uid: u32, gid: u32, pid: u32,
-        /// Of extensions behind the arguments, in units of 8 bytes.
+        /// The length of extensions behind the arguments, in units of 8 bytes.
         extensions: u16,
         padding: u16,
     }
@@ -83,7 +83,7 @@ requests! {
     SyncfsArguments { padding: u64 }
     StatxArguments { getattr_flags: GetattrFlags, reserved: u32, handle: u64, statx_flags: u32, mask: u32 }
     SetxattrArguments { size: u32, flags: u32 }
-    /// What SETXATTR_EXT adds.
+    /// Follows SETXATTR's structure if SETXATTR_EXT was agreed on.
     SetxattrExtension { setxattr_flags: SetxattrFlags, padding: u32 }
     /// Of GETXATTR and LISTXATTR.
     GetxattrArguments { size: u32, padding: u32 }
@@ -97,7 +97,7 @@ requests! {
 }
 
 replies! {
-    /// What every reply begins with.
+    /// The header of every reply.
     ReplyHeader { length: u32, error: i32, unique: u64 }
     Attr {
         ino: u64, size: u64, blocks: u64, accessed: u64, modified: u64, changed: u64,
@@ -118,19 +118,19 @@ replies! {
         device_major: u32, device_minor: u32, filesystem_major: u32, filesystem_minor: u32, spare2: [u64; 14],
     }
     OpenReply { handle: u64, open_flags: OpenedFlags, backing_id: i32 }
-    /// Of WRITE, COPY_FILE_RANGE, and of GETXATTR and LISTXATTR that ask for a size.
+    /// Of WRITE and COPY_FILE_RANGE; of GETXATTR and LISTXATTR if they ask for the size only.
     CountReply { size: u32, padding: u32 }
     /// Of LSEEK and COPY_FILE_RANGE_64.
     OffsetReply { offset: u64 }
     IoctlReply { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
-    /// Of FS_IOC_FSGETXATTR, and as FS_IOC_FSSETXATTR gives it.
+    /// The data of the reply to FS_IOC_FSGETXATTR, and of the request FS_IOC_FSSETXATTR.
     ExtendedFlags { flags: u32, extent_size: u32, extents: u32, project: u32, copy_extent_size: u32, padding: [u32; 2] }
     StatfsReply {
         blocks: u64, blocks_free: u64, blocks_available: u64, files: u64, files_free: u64,
         block_size: u32, name_length: u32, fragment_size: u32, padding: u32, spare: [u32; 6],
     }
-    /// Of `FUSE_NOTIFY_INVAL_INODE`: which bytes of a file are no good any more. With a negative offset none are, and
-    /// a length of 0 goes to the end; its attributes always are.
+    /// Of `FUSE_NOTIFY_INVAL_INODE`: the bytes of a file that the kernel must drop from its cache. A negative offset
+    /// stands for none, a length of 0 for all up to the end. The attributes are always dropped.
     InvalidateInode { ino: u64, offset: i64, length: i64 }
     /// A directory entry; its name follows, padded to 8 bytes.
     Dirent { ino: u64, cookie: u64, name_length: u32, kind: u32 }
@@ -144,17 +144,17 @@ replies! {
 flags! {
     /// Of GETATTR and STATX.
     GetattrFlags {
-        /// By an open file, which is named.
+        /// `handle` names an open file.
         BY_FILE = 0,
     }
-    /// What SETATTR sets, and how.
+    /// Of SETATTR: which attributes it sets.
     SetattrValid {
         MODE = 0, UID = 1, GID = 2, SIZE = 3, ACCESSED = 4, MODIFIED = 5,
-        /// By an open file, which is named.
+        /// `handle` names an open file.
         HANDLE = 6,
-        /// Of `ACCESSED`: now.
+        /// `ACCESSED` is the present time.
         ACCESSED_NOW = 7,
-        /// Of `MODIFIED`: now.
+        /// `MODIFIED` is the present time.
         MODIFIED_NOW = 8,
         CHANGED = 10,
         /// Set-user-id and set-group-id go.
@@ -162,30 +162,30 @@ flags! {
     }
     /// Of WRITE.
     WriteFlags {
-        /// The kernel had collected the data.
+        /// The data was collected in the page cache.
         CACHE = 0,
         /// Set-user-id and set-group-id go.
         KILL_PRIVILEGES = 2,
     }
     /// Of SETXATTR, with SETXATTR_EXT.
     SetxattrFlags {
-        /// Set-group-id goes, if the attribute is the access control list.
+        /// If the attribute is the access control list, set-group-id goes.
         KILL_SET_GROUP_ID = 0,
     }
-    /// Of OPEN and CREATE, beside those of open(2).
+    /// Of OPEN and CREATE, besides the flags of open(2).
     OpenFlags {
         /// Set-user-id and set-group-id go.
         KILL_PRIVILEGES = 0,
     }
     /// Of the reply to OPEN and CREATE.
     OpenedFlags {
-        /// Reads and writes pass the page cache by.
+        /// Reads and writes bypass the page cache.
         DIRECT_IO = 0,
-        /// What is cached of the file stays valid.
+        /// Cached pages of the file stay valid.
         KEEP_CACHE = 1,
         /// The listing may be cached.
         CACHE_DIR = 3,
-        /// Several direct writes may run at a time.
+        /// Direct writes may run in parallel.
         PARALLEL_DIRECT_WRITES = 6,
     }
 }
