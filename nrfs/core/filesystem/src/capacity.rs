@@ -80,8 +80,10 @@ pub(crate) struct Grant<'a> {
     ledger: &'a Ledger,
     account: &'a Account,
     pages: u64,
-    /// The number of returns before the ledger was asked. `None` if credit was enough.
+    /// The number of returns before it was asked for; `None` if it was granted whole.
     returns: Option<u64>,
+    /// Whether other grants were open then.
+    are_others_open: bool,
 }
 
 impl Account {
@@ -110,9 +112,12 @@ impl Ledger {
         let account = &*self.accounts[node.0];
         account.granted.fetch_add(wanted, Ordering::SeqCst);
         if account.take(wanted) {
-            return Grant { ledger: self, account, pages: wanted, returns: None };
+            return Grant { ledger: self, account, pages: wanted, returns: None, are_others_open: false };
         }
+        // Whoever waits for its turn has nothing yet that others could hope for.
+        account.granted.fetch_sub(wanted, Ordering::SeqCst);
         let crediting = self.crediting();
+        account.granted.fetch_add(wanted, Ordering::SeqCst);
         let returns = self.returns();
         // Credit is given only if so many pages are left besides: then nobody lacks the pages that are credit.
         let plenty = 2 * self.credit * self.accounts.len() as u64;
@@ -126,7 +131,8 @@ impl Ledger {
             before.map_or(0, left)
         };
         account.granted.fetch_sub(wanted - pages, Ordering::SeqCst);
-        Grant { ledger: self, account, pages, returns: Some(returns) }
+        let returns = (pages < wanted).then_some(returns);
+        Grant { ledger: self, account, pages, returns, are_others_open: self.granted() > pages }
     }
 
     /// Grants `wanted` pages, or as many as are left. `promised` of them come from a promise, and are counted already.
@@ -139,8 +145,14 @@ impl Ledger {
 
     /// Takes `wanted` pages. Returns false, and takes none, unless `kept` more are left besides.
     pub fn take_pages(&self, wanted: u64, kept: u64) -> bool {
-        self.call_in(&self.crediting());
+        let crediting = self.crediting();
+        self.call_in(&crediting);
+        // Credit may come back at any time, from operations that end.
         self.take(wanted, kept)
+            || self.left_besides(&crediting) >= wanted.saturating_add(kept) && {
+                self.call_in(&crediting);
+                self.take(wanted, kept)
+            }
     }
 
     fn take(&self, wanted: u64, kept: u64) -> bool {
@@ -165,9 +177,12 @@ impl Ledger {
 
     /// Pages that are left, credit included. Not exact while credit is given or called in.
     pub fn left(&self) -> u64 {
-        // Credit that is called in between the two loads is not counted; credit that is given then counts twice.
-        let uncredited = self.left_at_least();
-        (uncredited + self.sum(|account| &account.credit)).min(self.limits.pages)
+        self.left_besides(&self.crediting())
+    }
+
+    /// The same for a thread that holds the lock, so that no credit is given meanwhile, which would count twice.
+    fn left_besides(&self, _: &MutexGuard<'_, ()>) -> u64 {
+        (self.left_at_least() + self.sum(|account| &account.credit)).min(self.limits.pages)
     }
 
     /// Pages that are left, without credit. Loads no counter that every operation writes.
@@ -242,7 +257,7 @@ impl Grant<'_> {
     /// Whether another try might be granted more: other grants have given pages back since this one was asked for, or
     /// are still open.
     pub fn might_grow(&self) -> bool {
-        self.ledger.granted() > self.pages || self.returns.is_some_and(|returns| self.ledger.returns() != returns)
+        self.returns.is_some_and(|returns| self.are_others_open || self.ledger.returns() != returns)
     }
 
     /// Ends the grant: `taken` of its pages are in files now, and the rest is given back.

@@ -82,8 +82,14 @@ impl Promises {
 
     /// Makes space scarce. Returns whether it was not before.
     fn declare(&self) -> bool {
+        // Under the lock, so that what is held back is stored once, and before anybody makes a promise.
+        let _promises = self.lock();
+        if self.is_scarce.load(Ordering::SeqCst) {
+            return false;
+        }
         self.held_back.store(self.threshold.load(Ordering::Relaxed) / 2, Ordering::SeqCst);
-        !self.is_scarce.swap(true, Ordering::SeqCst)
+        self.is_scarce.store(true, Ordering::SeqCst);
+        true
     }
 
     /// Promises those pages of `missing` that were not promised before, to a file that will end at `end` or behind it.

@@ -26,24 +26,34 @@ static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `look` in a thread of its own, and returns its result; `None` if that is not there in time.
 pub(crate) fn at<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
-    if LOOKING.fetch_add(1, Ordering::SeqCst) >= THREADS {
-        LOOKING.fetch_sub(1, Ordering::SeqCst);
-        return None;
-    }
+    let place = Place::take()?;
     let (sender, receiver) = mpsc::sync_channel(1);
     let looking = thread::Builder::new().name("nrfs-peek".into()).spawn(move || {
         // The thread inherits SCHED_IDLE from a worker that yields, which waits for it.
         yielding::be_ordinary();
         let seen = look();
-        LOOKING.fetch_sub(1, Ordering::SeqCst);
+        drop(place);
         // It fails if the time is over.
         let _ = sender.send(seen);
     });
-    if looking.is_err() {
-        LOOKING.fetch_sub(1, Ordering::SeqCst);
-        return None;
-    }
+    looking.ok()?;
     receiver.recv_timeout(PATIENCE).ok().flatten()
+}
+
+/// A place among those who look, given up when it is dropped.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let is_free = |looking: usize| (looking < THREADS).then_some(looking + 1);
+        LOOKING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_free).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        LOOKING.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The first few KiB of a file of /proc, as text.

@@ -45,6 +45,9 @@ use crate::protocol::{HEADER_ROOM, reply};
 /// promise is older, and still there after the cache has been written, no write will take it.
 const PROMISE: Duration = Duration::from_secs(1);
 
+/// How long the steward sleeps if there is nothing to do.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// Bytes that are promised if the length of a write is unknown: more than programs usually write at a time.
 const UNKNOWN: u64 = 1 << 20;
 
@@ -159,7 +162,7 @@ impl Steward {
 impl Steward {
     /// What a request needs instead of its usual answer, because of data that the kernel has collected or is about to
     /// collect; `None` to answer it as usual. Makes promises if there is enough space. Without `may_wait` nothing is
-    /// left to the steward: GETATTR gets ENOSPC, LSEEK gets ENOSYS, and FALLOCATE and copies are answered as usual.
+    /// left to the steward: LSEEK gets ENOSYS, all else ENOSPC.
     pub fn need(&self, request: Request, may_wait: bool, token: &Token) -> Result<Option<Need>, Errno> {
         let (fs, ino) = (self.filesystem(), request.ino());
         let wants = match request.opcode() {
@@ -170,8 +173,7 @@ impl Steward {
                 Wants::Seek { offset, whence }
             }
             Some(Opcode::Fallocate | Opcode::CopyFileRange | Opcode::CopyFileRange64) => {
-                let may_take = !self.is_native || !may_wait || fs.may_take(space_wanted(request)?);
-                if may_take {
+                if !self.is_native || fs.may_take(space_wanted(request)?) {
                     return Ok(None);
                 }
                 Wants::Space(request.to_message())
@@ -286,13 +288,13 @@ impl Steward {
     /// Does all jobs, until [`end`](Self::end) is called.
     pub fn work(&self) {
         loop {
-            // If nothing is promised, no promise can become old.
+            // If nothing is promised, no promise can become old. One that is just being made can wait.
             let is_idle = !self.filesystem().is_scarce() && !self.filesystem().has_promises();
             self.end_grace(false);
-            match self.next(if is_idle { Duration::MAX } else { PROMISE }) {
+            match self.next(if is_idle { IDLE } else { PROMISE }) {
                 Some(Job::End) => return,
                 Some(Job::Request(held)) => self.filesystem().with_token(|token| self.reply(held, token)),
-                Some(Job::Scarce) => self.write_all_back(),
+                Some(Job::Scarce) => self.begin_grace(),
                 Some(Job::GiveUp) | None => self.give_up_promises(),
             }
         }
@@ -350,10 +352,8 @@ impl Steward {
 
     /// Answers a request that takes much space at once, after all collected data has been written or has promises.
     fn take_much(&self, message: &[u8], token: &Token) -> Result<Answer, Errno> {
-        if !self.filesystem().is_scarce() {
-            self.filesystem().declare_scarce();
-            self.write_all_back();
-        }
+        self.filesystem().declare_scarce();
+        self.begin_grace();
         let request = Request::from_message(message, false).ok_or(Errno::EIO)?;
         if !self.filesystem().may_take(space_wanted(request)?) {
             self.end_grace(true);
@@ -363,25 +363,35 @@ impl Steward {
 
     /// Makes the kernel write all that it has collected, and drop attributes, so that it asks before it collects more.
     /// A write that passed this check before may still be on its way to the cache, as its thread may have lost its CPU.
-    /// So this begins a grace period, after which the cache must be written once more.
-    fn write_all_back(&self) {
-        self.filesystem().held().for_each(|ino| self.kernel.write_back(ino, 0));
-        *lock(&self.grace) = Some(Instant::now() + PROMISE);
+    /// So this begins a grace period, after which the cache must be written once more. Does nothing during one, or if no
+    /// pages are held back.
+    fn begin_grace(&self) {
+        if self.filesystem().holds_back() && lock(&self.grace).is_none() {
+            self.write_all_back();
+            *lock(&self.grace) = Some(Instant::now() + PROMISE);
+        }
     }
 
     /// Ends the grace period if it is over; with `wait`, waits for that. Then makes the kernel write what was collected
     /// without a promise, and holds no pages back any more. Returns whether a grace period was ended.
     fn end_grace(&self, wait: bool) -> bool {
+        if wait {
+            self.begin_grace();
+        }
         let until = *lock(&self.grace);
         let Some(left) = until.map(|until| until.saturating_duration_since(Instant::now())) else { return false };
         if !wait && !left.is_zero() {
             return false;
         }
         thread::sleep(left);
-        *lock(&self.grace) = None;
-        self.filesystem().held().for_each(|ino| self.kernel.write_back(ino, 0));
+        self.write_all_back();
         self.filesystem().nothing_is_held_back();
+        *lock(&self.grace) = None;
         true
+    }
+
+    fn write_all_back(&self) {
+        self.filesystem().held().for_each(|ino| self.kernel.write_back(ino, 0));
     }
 
     fn seek(&self, ino: Ino, offset: u64, whence: u32, token: &Token) -> Result<u64, Errno> {

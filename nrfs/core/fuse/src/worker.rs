@@ -117,7 +117,10 @@ impl Crew {
         let worker = &self.workers[number];
         let tokens = tokens(server.filesystem(), worker.cpu);
         let patience = Patience { is_somebody_looking: &self.is_somebody_looking, looks, until: None };
-        Shift { crew: self, worker, server, channel, tokens, turn: 0, patience, has_forgotten: false }.work()
+        let shift = Shift { crew: self, worker, server, channel, tokens, turn: 0, patience, has_forgotten: false };
+        let ended = shift.work();
+        worker.yielding.end();
+        ended
     }
 
     /// Wakes workers of other nodes so that they bring their replicas up to date, after each [`ENOUGH_TO_FOLLOW`]

@@ -42,6 +42,9 @@ const WAITS: u32 = 3;
 
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// No thread. (To the kernel, the calling one.)
+const NOBODY: i32 = 0;
+
 /// How long a worker that could not run does not yield again.
 const RESPITE: Duration = Duration::from_secs(1);
 
@@ -90,6 +93,11 @@ impl Yielding {
         self.thread.store(gettid().as_raw_nonzero().get(), Ordering::Relaxed);
     }
 
+    /// Called by the worker at its end: from then on its number may be another thread's.
+    pub fn end(&self) {
+        self.thread.store(NOBODY, Ordering::Relaxed);
+    }
+
     /// Called by the worker for each request. After a burst, asks the watch to let it yield.
     pub fn serve(&self, watch: &Watch) {
         let served = self.served.load(Ordering::Relaxed) + 1;
@@ -114,6 +122,10 @@ impl Yielding {
         }
         let thread = self.thread.load(Ordering::Relaxed);
         let mut state = lock(&self.state);
+        if thread == NOBODY {
+            state.is_yielding = false;
+            return false;
+        }
         let seen = (self.served.load(Ordering::Relaxed), run_time(thread));
         let (served, ran) = mem::replace(&mut state.seen, seen);
         let was_yielding = state.is_yielding;
@@ -139,8 +151,11 @@ impl Yielding {
 
     fn take_back(&self, state: &mut State) {
         if mem::take(&mut state.is_yielding) {
-            // It fails if the thread has ended.
-            let _ = set_policy(self.thread.load(Ordering::Relaxed), ORDINARY);
+            let thread = self.thread.load(Ordering::Relaxed);
+            if thread != NOBODY {
+                // It fails if the thread has ended.
+                let _ = set_policy(thread, ORDINARY);
+            }
         }
         self.has_asked.store(false, Ordering::Relaxed);
     }
