@@ -32,10 +32,19 @@ STATUS = {
     "channel_reason": (str, type(None)),
     "started": (int, float),
     "requests": Mapping(int),
-    "workers": [{"cpu": (int, type(None)), "requests": Mapping(int)}],
+    "workers": [{"cpu": (int, type(None)), "requests": Mapping(int), "elsewhere": int}],
     "capacity": {"bytes": int, "bytes_used": int, "inodes": int, "inodes_used": int},
     "logs": [{"name": str, "tail": int}],
-    "replicas": [{"node": int, "cpus": [int], "logs": [_LOG_OF_REPLICA]}],
+    "replicas": [
+        {
+            "node": int,
+            "cpus": [int],
+            "physical": (int, type(None)),
+            "bytes_here": int,
+            "bytes_elsewhere": int,
+            "logs": [_LOG_OF_REPLICA],
+        }
+    ],
 }
 VERIFICATION = {"logs": [{"log": str, "position": int, "digests": [str]}]}
 

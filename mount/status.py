@@ -173,6 +173,10 @@ def _lines(status: MountStatus) -> Iterable[str]:
     yield f"  used      {space}, {inodes}"
     yield from _wrapped("  requests  ", _requests(daemon["requests"]))
     yield from _wrapped("  workers   ", [_worker(worker) for worker in daemon["workers"]])
+    elsewhere = sum(worker["elsewhere"] for worker in daemon["workers"])
+    if elsewhere:
+        yield f"  elsewhere {elsewhere:,} requests were answered by the replica of another node"
+    yield from _memory(daemon)
     yield ""
     yield from _table(_positions(daemon))
     yield ""
@@ -203,6 +207,17 @@ def _wrapped(title: str, items: Sequence[str]) -> Iterable[str]:
         else:
             line += " " + item
     yield line
+
+
+def _memory(daemon: dict[str, Any]) -> Iterable[str]:
+    """Where the memory of each node of the hardware lies, if there are several."""
+    replicas = [replica for replica in daemon["replicas"] if replica["physical"] is not None]
+    for node in sorted({replica["physical"] for replica in replicas}):
+        there = [replica for replica in replicas if replica["physical"] == node]
+        here, elsewhere = there[0]["bytes_here"], there[0]["bytes_elsewhere"]
+        share = f"{100 * here / (here + elsewhere):.1f}%" if here + elsewhere else "nothing yet"
+        numbers = ", ".join(str(replica["node"]) for replica in there)
+        yield f"  memory    of replica {numbers}: {share} on node {node} of the machine"
 
 
 def _positions(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:

@@ -2,7 +2,8 @@
 
 use machines::content::Change;
 use machines::digest::Digest;
-use memory::Cpu;
+use memory::placement::{self, Placement};
+use memory::{Cpu, Node, PhysicalNode};
 use nr::{LogId, LogPosition, Statistics};
 
 use crate::by_inode::ByInode;
@@ -13,14 +14,24 @@ use crate::tokens::Token;
 /// The state of the service at one time.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The CPUs of each node.
-    pub nodes: Vec<Vec<Cpu>>,
+    /// What each replica has of the machine.
+    pub nodes: Vec<NodeStatus>,
     /// The whole space and the space that is left.
     pub capacity: Capacity,
     /// The tree's log, and how far each replica has applied it.
     pub namespace: Statistics,
     /// The logs of the content, and how far each replica has applied them.
     pub content: Statistics,
+}
+
+/// What the replica of one node has of the machine.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// The CPUs of the node.
+    pub cpus: Vec<Cpu>,
+    /// The node of the hardware that its memory is to come from, and where the memory lies that this process has asked of
+    /// it, for all its replicas there. `None` if the hardware has only one node.
+    pub memory: Option<(PhysicalNode, Placement)>,
 }
 
 /// The digests of all replicas at one position of one log.
@@ -38,7 +49,7 @@ impl Filesystem {
     /// The state of the service. Does not wait.
     pub fn status(&self) -> Status {
         Status {
-            nodes: self.topology.nodes().iter().map(|node| node.cpus.clone()).collect(),
+            nodes: self.topology.nodes().iter().map(NodeStatus::of).collect(),
             capacity: self.ledger.capacity(),
             namespace: self.namespace.statistics(),
             content: self.content.statistics(),
@@ -74,6 +85,12 @@ impl Filesystem {
             all.push(Verification::new(format!("content {log}"), observed));
         }
         all
+    }
+}
+
+impl NodeStatus {
+    fn of(node: &Node) -> Self {
+        Self { cpus: node.cpus.clone(), memory: node.physical.map(|physical| (physical, placement::of(physical))) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use filesystem::Errno;
+use filesystem::{Cpu, Errno};
 
 use crate::protocol::request::Request;
 
@@ -38,6 +38,9 @@ pub(crate) trait Channel {
     /// Whether the request in a slot may be kept while the kernel writes collected data: whether the channel has room
     /// for these WRITEs meanwhile.
     fn may_wait(&self, slot: Self::Slot) -> bool;
+
+    /// The CPU that the caller of the request in a slot was on; `None` if the channel does not tell.
+    fn cpu_of(&self, slot: Self::Slot) -> Option<Cpu>;
 
     /// Where another thread must give the reply to the request in a slot.
     fn origin(&self, slot: Self::Slot) -> &Origin;

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use filesystem::Errno as Refusal;
+use filesystem::{Cpu, Errno as Refusal};
 use rustix::event::epoll;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
@@ -238,6 +238,10 @@ impl Channel for Device<'_> {
 
     fn may_wait(&self, _: DescriptorId) -> bool {
         true
+    }
+
+    fn cpu_of(&self, _: DescriptorId) -> Option<Cpu> {
+        None
     }
 
     fn origin(&self, DescriptorId(number): DescriptorId) -> &Origin {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use filesystem::{Cpu, Errno, Topology};
-use memory::possible_cpus;
+use memory::{physical_node_of, possible_cpus};
 use zerocopy::FromBytes;
 
 use crate::channel::{Channel, Event, Origin, ReplyTo};
@@ -36,9 +36,14 @@ pub fn probe() -> io::Result<()> {
 /// Makes a ring for each of `cpus`. Together they have slots for every possible CPU.
 pub(crate) fn for_each(cpus: &[Cpu], topology: &Topology) -> io::Result<Vec<Uring>> {
     let mut queues: Vec<Vec<u16>> = cpus.iter().map(|cpu| vec![cpu.0 as u16; DEPTH]).collect();
-    let foreign = (0..possible_cpus()).filter(|&cpu| !cpus.contains(&Cpu(cpu)));
-    for (number, cpu) in foreign.enumerate() {
-        queues[number % cpus.len()].extend([cpu as u16; FOREIGN_DEPTH]);
+    let foreign = (0..possible_cpus()).map(Cpu).filter(|cpu| !cpus.contains(cpu));
+    for (turn, cpu) in foreign.enumerate() {
+        // A worker of the same node of the hardware, if there is one.
+        let node = physical_node_of(cpu);
+        let is_near = |worker: &Cpu| node.is_some() && physical_node_of(*worker) == node;
+        let near: Vec<usize> = (0..cpus.len()).filter(|&worker| is_near(&cpus[worker])).collect();
+        let worker = if near.is_empty() { turn % cpus.len() } else { near[turn % near.len()] };
+        queues[worker].extend([cpu.0 as u16; FOREIGN_DEPTH]);
     }
     let physical = |&cpu| topology.nodes_of(cpu).first().and_then(|&node| topology.nodes()[node].physical);
     cpus.iter().zip(queues).map(|(cpu, queues)| Uring::new(&queues, DATA_MAX, physical(cpu))).collect()
@@ -138,6 +143,10 @@ impl Channel for Ring {
     fn may_wait(&self, slot: SlotId) -> bool {
         let others = self.left.values().filter(|other| self.uring.are_of_one_queue(slot, **other)).count();
         others == 0 || others + 2 <= self.uring.slots_of_queue(slot)
+    }
+
+    fn cpu_of(&self, slot: SlotId) -> Option<Cpu> {
+        Some(Cpu(self.uring.queue_of(slot).into()))
     }
 
     fn origin(&self, _: SlotId) -> &Origin {

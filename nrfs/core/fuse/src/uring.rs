@@ -170,6 +170,11 @@ impl Uring {
         (0..self.slots.len()).filter(|&other| self.are_of_one_queue(slot, SlotId(other))).count()
     }
 
+    /// The queue of a slot: the number of a CPU.
+    pub fn queue_of(&self, slot: SlotId) -> u16 {
+        self.slots[slot.0].queue
+    }
+
     /// The payload's buffer of a slot, for the data of the reply. The slot must be ours.
     pub fn buffer(&mut self, slot: SlotId) -> &mut [u8] {
         let slot = &mut self.slots[slot.0];

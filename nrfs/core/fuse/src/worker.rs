@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     yielding: Yielding,
     /// By opcode: how many it has taken.
     requests: Box<[AtomicU64]>,
+    /// How many the replica of another node has answered.
+    elsewhere: AtomicU64,
 }
 
 /// How many requests of each kind a worker has taken.
@@ -61,6 +63,9 @@ pub struct WorkerStatistics {
     pub cpu: Option<Cpu>,
     /// By name of the request.
     pub requests: BTreeMap<&'static str, u64>,
+    /// How many were answered by the replica of another node than the CPU's that the caller was on; or that the worker
+    /// was on, if the channel does not tell.
+    pub elsewhere: u64,
 }
 
 impl Crew {
@@ -138,7 +143,13 @@ impl Crew {
 impl Worker {
     fn new(cpu: Option<Cpu>) -> Result<Self, rustix::io::Errno> {
         let requests = Opcode::ALL.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { cpu, wake: Arc::new(Wake::new()?), yielding: Yielding::default(), requests })
+        Ok(Self {
+            cpu,
+            wake: Arc::new(Wake::new()?),
+            yielding: Yielding::default(),
+            requests,
+            elsewhere: AtomicU64::new(0),
+        })
     }
 
     /// Counts a request, unless it is of an unknown kind.
@@ -153,7 +164,7 @@ impl Worker {
         for (opcode, count) in Opcode::ALL.iter().zip(&self.requests) {
             *requests.entry(opcode.name()).or_default() += count.load(Ordering::Relaxed);
         }
-        WorkerStatistics { cpu: self.cpu, requests }
+        WorkerStatistics { cpu: self.cpu, requests, elsewhere: self.elsewhere.load(Ordering::Relaxed) }
     }
 }
 
@@ -184,11 +195,33 @@ impl<C: Channel> Shift<'_, C> {
         Ok(())
     }
 
+    /// Chooses the token for a request: of the node of the CPU that its caller was on, or else the worker is on.
+    fn choose_token(&mut self, slot: C::Slot) {
+        self.turn = (self.turn + 1) % self.tokens.len();
+        let filesystem = self.server.filesystem();
+        let callers = self.channel.cpu_of(slot);
+        let cpu = callers.unwrap_or_else(current_cpu);
+        // A CPU that was not there at the start belongs to no node.
+        let nodes = filesystem.topology().nodes_of(cpu);
+        let is_of = |token: &Token| nodes.contains(&token.node().0);
+        if nodes.is_empty() || is_of(&self.tokens[self.turn]) {
+            return;
+        }
+        if let Some(fitting) = self.tokens.iter().position(is_of) {
+            self.turn = fitting;
+        } else if callers.is_none() {
+            // The worker has lost its CPU, or got it back.
+            (self.tokens, self.turn) = (tokens(filesystem, Some(cpu)), 0);
+        } else {
+            self.worker.elsewhere.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn serve(&mut self, slot: C::Slot) -> io::Result<()> {
+        self.choose_token(slot);
         let extended = self.server.native.has(InitFlags::SETXATTR_EXT);
         let Some(request) = self.channel.request(slot, extended) else { return Ok(()) };
         self.worker.count(request.opcode());
-        self.turn = (self.turn + 1) % self.tokens.len();
         let (unique, token) = (request.unique(), &self.tokens[self.turn]);
         let may_wait = self.channel.may_wait(slot);
         match self.server.serve(request, self.channel.origin(slot), may_wait, token) {

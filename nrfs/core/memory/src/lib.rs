@@ -33,5 +33,5 @@ pub use mapping::map_for;
 pub use nearby::Nearby;
 pub use pool::Pool;
 pub use shared::SharedMemory;
-pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu, possible_cpus};
+pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu, physical_node_of, possible_cpus};
 pub use window::{Piece, Window};

@@ -135,6 +135,13 @@ pub fn possible_cpus() -> usize {
     parse_list(&list).into_iter().max().map_or(1, |last| last + 1)
 }
 
+/// The node of the hardware that a CPU belongs to, as far as the kernel tells: of a CPU that is offline it may not.
+pub fn physical_node_of(cpu: Cpu) -> Option<PhysicalNode> {
+    let entries = fs::read_dir(format!("/sys/devices/system/cpu/cpu{}", cpu.0)).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).map(PhysicalNode).next()
+}
+
 /// The CPUs this process may run on, in ascending order.
 fn allowed_cpus() -> Result<Vec<Cpu>, TopologyError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

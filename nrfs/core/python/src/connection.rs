@@ -132,6 +132,7 @@ impl Connection {
                 requests.set_item(name, count)?;
             }
             shape.set_item("requests", requests)?;
+            shape.set_item("elsewhere", worker.elsewhere)?;
             Ok(shape)
         });
         PyList::new(py, shapes.collect::<PyResult<Vec<_>>>()?)

@@ -4,6 +4,7 @@ use std::io;
 
 use filesystem::status::Status;
 use filesystem::{Digest, Errno, LogPosition, Topology};
+use memory::placement::Placement;
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -220,7 +221,13 @@ pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDi
         });
         let dict = PyDict::new(py);
         dict.set_item("node", namespace.node.0)?;
-        dict.set_item("cpus", status.nodes[namespace.node.0].iter().map(|cpu| cpu.0).collect::<Vec<_>>())?;
+        let node = &status.nodes[namespace.node.0];
+        dict.set_item("cpus", node.cpus.iter().map(|cpu| cpu.0).collect::<Vec<_>>())?;
+        let (physical, placement) = node.memory.unzip();
+        let Placement { here, elsewhere } = placement.unwrap_or_default();
+        dict.set_item("physical", physical.map(|node| node.0))?;
+        dict.set_item("bytes_here", here)?;
+        dict.set_item("bytes_elsewhere", elsewhere)?;
         dict.set_item("threads", namespace.threads)?;
         dict.set_item("logs", partitions.collect::<PyResult<Vec<_>>>()?)?;
         Ok(dict)
