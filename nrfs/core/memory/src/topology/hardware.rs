@@ -4,6 +4,7 @@
 //! All are read below a root folder, so that tests can describe other machines. A kernel without support for NUMA has
 //! no nodes there: then all CPUs and all memory are node 0's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -93,11 +94,13 @@ impl Hardware {
         usable.min_by_key(|&index| (distance(index), index)).unwrap_or(own)
     }
 
-    /// The nodes that get a replica each, by index, with the CPUs of this process that are there.
+    /// The nodes that get a replica each, by index in ascending order, with the CPUs of this process that are there.
     pub(super) fn homes(&self) -> Vec<(usize, Vec<Cpu>)> {
-        let cpus_at = |index| self.allowed.iter().copied().filter(|&cpu| self.home_of(cpu) == index).collect();
-        let homes = (0..self.nodes.len()).map(|index| (index, cpus_at(index)));
-        homes.filter(|(_, cpus): &(usize, Vec<Cpu>)| !cpus.is_empty()).collect()
+        let mut homes: BTreeMap<usize, Vec<Cpu>> = BTreeMap::new();
+        for &cpu in &self.allowed {
+            homes.entry(self.home_of(cpu)).or_default().push(cpu);
+        }
+        homes.into_iter().collect()
     }
 
     fn distance(&self, from: usize, to: usize) -> u32 {

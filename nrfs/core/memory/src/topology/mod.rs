@@ -16,6 +16,7 @@ mod policy;
 #[cfg(test)]
 mod shapes;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
@@ -90,6 +91,8 @@ pub struct Topology {
     hosts: Vec<usize>,
     /// Indexed by CPU number; empty for a CPU that was not there at the start.
     nodes_of_cpu: Vec<Vec<usize>>,
+    /// The nodes whose memory is nearest to a CPU that belongs to none of them.
+    nodes_near_cpu: BTreeMap<Cpu, Vec<usize>>,
 }
 
 impl Topology {
@@ -179,10 +182,18 @@ impl Topology {
                 nodes_of_cpu[cpu.0].push(index);
             }
         }
-        let hosts = placed.iter().map(|&(host, _)| host).collect();
+        let hosts: Vec<usize> = placed.iter().map(|&(host, _)| host).collect();
+        let serves = |cpu: &Cpu| nodes_of_cpu.get(cpu.0).is_some_and(|nodes| !nodes.is_empty());
+        let online = hardware.nodes.iter().flat_map(|node| &node.cpus).copied();
+        let near = |cpu: Cpu| {
+            let home = hardware.home_of(cpu);
+            (cpu, (0..hosts.len()).filter(|&node| hosts[node] == home).collect::<Vec<_>>())
+        };
+        let strangers = online.filter(|cpu| !serves(cpu)).map(near);
+        let nodes_near_cpu = strangers.filter(|(_, nodes)| !nodes.is_empty()).collect();
         let physical = |host: usize| (hardware.nodes.len() > 1).then_some(hardware.nodes[host].node);
         let nodes = placed.into_iter().map(|(host, cpus)| Node { cpus, physical: physical(host) }).collect();
-        Self { nodes, hardware, hosts, nodes_of_cpu }
+        Self { nodes, hardware, hosts, nodes_of_cpu, nodes_near_cpu }
     }
 
     /// All nodes; a node's index here is its number.
@@ -218,13 +229,16 @@ impl Topology {
         self.nodes_of_cpu.get(cpu.0).map_or(&[], Vec::as_slice)
     }
 
-    /// The node for a thread on `cpu`. If several nodes share that CPU, `turn` chooses among them. A CPU that
-    /// was not there at the start gets some node.
+    /// The node for a thread on `cpu`. If several nodes share that CPU, `turn` chooses among them. A CPU that belongs
+    /// to no node gets one with memory near to it, or if it was not there at the start, some node.
     pub fn node_of(&self, cpu: Cpu, turn: impl FnOnce() -> usize) -> usize {
-        match self.nodes_of_cpu.get(cpu.0).map(Vec::as_slice) {
-            None | Some([]) => cpu.0 % self.nodes.len(),
-            Some([only]) => *only,
-            Some(several) => several[turn() % several.len()],
+        match self.nodes_of(cpu) {
+            [only] => *only,
+            [] => match self.nodes_near_cpu.get(&cpu) {
+                Some(near) => near[cpu.0 % near.len()],
+                None => cpu.0 % self.nodes.len(),
+            },
+            several => several[turn() % several.len()],
         }
     }
 }

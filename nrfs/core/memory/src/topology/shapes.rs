@@ -223,6 +223,17 @@ fn a_map_is_taken_as_it_is_or_refused_with_a_reason() {
 }
 
 #[test]
+fn a_cpu_that_a_map_leaves_out_uses_a_replica_with_memory_near_to_it() {
+    let machine = Machine::new("0-7", &[("0-3", 8, "10 20"), ("4-7", 8, "20 10")]);
+    let topology =
+        Topology::given(machine.hardware(), vec![node([4], None), node([0], None), node([5], None)]).unwrap();
+    let used: Vec<usize> = (0..8).map(|cpu| topology.node_of(Cpu(cpu), || 0)).collect();
+    assert_eq!(used, [1, 1, 1, 1, 0, 2, 0, 2]);
+    assert_eq!((topology.cpus(), topology.nodes_of(Cpu(6))), (cpus([0, 4, 5]), &[][..]));
+    assert!(topology.node_of(Cpu(8), || 0) < 3);
+}
+
+#[test]
 fn what_a_topology_says_can_be_given_back() {
     let machine = Machine::new("0-4", &[("0-2", 8, "10 20"), ("3-4", 8, "20 10")]);
     for count in 1..12 {
