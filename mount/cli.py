@@ -1,4 +1,4 @@
-"""``nrfs mount``, ``nrfs umount``, ``nrfs status`` and ``nrfs doctor``: the command lines of the daemon.
+"""``nrfs mount``, ``umount``, ``status``, ``doctor`` and ``topology``: the command lines of the daemon.
 
 Each command imports what it needs when it runs, so that a mount is ready sooner.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mount.failure import MountError
@@ -24,6 +25,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_umount(subparsers)
     _add_status(subparsers)
     _add_doctor(subparsers)
+    _add_topology(subparsers)
 
 
 def _add_mount(subparsers: Subcommands) -> None:
@@ -35,9 +37,12 @@ def _add_mount(subparsers: Subcommands) -> None:
     )
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
     parser.add_argument("--nodes", metavar="auto|N", help="NUMA nodes to replicate on; N emulates so many (auto)")
+    parser.add_argument("--topology", metavar="FILE", help="the CPUs of each node, as nrfs topology --json prints them")
     parser.add_argument("--logs", metavar="K", help="parallel logs for the content of files (4)")
     parser.add_argument(
-        "--size", metavar="8G|50%", help="content at the most: bytes on each node, or a part of all memory (50%%)"
+        "--size",
+        metavar="8G|50%",
+        help="content at the most: bytes of each replica, or a part of a node's memory (50%%)",
     )
     parser.add_argument("--inodes", metavar="N", help="inodes at the most (by the machine's memory)")
     parser.add_argument(
@@ -97,6 +102,19 @@ def _add_doctor(subparsers: Subcommands) -> None:
     parser.set_defaults(run=_reporting("doctor", run_doctor))
 
 
+def _add_topology(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "topology",
+        help="show NUMA nodes, and where replicas would be",
+        description="Shows the NUMA nodes of this machine, their CPUs, memory and distances, and the replicas that a "
+        "mount with the same options would have.",
+    )
+    parser.add_argument("--nodes", metavar="auto|N", help="NUMA nodes to replicate on; N emulates so many (auto)")
+    parser.add_argument("--topology", metavar="FILE", help="the CPUs of each node, as --json prints them")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_reporting("topology", run_topology))
+
+
 def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Wraps a command: a ``MountError`` becomes one line on standard error, and the exit status."""
 
@@ -112,17 +130,27 @@ def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Calla
 
 def run_mount(arguments: argparse.Namespace) -> int:
     """Mounts; returns when the mount can be used, or with ``--foreground`` at its end."""
-    from mount import launch, mountinfo, options
+    from mount import launch, mountinfo, options, placement
 
     wanted = options.from_arguments(arguments, mountinfo.locate(arguments.mountpoint))
+    # Made once, so that the warning is about what is mounted.
+    topology = placement.of(wanted.nodes)
+    wanted = replace(wanted, nodes=topology)
+
+    def warn() -> None:
+        reason = placement.shortfall(topology, wanted.size)
+        if reason is not None:
+            terminal.complain("nrfs mount", f"--size {wanted.size}: {reason}")
+
     if wanted.foreground:
-        launch.run_in_foreground(wanted)
+        launch.run_in_foreground(wanted, warn)
         return 0
     try:
         launch.run_in_background(wanted)
     except launch.Interrupted as interrupted:
         terminal.complain("nrfs mount", "interrupted, nothing is mounted")
         return 128 + interrupted.number
+    warn()
     return 0
 
 
@@ -146,3 +174,11 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     from mount import doctor
 
     return doctor.show(as_json=arguments.json)
+
+
+def run_topology(arguments: argparse.Namespace) -> int:
+    """Shows the nodes of this machine, and the replicas that a mount would have."""
+    from mount import options, placement, topology
+
+    replicas = placement.of(options.nodes_from(arguments.nodes, arguments.topology))
+    return topology.show(replicas, as_json=arguments.json)

@@ -324,8 +324,12 @@ def _cpus() -> Finding:
 
 
 def _nodes() -> Finding:
-    nodes = machine.nodes()
-    text = ", ".join(f"node {node} with CPUs {wording.ranges(cpus) or 'none'}" for node, cpus in nodes.items())
+    def described(node: nrfs.MachineNode) -> str:
+        text = f"node {node.node} with CPUs {wording.ranges(node.cpus) or 'none'}"
+        return text if node.usable else f"{text} and no memory for this process"
+
+    nodes = nrfs.Topology.machine().machine_nodes
+    text = ", ".join(map(described, nodes))
     if len(nodes) == 1:
         text += " (nrfs mount --nodes 2 emulates two)"
     return Finding(State.OK, text)
@@ -339,11 +343,20 @@ def _memory() -> Finding:
     if limit is not None:
         text += f", {wording.amount(limit)} granted by the control group"
         available = min(available, limit)
-    if needed <= available:
+    rooms = [(available, len(plan.nodes))]
+    lacking = [f", and a full mount of the default size takes {wording.amount(needed)}"]
+    nodes = nrfs.Topology.machine().machine_nodes
+    for node in nodes if len(nodes) > 1 else ():
+        room, replicas = machine.available_on(node.node), len(node.replicas)
+        if replicas:
+            rooms.append((room, replicas))
+        if plan.size * replicas > room:
+            share = wording.amount(plan.size * replicas)
+            lacking.append(f"{share} of it on node {node.node}, which has {wording.amount(room)} available")
+    if all(plan.size * replicas <= room for room, replicas in rooms):
         return Finding(State.OK, text)
-    half = max(available // 2 // len(plan.nodes) >> 20, 1)
-    text += f", and a full mount of the default size takes {wording.amount(needed)}"
-    return Finding(State.WARNING, text, f"nrfs mount --size {half}M MOUNTPOINT")
+    half = max(min(room // 2 // replicas for room, replicas in rooms) >> 20, 1)
+    return Finding(State.WARNING, text + ", ".join(lacking), f"nrfs mount --size {half}M MOUNTPOINT")
 
 
 def _huge_pages() -> Finding:

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -38,8 +38,12 @@ class Interrupted(BaseException):
         self.number = number
 
 
-def run_in_foreground(options: MountOptions) -> None:
+def run_in_foreground(options: MountOptions, on_ready: Callable[[], None]) -> None:
     """Mounts and serves in this process until the mount's end.
+
+    Args:
+        options: what to mount.
+        on_ready: called when the mount can be used.
 
     Raises:
         MountError: why the mount was not made, or why it ended.
@@ -53,7 +57,7 @@ def run_in_foreground(options: MountOptions) -> None:
     from mount import daemon
 
     try:
-        daemon.run(options, lambda log: None)
+        daemon.run(options, lambda log: on_ready())
     except MountError as failure:
         if failure.__cause__ is None:
             raise

@@ -1,4 +1,4 @@
-"""The CPUs, nodes and memory that this process may use, as the kernel reports them."""
+"""The CPUs and memory that this process may use, as the kernel reports them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ def cpus(kind: str) -> list[int]:
     return numbers((_CPUS / kind).read_text())
 
 
-def nodes() -> dict[int, list[int]]:
-    """The CPUs of each NUMA node. If the kernel has no NUMA support, all are on node 0."""
-    try:
-        online = numbers((_NODES / "online").read_text())
-    except OSError:
-        return {0: cpus("online")}
-    return {node: numbers((_NODES / f"node{node}" / "cpulist").read_text()) for node in online}
-
-
 def memory() -> dict[str, int]:
     """The fields of /proc/meminfo in bytes, such as "MemAvailable"."""
-    lines = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
-    return {words[0].removesuffix(":"): int(words[1]) << 10 for words in lines if words[-1] == "kB"}
+    return _fields(Path("/proc/meminfo"))
+
+
+def available_on(node: int) -> int:
+    """About as many bytes as can still be used on a NUMA node: what is free there, and what the kernel can free."""
+    # The kernel has no MemAvailable of a node; this is what it counts for the whole machine (Linux, mm/show_mem.c).
+    fields = {name.split()[-1]: size for name, size in _fields(_NODES / f"node{node}" / "meminfo").items()}
+    gained = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
+    return sum(fields.get(name, 0) for name in gained)
+
+
+def _fields(table: Path) -> dict[str, int]:
+    """The fields in kB of a table in the format of /proc/meminfo, in bytes; those of a node begin with "Node 0"."""
+    pairs = (line.rsplit(":", 1) for line in table.read_text().splitlines())
+    return {name: int(value.split()[0]) << 10 for name, value in pairs if value.endswith("kB")}
 
 
 def memory_limit() -> int | None:

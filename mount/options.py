@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from mount.channel import Channel
 from mount.failure import MountError, UsageError
+from nrfs import Topology
 
 
 class Cache(StrEnum):
@@ -31,7 +32,7 @@ class MountOptions:
     """All settings of a mount, with their defaults."""
 
     mountpoint: str
-    nodes: int | Literal["auto"] = "auto"
+    nodes: int | Literal["auto"] | Topology = "auto"
     logs: int = 4
     size: int | str = "50%"
     inodes: int | None = None
@@ -59,6 +60,14 @@ def _count(text: str) -> int:
     return number
 
 
+def _map(path: str) -> Topology:
+    # Read now: the daemon may have another directory, and other descriptors.
+    try:
+        return Topology.from_file(path)
+    except OSError as error:
+        raise MountError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
 def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
     def convert(text: str) -> StrEnum:
         try:
@@ -77,6 +86,7 @@ def _size(text: str) -> str:
 
 _SETTINGS: dict[str, Callable[[str], object]] = {
     "nodes": _nodes,
+    "topology": _map,
     "logs": _count,
     "size": _size,
     "inodes": _count,
@@ -84,6 +94,8 @@ _SETTINGS: dict[str, Callable[[str], object]] = {
     "channel": _one_of(Channel),
     "log": lambda text: Path(text).absolute(),
 }
+
+_BOTH = "--nodes and --topology: only one of them can be given"
 
 _FLAGS = {
     "ro": ("ro", True),
@@ -131,6 +143,10 @@ def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptio
         text = getattr(arguments, name)
         if text is not None:
             settings[name] = _convert(name, text, f"--{name} {text}")
+    if "topology" in settings:
+        if "nodes" in settings:
+            raise UsageError(_BOTH)
+        settings["nodes"] = settings.pop("topology")
     return MountOptions(
         mountpoint=mountpoint,
         allow_other=allow_other,
@@ -138,6 +154,20 @@ def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptio
         foreground=arguments.foreground,
         **settings,
     )
+
+
+def nodes_from(nodes: str | None, topology: str | None) -> int | Literal["auto"] | Topology:
+    """What ``--nodes`` and ``--topology`` ask for.
+
+    Raises:
+        UsageError: an invalid value, or both are given.
+        MountError: the map cannot be read.
+
+    """
+    if nodes is not None and topology is not None:
+        raise UsageError(_BOTH)
+    name, text = ("topology", topology) if topology is not None else ("nodes", "auto" if nodes is None else nodes)
+    return cast("int | Literal['auto'] | Topology", _convert(name, text, f"--{name} {text}"))
 
 
 def _split(lists: list[str]) -> list[str]:

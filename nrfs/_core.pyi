@@ -5,6 +5,7 @@ nanoseconds since the epoch. Inode numbers are never reused. A file system error
 that tmpfs would return.
 """
 
+from os import PathLike
 from typing import Any, Final, Literal, Self, final
 
 import numpy as np
@@ -22,9 +23,12 @@ __all__ = [
     "DirectoryEntry",
     "Filesystem",
     "Frame",
+    "MachineNode",
     "Mapping",
     "Process",
     "Scheduler",
+    "Topology",
+    "TopologyNode",
     "Upcall",
     "__version__",
     "probe_ring",
@@ -83,16 +87,114 @@ class Capacity:
     inodes_free: int
 
 @final
+class TopologyNode:
+    """A node to replicate on."""
+
+    node: int
+    """Its number, from 0: its index in ``Topology.nodes``."""
+    cpus: list[int]
+    """The CPUs whose threads use its replica, in ascending order. If nodes outnumber CPUs, several nodes have one."""
+    physical: int
+    """The number of the machine's NUMA node that its memory is on."""
+    memory_bytes: int
+    """Bytes of memory of that NUMA node, for all nodes that share it."""
+
+@final
+class MachineNode:
+    """A NUMA node of the machine."""
+
+    node: int
+    """The kernel's number of it."""
+    cpus: list[int]
+    """Its CPUs that are online, in ascending order. There are nodes without any."""
+    memory_bytes: int
+    """Bytes of its memory; 0 if it has none."""
+    free_bytes: int
+    """Bytes of its memory that nobody used when the topology was made."""
+    usable: bool
+    """Whether it has memory that this process may use, by its cpuset and its memory policy (``numactl --membind``)."""
+    distances: list[int]
+    """How far the memory of each NUMA node is, in the order of ``Topology.machine_nodes``, in the firmware's units: 10
+    is a node's own."""
+    replicas: list[int]
+    """The numbers of the nodes to replicate on whose memory is here, and who share it."""
+
+@final
+class Topology:
+    """Where replicas are: which CPUs belong to each node, and which NUMA node of the machine has its memory.
+
+    To be given as ``nodes`` to :class:`Filesystem`, :class:`Scheduler` and :class:`AddressSpace`. It is what the kernel
+    said when it was made, and does not change. There are four ways to make one; all but ``from_file`` and ``from_json``
+    use every CPU that is online and that this process may run on.
+
+    Raises:
+        ValueError: by all ways to make one, with the reason in one line: not 1 to 1024 nodes; and of a map, that it has
+            another form, a node without CPUs, a CPU or NUMA node that is not there, or that this process may not use,
+            or a CPU twice.
+
+    """
+
+    @staticmethod
+    def machine() -> Topology:
+        """The machine's own NUMA nodes: each that has CPUs and memory for this process. The CPUs of a NUMA node without
+        memory, or whose memory this process may not use, belong to the nearest that has some.
+        """
+    @staticmethod
+    def emulated(nodes: int) -> Topology:
+        """So many nodes. Each of the machine's NUMA nodes is divided, into more parts where it has more CPUs. If the
+        machine has more NUMA nodes than that, neighbours become one, with its memory on the first of them.
+        """
+    @staticmethod
+    def from_file(path: str | PathLike[str]) -> Topology:
+        """The map in a file: see ``from_json``.
+
+        Raises:
+            OSError: the file cannot be read.
+
+        """
+    @staticmethod
+    def from_json(text: str) -> Topology:
+        """An explicit map: JSON, in the form that ``as_dictionary`` has and ``nrfs topology --json`` prints.
+
+        It suffices to give ``{"replicas": [{"cpus": [0, 1], "physical": 0}, ...]}``: CPUs for each node to replicate
+        on, and optionally the NUMA node for its memory, by default that of its first CPU. CPUs can be left out. A CPU
+        can be given to several nodes only where it is the only one of each.
+        """
+    @property
+    def nodes(self) -> list[TopologyNode]:
+        """The nodes to replicate on."""
+    @property
+    def machine_nodes(self) -> list[MachineNode]:
+        """All NUMA nodes of the machine, in ascending order; if the kernel knows of none, one with all CPUs."""
+    @property
+    def allowed_cpus(self) -> list[int]:
+        """The CPUs that are online and that this process may run on, in ascending order."""
+    @property
+    def offline_cpus(self) -> list[int]:
+        """The CPUs that the machine has and that are offline, in ascending order."""
+    def replica_bytes(self, size: int | str) -> int:
+        """The bytes of content that a ``size`` as for :class:`Filesystem` allows each replica.
+
+        Raises:
+            ValueError: it is no size.
+
+        """
+    def as_dictionary(self) -> dict[str, Any]:
+        """All of it, ready for JSON: ``{"replicas": [...], "machine": {"nodes": [...], "allowed_cpus": [int, ...],
+        "offline_cpus": [int, ...]}}``, with the attributes of :class:`TopologyNode` and :class:`MachineNode`.
+        """
+
+@final
 class Filesystem:
     """A node-replicated in-memory file system.
 
     Args:
-        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
-            ones that split the CPUs evenly.
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, a number of emulated ones, or a
+            :class:`Topology`.
         logs: parallel logs for the content of files. The tree has one more.
         size: the most bytes of file content: an int, or a string such as ``"8G"``. Each replica holds a copy, so the
-            machine needs ``nodes`` times as much. Or ``"50%"``: that part of the machine's memory, for all replicas
-            together.
+            machine needs ``nodes`` times as much. Or ``"50%"``: that part of the memory of each NUMA node, for all
+            replicas there together; of the node that has the least for each, as all replicas have the same content.
         inodes: the most inodes; by default as many as half the machine's memory has pages. Further names and long
             attributes and lists count, too: see docs/memory.md.
         mode: permission bits of the root directory.
@@ -104,14 +206,14 @@ class Filesystem:
         MemoryError: there is not even memory for the reserves.
         OSError: by methods that make or write something: ENOSPC if there is no space, or no memory, for it.
         RuntimeError: by all methods, in a process that was forked after the file system was made. This is so for all
-            objects of this module that have methods.
+            objects of this module that have methods, but :class:`Topology`.
 
     """
 
     def __new__(
         cls,
         *,
-        nodes: int | Literal["auto"] = "auto",
+        nodes: int | Literal["auto"] | Topology = "auto",
         logs: int = 4,
         size: int | str = "50%",
         inodes: int | None = None,
@@ -356,8 +458,8 @@ class Scheduler:
     Calls release the GIL. Reads use the replica of the node that the thread is on.
 
     Args:
-        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated
-            ones that split the CPUs evenly.
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, a number of emulated ones, or a
+            :class:`Topology`.
         cores: None: the CPUs that this process may use. Otherwise so many emulated cores, split evenly over the nodes.
 
     Raises:
@@ -365,7 +467,7 @@ class Scheduler:
 
     """
 
-    def __new__(cls, *, nodes: Literal["auto"] | int = "auto", cores: int | None = None) -> Self: ...
+    def __new__(cls, *, nodes: int | Literal["auto"] | Topology = "auto", cores: int | None = None) -> Self: ...
 
     # Processes. If there is no such process: ProcessLookupError (ESRCH). If there is no such core: OSError (ENODEV).
     def create(self) -> int:
@@ -460,7 +562,8 @@ class AddressSpace:
     Methods of this class use the core that stands for the calling thread's CPU.
 
     Args:
-        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, or a number of emulated ones.
+        nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, a number of emulated ones, or a
+            :class:`Topology`.
         logs: parallel logs, at most 1024.
         cores: emulated cores, divided evenly among the nodes, at least one for each. At most 8192, and ``cores`` times
             ``logs`` at most 65536. By default as many as CPUs.
@@ -479,7 +582,7 @@ class AddressSpace:
     def __new__(
         cls,
         *,
-        nodes: int | Literal["auto"] = "auto",
+        nodes: int | Literal["auto"] | Topology = "auto",
         logs: int = 4,
         cores: int | None = None,
         memory: int = 1073741824,

@@ -135,7 +135,7 @@ impl Filesystem {
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let Configuration { topology, logs, size, inodes, permissions, owner } = configuration;
         let limits = Limits {
-            pages: content::pages_in(size.bytes(topology.nodes().len())),
+            pages: content::pages_in(size.bytes(&topology)),
             inodes: inodes.unwrap_or_else(|| machine_memory() / 2 / PAGE_SIZE as u64),
         };
         if !(1..=LOGS_MAX).contains(&logs) {

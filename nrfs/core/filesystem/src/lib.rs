@@ -37,7 +37,7 @@ pub use machines::namespace::{
     Attributes, Cookie, NewAttributes, NewInode, NewNode, Privileges, RenameMode, XattrMode,
 };
 pub use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
-pub use memory::{Cpu, PhysicalNode, Topology, TopologyError};
+pub use memory::{Cpu, HardwareNode, Node, PhysicalNode, Topology, TopologyError};
 pub use nr::{LogPosition, NodeId};
 pub use size::{ParseSizeError, Size};
 pub use tokens::Token;

@@ -4,12 +4,14 @@ use std::fmt;
 use std::fs;
 use std::str::FromStr;
 
+use memory::Topology;
+
 /// An amount of memory, as people write it: `4096`, `8G`, `50%` of the machine's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// Bytes of content, counted once.
     Bytes(u64),
-    /// Percent of the machine's memory, for all replicas together.
+    /// So many hundredths of the memory of each hardware node that has replicas, for all its replicas together.
     Percent(u64),
 }
 
@@ -49,16 +51,23 @@ impl Size {
     /// As on tmpfs, a limit may be higher than the machine's memory; this bounds it.
     const PERCENT_MAX: u64 = 1000;
 
-    /// The bytes of content that this allows on this machine, with so many replicas.
-    pub fn bytes(self, replicas: usize) -> u64 {
+    /// The bytes that it allows each replica. All replicas have the same content: so a percentage is of the hardware
+    /// node that has the least memory for each of its replicas.
+    pub fn bytes(self, topology: &Topology) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => machine_memory() / 100 * percent / replicas.max(1) as u64,
+            Self::Percent(percent) => part_of(percent, topology.hosts().map(|(node, guests)| (node.memory, guests))),
         }
     }
 }
 
-/// Bytes of memory of this machine; 0 if they cannot be read.
+/// So many hundredths of the memory of that node which has the least for each of its replicas. By node: bytes of its
+/// memory, and how many replicas are there.
+fn part_of(percent: u64, nodes: impl Iterator<Item = (u64, usize)>) -> u64 {
+    nodes.map(|(memory, replicas)| memory / 100 * percent / replicas as u64).min().unwrap_or(0)
+}
+
+/// Bytes of memory of this machine.
 pub(crate) fn machine_memory() -> u64 {
     let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = table.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -77,12 +86,21 @@ mod tests {
             assert_eq!(text.parse(), Ok(Size::Bytes(bytes)), "{text}");
         }
         assert_eq!("50%".parse(), Ok(Size::Percent(50)));
-        let whole = Size::Percent(100).bytes(1);
-        assert!(whole <= machine_memory() && machine_memory() - whole < 100);
-        assert_eq!(Size::Percent(100).bytes(4), whole / 4);
-        assert_eq!(Size::Bytes(5).bytes(4), 5);
         for bad in ["", "G", "-1", "1.5G", "1GB", "12 k", "99999999999T", "0x10", "1001%"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_is_of_the_node_with_the_least_memory_for_each_replica_and_not_of_the_sum() {
+        assert_eq!(part_of(50, [(64 << 30, 1), (4 << 30, 1)].into_iter()), part_of(50, [(4 << 30, 1)].into_iter()));
+        assert_eq!(part_of(100, [(6400, 4), (3200, 1)].into_iter()), 1600);
+        let (one, four) = (Topology::emulated(1).unwrap(), Topology::emulated(4).unwrap());
+        assert_eq!((Size::Bytes(5).bytes(&one), Size::Bytes(5).bytes(&four)), (5, 5));
+        if one.hardware().nodes.len() == 1 {
+            let whole = Size::Percent(100).bytes(&one);
+            assert!(whole <= machine_memory() && machine_memory() - whole < 100);
+            assert_eq!(Size::Percent(100).bytes(&four), whole / 4);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The machine's NUMA nodes: their CPUs, and memory bound to them.
 //!
-//! - [`Topology`] says which CPUs belong to which node, real or emulated.
+//! - [`Topology`] says which CPUs belong to which node, real or emulated, and which memory.
 //! - An [`Arena`] hands out 4 KiB pages of one node's memory; the node's [`Pool`] keeps the memory that no arena uses.
 //! - [`Nearby`] keeps things that belong to a node, for threads that come and go.
 //! - [`SharedMemory`] has a part on each node, and is seen through [`Window`]s, whose first touches [`Faults`] reports.
@@ -33,5 +33,8 @@ pub use mapping::map_for;
 pub use nearby::Nearby;
 pub use pool::Pool;
 pub use shared::SharedMemory;
-pub use topology::{Cpu, Node, PhysicalNode, Topology, TopologyError, current_cpu, physical_node_of, possible_cpus};
+pub use topology::{
+    Cpu, Hardware, HardwareNode, Node, PhysicalNode, Topology, TopologyError, current_cpu, physical_node_of,
+    possible_cpus,
+};
 pub use window::{Piece, Window};

@@ -3,7 +3,7 @@
 use std::io;
 
 use filesystem::status::Status;
-use filesystem::{Digest, Errno, LogPosition, Topology};
+use filesystem::{Digest, Errno, LogPosition, Size, Topology};
 use memory::placement::Placement;
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyOverflowError, PyTypeError, PyValueError};
@@ -99,9 +99,13 @@ impl From<filesystem::Capacity> for Capacity {
 
 /// The `OSError` of an errno. Python picks the subclass.
 pub fn os_error(errno: Errno) -> PyErr {
-    let text = io::Error::from_raw_os_error(errno.code()).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-    PyOSError::new_err((errno.code(), text))
+    PyOSError::new_err((errno.code(), error_text(errno.code())))
+}
+
+/// The text of an errno, as strerror(3) has it.
+pub fn error_text(code: i32) -> String {
+    let text = io::Error::from_raw_os_error(code).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// The `ValueError` for an invalid argument.
@@ -135,17 +139,21 @@ fn number_or_text(object: Borrowed<'_, '_, PyAny>) -> PyResult<Result<i64, Strin
     }
 }
 
-/// `"auto"` or a number.
+/// `"auto"`, a number, or an `nrfs.Topology`.
 pub enum Nodes {
     Count(i64),
     Named(String),
+    Given(Topology),
 }
 
 impl<'py> FromPyObject<'_, 'py> for Nodes {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        Ok(number_or_text(object)?.map_or_else(Self::Named, Self::Count))
+        match object.cast::<crate::topology::Topology>() {
+            Ok(topology) => Ok(Self::Given(topology.get().to_replicate_on())),
+            Err(_) => Ok(number_or_text(object)?.map_or_else(Self::Named, Self::Count)),
+        }
     }
 }
 
@@ -160,6 +168,16 @@ impl<'py> FromPyObject<'_, 'py> for Amount {
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         Ok(number_or_text(object)?.map_or_else(Self::Text, Self::Bytes))
+    }
+}
+
+impl Amount {
+    /// The size that it stands for; a negative number of bytes is none.
+    pub fn size(self) -> PyResult<Size> {
+        match self {
+            Self::Bytes(bytes) => Ok(Size::Bytes(u64::try_from(bytes).unwrap_or(0))),
+            Self::Text(text) => text.parse().map_err(value_error),
+        }
     }
 }
 
@@ -187,6 +205,7 @@ impl Nodes {
         match self {
             Self::Count(count) => Topology::emulated(usize::try_from(count).unwrap_or(0)).map_err(value_error),
             Self::Named(name) if name == "auto" => Topology::machine().map_err(value_error),
+            Self::Given(topology) => Ok(topology),
             Self::Named(name) => {
                 Err(PyValueError::new_err(format!("bad number of nodes '{name}': give a number, or 'auto'")))
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use filesystem::{
     AllocateMode, Configuration, ConfigurationError, Cookie, Errno, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
-    Permissions, RenameMode, Size, Time, Token, Whence, XattrMode,
+    Permissions, RenameMode, Time, Token, Whence, XattrMode,
 };
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
@@ -71,14 +71,10 @@ impl Filesystem {
         if mode.0 > MODE_MAX {
             return Err(PyValueError::new_err(format!("a mode from 0 to {MODE_MAX:#o} is needed")));
         }
-        let size = match size {
-            Amount::Bytes(bytes) => Ok(Size::Bytes(u64::try_from(bytes).unwrap_or(0))),
-            Amount::Text(text) => text.parse(),
-        };
         let configuration = Configuration {
             topology: nodes.topology()?,
             logs: logs.0,
-            size: size.map_err(value_error)?,
+            size: size.size()?,
             inodes: inodes.map(|Number(inodes)| inodes),
             permissions: Permissions::from_mode(mode.0),
             owner: owner(uid.map(|Number(uid)| uid), gid.map(|Number(gid)| gid)),

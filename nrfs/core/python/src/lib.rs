@@ -9,6 +9,7 @@ mod filesystem;
 mod heaps;
 mod here;
 mod scheduler;
+mod topology;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
@@ -27,6 +28,8 @@ mod _core {
     use super::filesystem::Filesystem;
     #[pymodule_export]
     use super::scheduler::{Core, Process, Scheduler, Upcall};
+    #[pymodule_export]
+    use super::topology::{MachineNode, Topology, TopologyNode};
 
     /// Raises `OSError` if this process cannot have an io_uring, whether or not FUSE supports the ring.
     #[pyfunction]
