@@ -33,6 +33,7 @@ STATUS = {
     "started": (int, float),
     "requests": Mapping(int),
     "workers": [{"cpu": (int, type(None)), "requests": Mapping(int), "elsewhere": int}],
+    "placed": bool,
     "capacity": {"bytes": int, "bytes_used": int, "inodes": int, "inodes_used": int},
     "logs": [{"name": str, "tail": int}],
     "replicas": [
@@ -122,7 +123,7 @@ def _check(value: object, shape: object, name: str) -> None:
             for member in value.values():
                 _check(member, shape.shape, name)
         case _:
-            if isinstance(value, bool) or not isinstance(value, shape):  # type: ignore[arg-type]
+            if isinstance(value, bool) != (shape is bool) or not isinstance(value, shape):  # type: ignore[arg-type]
                 raise NonsenseError(f"{name} of another kind")
             if isinstance(value, str) and len(value) > _LONGEST:
                 raise NonsenseError(f"{name} too long")

@@ -218,6 +218,8 @@ def _memory(daemon: dict[str, Any]) -> Iterable[str]:
         share = f"{100 * here / (here + elsewhere):.1f}%" if here + elsewhere else "nothing yet"
         numbers = ", ".join(str(replica["node"]) for replica in there)
         yield f"  memory    of replica {numbers}: {share} on node {node} of the machine"
+    if replicas and not daemon["placed"]:
+        yield "  memory    the kernel does not let this daemon choose nodes (mbind(2) was refused)"
 
 
 def _positions(daemon: dict[str, Any]) -> Iterable[Sequence[str]]:

@@ -16,6 +16,8 @@ use crate::tokens::Token;
 pub struct Status {
     /// What each replica has of the machine.
     pub nodes: Vec<NodeStatus>,
+    /// Whether the kernel has let this process choose the nodes that memory comes from.
+    pub is_placed: bool,
     /// The whole space and the space that is left.
     pub capacity: Capacity,
     /// The tree's log, and how far each replica has applied it.
@@ -50,6 +52,7 @@ impl Filesystem {
     pub fn status(&self) -> Status {
         Status {
             nodes: self.topology.nodes().iter().map(NodeStatus::of).collect(),
+            is_placed: !placement::was_refused(),
             capacity: self.ledger.capacity(),
             namespace: self.namespace.statistics(),
             content: self.content.statistics(),

@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 
 use crate::heap::Home;
-use crate::topology::memory_nodes;
+use crate::topology::{is_bound_to_one_node, memory_nodes};
 use crate::{PhysicalNode, Topology, placement};
 
 /// Maps zeroed memory, without reserving it, at an address that is `remainder` above a multiple of `alignment`. Both
@@ -59,7 +59,10 @@ pub fn map_for(home: Home, size: usize, alignment: usize) -> io::Result<*mut u8>
 /// [unmapped](unmap) its [`placement`] can be seen.
 pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
     placement::add(base, size, node);
-    set_policy(base, size, MPOL_PREFERRED, &[node]);
+    // A process whose memory is bound to one node gets all of it there; a policy of the mapping's own would lift that.
+    if !is_bound_to_one_node() {
+        set_policy(base, size, MPOL_PREFERRED, &[node]);
+    }
 }
 
 /// Unmaps a mapping of ours.

@@ -259,6 +259,7 @@ pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDi
     space.set_item("inodes_used", capacity.inodes - capacity.inodes_free)?;
     let dict = PyDict::new(py);
     dict.set_item("capacity", space)?;
+    dict.set_item("placed", status.is_placed)?;
     dict.set_item("logs", logs.collect::<PyResult<Vec<_>>>()?)?;
     dict.set_item("replicas", replicas.collect::<PyResult<Vec<_>>>()?)?;
     Ok(dict)

@@ -19,6 +19,7 @@ mod shapes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::sync::LazyLock;
 
 pub use hardware::{Hardware, HardwareNode};
 
@@ -287,6 +288,12 @@ pub fn physical_node_of(cpu: Cpu) -> Option<PhysicalNode> {
     let entries = fs::read_dir(format!("/sys/devices/system/cpu/cpu{}", cpu.0)).ok()?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).map(PhysicalNode).next()
+}
+
+/// Whether this process was started with all its memory bound to a single node, as by `numactl --membind=0`.
+pub(crate) fn is_bound_to_one_node() -> bool {
+    static IS_BOUND: LazyLock<bool> = LazyLock::new(|| policy::bound_nodes().is_some_and(|nodes| nodes.len() == 1));
+    *IS_BOUND
 }
 
 /// The nodes of the hardware whose memory this process may use.
