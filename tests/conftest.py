@@ -34,6 +34,9 @@ NOBODY = 65534
 """An ordinary user."""
 PR_SET_CHILD_SUBREAPER = 36
 
+in_a_guest = pytest.mark.skipif("NRFS_NUMA_VM" not in os.environ, reason="is for a guest: scripts/test --numa")
+"""For tests that take CPUs away or ask for many nodes, and must not run on a machine that others use."""
+
 
 def in_namespace(script: str) -> tuple[str, ...]:
     """What runs a command where this shell script, which may mount what it likes, has been run before."""
