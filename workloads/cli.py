@@ -1,4 +1,4 @@
-"""``nrfs bench``: the command line of the workloads. Each workload is imported only when it runs."""
+"""``nrfs bench`` and ``nrfs simulate``: the command line of the workloads. Each is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from workloads.failure import UsageError, WorkloadError
 from workloads.leveldb.configuration import BENCHMARKS, DB_BENCH, PRESETS, Configuration
 
 if TYPE_CHECKING:
+    from workloads.simulation.costs import Costs
+
     Subcommands = argparse._SubParsersAction[OneLineParser]
 
 AGAINST_ALL = ("mutex", "rwlock", "sharded", "multikernel", "node-replication")
@@ -33,6 +35,12 @@ VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
 SERVICE_OPERATIONS = ("read-shared", "read-apart", "write-shared", "write-apart", "create", "stat-shared", "stat-apart")
 """What threads do with the file system service: on one file, or on files apart, each in a log of its own."""
 
+SIMULATED = ("nr", "mutex", "rwlock", "sharded", "multikernel")
+"""The ways to share a structure that are simulated."""
+
+MOST_CORES = 4096
+"""Of a simulated machine: so many that a simulation of all ways ends within minutes."""
+
 _LARGEST = (1 << 63) - 1
 
 ROUNDS_COMPARED = 5
@@ -40,7 +48,7 @@ ROUNDS_COMPARED = 5
 
 
 def add_commands(subparsers: Subcommands) -> None:
-    """Adds ``bench`` and the workloads below it."""
+    """Adds ``bench`` with the workloads below it, and ``simulate``."""
     bench = subparsers.add_parser("bench", help="run a workload and report its figures")
     workloads = bench.add_subparsers(dest="workload", metavar="WORKLOAD", required=True)
     _add_leveldb(workloads)
@@ -50,6 +58,8 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_structures(workloads)
     _add_vm(workloads)
     _add_service(workloads)
+    _add_calibrate(workloads)
+    _add_simulate(subparsers)
 
 
 def _add_leveldb(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -202,6 +212,58 @@ def _add_service(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
     _add_rounds(parser)
     _add_json(parser)
     parser.set_defaults(run=run_service)
+
+
+def _add_calibrate(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "calibrate",
+        help="what the parts of an operation cost on this machine, for nrfs simulate",
+        description="Builds what measures (needs the source and cargo), and measures what transfers of cache lines, "
+        "messages, locks and operations on a hash map cost, in nanoseconds.",
+    )
+    parser.add_argument("--milliseconds", type=_positive, default=20, metavar="MS", help="of each figure (20)")
+    parser.add_argument("--rounds", type=_positive, default=11, metavar="R", help="(11)")
+    _add_json(parser)
+    parser.set_defaults(run=run_calibrate)
+
+
+def _add_simulate(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "simulate",
+        help="how ways to share a structure scale on a machine that is not here",
+        description="Simulates threads that share a hash map on a machine with N nodes of M cores, filled node by "
+        "node: throughput and latency by node replication, behind locks, sharded, and in a multikernel. The costs come "
+        "from 'nrfs bench calibrate --json', or are those of a common server.",
+    )
+    parser.add_argument("--nodes", type=_positive, default=4, metavar="N", help="(4)")
+    parser.add_argument("--cores", type=_positive, default=24, metavar="M", help="of each node (24)")
+    ratios = (0, 10, 100)
+    parser.add_argument("--write-ratio", type=_percentages, default=ratios, metavar="P,...", help="percent (0,10,100)")
+    ways = partial(_names, "way", SIMULATED)
+    parser.add_argument("--way", type=ways, default=SIMULATED, metavar="NAME,...", help=f"({','.join(SIMULATED)})")
+    parser.add_argument("--logs", type=_positives, default=(1,), metavar="K,...", help="parallel logs of nr (1)")
+    parser.add_argument("--batch", type=_positive, metavar="B", help="the most that a combiner takes (all there is)")
+    parser.add_argument("--costs", type=Path, metavar="FILE", help="costs that 'nrfs bench calibrate' has written")
+    for name, what in (
+        ("local", "a transfer of a cache line within a node"),
+        ("remote", "a transfer of a cache line between nodes"),
+        ("message", "a message within a node"),
+        ("wake", "to wake a thread"),
+    ):
+        parser.add_argument(f"--{name}-ns", type=_positive, metavar="NS", help=f"{what}, instead of the file's")
+    parser.add_argument("--operations", type=_positive, default=20_000, metavar="N", help="of each figure (20000)")
+    parser.add_argument("--seed", type=_whole, default=1, metavar="S", help="of random numbers (1)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the throughput there, as SVG")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="instead calibrate and measure here, with one thread and two, and compare; exit status 1 if the "
+        "simulation is more than 15%% off (needs the source, cargo and two idle CPUs)",
+    )
+    parser.add_argument("--rounds", type=_positive, default=25, metavar="R", help="of --check (25)")
+    parser.add_argument("--milliseconds", type=_positive, default=5, metavar="MS", help="of a figure of --check (5)")
+    _add_json(parser)
+    parser.set_defaults(run=run_simulate)
 
 
 def _add_contenders(parser: argparse.ArgumentParser, against: Sequence[str]) -> None:
@@ -373,6 +435,71 @@ def run_service(options: argparse.Namespace) -> int:
     return _run("service", work)
 
 
+def run_calibrate(options: argparse.Namespace) -> int:
+    """Measures what the parts of operations cost; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import calibrate
+
+        configuration = calibrate.Configuration(options.rounds, options.milliseconds, options.json)
+        _check_json(options.json)
+        calibrate.show(configuration, calibrate.run(configuration))
+
+    return _run("calibrate", work)
+
+
+def run_simulate(options: argparse.Namespace) -> int:
+    """Simulates a machine, or checks the simulation; its exit status is the command's."""
+
+    def check() -> None:
+        from workloads.simulation import check
+
+        if options.plot is not None or options.costs is not None:
+            raise UsageError("--check makes no plot and measures the costs itself")
+        _check_json(options.json)
+        configuration = check.Configuration(
+            options.rounds, options.milliseconds, options.operations, options.seed, options.json
+        )
+        if not check.show(configuration, *check.run(configuration)):
+            raise WorkloadError("the simulation deviates from what was measured")
+
+    def sweep() -> None:
+        from workloads.simulation import report
+
+        if options.nodes * options.cores > MOST_CORES:
+            raise UsageError(f"--nodes, --cores: {options.nodes * options.cores} cores are more than {MOST_CORES}")
+        _check_json(options.json)
+        _check_json(options.plot)
+        configuration = report.Configuration(
+            nodes=options.nodes,
+            cores=options.cores,
+            write_ratios=options.write_ratio,
+            ways=options.way,
+            logs=options.logs,
+            batch=options.batch,
+            operations=options.operations,
+            seed=options.seed,
+            costs=_costs(options),
+            plot=options.plot,
+            json=options.json,
+        )
+        report.show(configuration, report.run(configuration))
+
+    return _run("simulate", check if options.check else sweep, command="nrfs simulate")
+
+
+def _costs(options: argparse.Namespace) -> Costs:
+    """The costs of the options."""
+    from dataclasses import replace
+
+    from workloads import calibrate
+    from workloads.simulation.costs import DEFAULT, Costs
+
+    costs = DEFAULT if options.costs is None else Costs.measured(calibrate.read(options.costs))
+    named = {name: getattr(options, f"{name}_ns") for name in ("local", "remote", "message", "wake")}
+    return replace(costs, **{name: value for name, value in named.items() if value is not None})
+
+
 def _one_and_all_cpus() -> tuple[int, ...]:
     return tuple(sorted({1, len(os.sched_getaffinity(0))}))
 
@@ -387,16 +514,17 @@ def _compared(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _run(workload: str, work: Callable[[], None]) -> int:
+def _run(workload: str, work: Callable[[], None], command: str | None = None) -> int:
     """Calls ``work``; if that fails, prints one line that says why. Returns the exit status."""
+    command = command or f"nrfs bench {workload}"
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         work()
     except WorkloadError as failure:
-        terminal.complain(f"nrfs bench {workload}", str(failure))
+        terminal.complain(command, str(failure))
         return failure.status
     except KeyboardInterrupt:
-        print(f"nrfs bench {workload}: interrupted", file=sys.stderr)
+        print(f"{command}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 

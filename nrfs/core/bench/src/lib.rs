@@ -10,11 +10,13 @@
 //! - [`throughput`]: measures how many operations per second threads do together;
 //! - [`vm`]: address spaces that threads share: ours, the same machine shared in other ways, and the kernel's;
 //! - [`service`]: the file system service, with more threads against one;
+//! - [`calibrate`]: what the parts of an operation cost, for the simulation;
 //! - [`random`]: random numbers that cost next to nothing;
 //! - [`program`]: what the programs of this crate have in common.
 
 #![deny(unsafe_code)]
 
+pub mod calibrate;
 pub mod contender;
 pub mod locks;
 pub mod multikernel;

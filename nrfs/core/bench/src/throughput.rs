@@ -79,15 +79,24 @@ pub fn throughput<S: Workload, C: Contender<S>>(
     writes: u64,
     duration: Duration,
 ) -> f64 {
-    let user = |thread: usize| {
+    rate(sharers::<S, C>(contender, threads, writes), cpus, duration).0
+}
+
+/// What makes the workers of [`throughput`].
+pub(crate) fn sharers<'a, S: Workload, C: Contender<S>>(
+    contender: &'a C,
+    threads: usize,
+    writes: u64,
+) -> Vec<impl FnOnce() -> Sharer<'a, S, C> + Send> {
+    let sharer = |thread: usize| {
         let handle = contender.handle(thread);
         move || Sharer { contender, handle, random: Random::of_thread(thread), writes, structure: PhantomData::<fn(S)> }
     };
-    rate((0..threads).map(user).collect(), cpus, duration).0
+    (0..threads).map(sharer).collect()
 }
 
 /// One of the threads that share a structure.
-struct Sharer<'a, S: Workload, C: Contender<S>> {
+pub(crate) struct Sharer<'a, S: Workload, C: Contender<S>> {
     contender: &'a C,
     handle: C::Handle,
     random: Random,

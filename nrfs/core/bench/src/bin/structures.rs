@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
+use bench::calibrate::Alone;
 use bench::contender::Contender;
 use bench::multikernel::Multikernel;
 use bench::program::{self, Figures};
@@ -42,6 +43,8 @@ enum Structure {
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Against {
+    /// No contender, but what the others are compared with: each thread has a structure of its own.
+    Alone,
     Mutex,
     Rwlock,
     /// Only for the hash map; the caller makes sure of that.
@@ -80,6 +83,10 @@ fn contenders<S: Workload>(configuration: &Configuration, threads: usize) -> Vec
     }
     for against in &configuration.against {
         match against {
+            Against::Alone => {
+                let run = ready::<S, _>(configuration, threads, || Alone);
+                all.push(("alone".into(), run));
+            }
             Against::Mutex => {
                 let run = ready::<S, _>(configuration, threads, || Mutex::new(S::filled()));
                 all.push(("mutex".into(), run));
