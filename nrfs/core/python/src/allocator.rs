@@ -7,8 +7,9 @@ use mimalloc::MiMalloc;
 
 use crate::heaps;
 
-/// mimalloc, with [heaps](heaps) for replicas: each thread allocates where it is [at home](memory::heap::Home). It gives all memory back to the system after a tree of a million files was deleted. If the system
-/// refuses memory, reserves are given up, so that operations under way can complete.
+/// mimalloc, with [`heaps`] for replicas: each thread allocates where its [`Home`](memory::heap::Home) is. It gives all
+/// memory back to the system after a tree of a million files was deleted. If the system refuses memory, reserves are
+/// given up, so that operations under way can complete.
 pub struct Allocator;
 
 /// Allocates; tries up to twice more if it fails, once for each of the two reserves.
