@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 import nrfs
+from workloads.cores import Cores
 from workloads.failure import WorkloadError
+from workloads.progress import ProgressBar
 
 CORE = Path(nrfs.__file__).parent / "core"
 
@@ -48,6 +50,21 @@ def run(program: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, A
                 raise WorkloadError(process.stderr.read().strip() or f"{program.name} ended with {process.returncode}")
         finally:
             process.kill()
+
+
+def figures(
+    program: str, wanted: Mapping[str, Any], threads: int, steps: int, label: Callable[[Mapping[str, Any]], str]
+) -> Iterator[dict[str, Any]]:
+    """Builds a program, runs it with ``threads`` CPUs to pin its threads to, and yields each figure once measured.
+
+    Meanwhile a progress bar of ``steps`` figures shows the ``label`` of the last one.
+    """
+    with ProgressBar(steps) as progress, Cores(threads) as cores:
+        progress.begin("building")
+        for figure in run(build(program), {**wanted, "cpus": cores.held}):
+            progress.begin(label(figure))
+            progress.end(1)
+            yield figure
 
 
 def _cargo() -> str:

@@ -18,9 +18,7 @@ from typing import final
 from rich.table import Table
 
 from workloads import native
-from workloads.cores import Cores
 from workloads.failure import UsageError, WorkloadError
-from workloads.progress import ProgressBar
 from workloads.report import print_table, write_json
 
 _PAGE = 4096
@@ -74,16 +72,12 @@ def run(configuration: Configuration) -> list[Summary]:
         raise UsageError("--size is more than a file of --file-size has")
     rounds: dict[tuple[str, int, int], list[float]] = {}
     steps = len(configuration.operations) * len(configuration.threads) * len(configuration.nodes)
-    with ProgressBar(steps * configuration.rounds) as progress, Cores(max(configuration.threads)) as cores:
-        progress.begin("building")
-        program = native.build("service")
-        wanted = asdict(configuration) | {"cpus": cores.held}
-        del wanted["json"]
-        for figure in native.run(program, wanted):
-            operation, threads, nodes = figure["operation"], figure["threads"], figure["nodes"]
-            progress.begin(f"{nodes} nodes  {threads} threads  {operation}")
-            progress.end(1)
-            rounds.setdefault((operation, threads, nodes), []).append(figure["operations_per_second"])
+    wanted = asdict(configuration)
+    del wanted["json"]
+    label = "{nodes} nodes  {threads} threads  {operation}".format_map
+    for figure in native.figures("service", wanted, max(configuration.threads), steps * configuration.rounds, label):
+        key = figure["operation"], figure["threads"], figure["nodes"]
+        rounds.setdefault(key, []).append(figure["operations_per_second"])
     return [_summary(configuration, rounds, *key) for key in rounds]
 
 

@@ -14,9 +14,7 @@ from typing import Literal, final
 from rich.table import Table
 
 from workloads import native
-from workloads.cores import Cores
 from workloads.failure import UsageError, WorkloadError
-from workloads.progress import ProgressBar
 from workloads.report import print_table, write_json
 
 Structure = Literal["hashmap", "stack", "queue", "scheduler"]
@@ -74,16 +72,12 @@ def run(configuration: Configuration) -> list[Summary]:
         raise UsageError("--against sharded: there is a sharded hash map, and no other sharded structure")
     rounds: dict[tuple[int, int, str], list[float]] = {}
     steps = len(configuration.threads) * len(configuration.write_ratios) * len(configuration.contenders)
-    with ProgressBar(steps * configuration.rounds) as progress, Cores(max(configuration.threads)) as cores:
-        progress.begin("building")
-        program = native.build("structures")
-        wanted = asdict(configuration) | {"cpus": cores.held}
-        del wanted["json"]
-        for figure in native.run(program, wanted):
-            contender, threads, writes = figure["contender"], figure["threads"], figure["write_ratio"]
-            progress.begin(f"{threads} threads  {writes}% writes  {contender}")
-            progress.end(1)
-            rounds.setdefault((threads, writes, contender), []).append(figure["operations_per_second"])
+    wanted = asdict(configuration)
+    del wanted["json"]
+    label = "{threads} threads  {write_ratio}% writes  {contender}".format_map
+    for figure in native.figures("structures", wanted, max(configuration.threads), steps * configuration.rounds, label):
+        key = figure["threads"], figure["write_ratio"], figure["contender"]
+        rounds.setdefault(key, []).append(figure["operations_per_second"])
     return [_summary(configuration, rounds, *key) for key in rounds]
 
 

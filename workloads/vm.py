@@ -15,8 +15,6 @@ from typing import Any, Final, Literal, final
 from rich.table import Table
 
 from workloads import native
-from workloads.cores import Cores
-from workloads.progress import ProgressBar
 from workloads.report import print_table, write_json
 
 Operation = Literal["map", "unmap", "protect", "resolve", "mix"]
@@ -70,21 +68,16 @@ def run(configuration: Configuration) -> list[Summary]:
     rounds: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     contenders = len(configuration.nodes) + len(configuration.against)
     steps = len(configuration.threads) * contenders * configuration.rounds
-    with ProgressBar(steps) as progress, Cores(max(configuration.threads)) as cores:
-        progress.begin("building")
-        program = native.build("vm")
-        wanted = {
-            "threads": configuration.threads,
-            "nodes": configuration.nodes,
-            "logs": configuration.logs,
-            "against": configuration.against,
-            "rounds": configuration.rounds,
-            "cpus": cores.held,
-        }
-        for figure in native.run(program, wanted):
-            progress.begin(f"{figure['threads']} cores  {figure['contender']}")
-            progress.end(1)
-            rounds.setdefault((figure["threads"], figure["contender"]), []).append(figure)
+    wanted = {
+        "threads": configuration.threads,
+        "nodes": configuration.nodes,
+        "logs": configuration.logs,
+        "against": configuration.against,
+        "rounds": configuration.rounds,
+    }
+    label = "{threads} cores  {contender}".format_map
+    for figure in native.figures("vm", wanted, max(configuration.threads), steps, label):
+        rounds.setdefault((figure["threads"], figure["contender"]), []).append(figure)
     return [_summary(threads, contender, figures) for (threads, contender), figures in rounds.items()]
 
 
