@@ -44,6 +44,13 @@ def _add_mount(subparsers: Subcommands) -> None:
         metavar="8G|50%",
         help="content at the most: bytes of each replica, or a part of a node's memory (50%%)",
     )
+    parser.add_argument(
+        "--content",
+        metavar="replicated|shared",
+        help="the bytes of files at every node, or once, where the kernel itself reads and writes them (replicated)",
+    )
+    parser.add_argument("--huge", metavar="POLICY", help="huge pages for shared content, as in tmpfs(5) (never)")
+    parser.add_argument("--mpol", metavar="POLICY", help="its memory policy, as in tmpfs(5) (interleave)")
     parser.add_argument("--inodes", metavar="N", help="inodes at the most (by the machine's memory)")
     parser.add_argument(
         "--cache", metavar="writeback|none", help="what the kernel may keep: all it can, or nothing (writeback)"
@@ -138,7 +145,8 @@ def run_mount(arguments: argparse.Namespace) -> int:
     wanted = replace(wanted, nodes=topology)
 
     def warn() -> None:
-        reason = placement.shortfall(topology, wanted.size)
+        is_shared = wanted.content is options.Content.SHARED
+        reason = None if is_shared else placement.shortfall(topology, wanted.size)
         if reason is not None:
             terminal.complain("nrfs mount", f"--size {wanted.size}: {reason}")
 

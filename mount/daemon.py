@@ -23,10 +23,10 @@ from typing import Any, final
 import pyfuse3
 import trio
 
-from mount import channel, mounting, places, server
+from mount import channel, mounting, places, server, sharing
 from mount.failure import MountError, UsageError
 from mount.operations import Operations
-from mount.options import Cache, MountOptions
+from mount.options import Cache, Content, MountOptions
 from mount.signals import ENDING_SIGNALS
 from mount.writeback import collected_at_most
 from nrfs import Connection, Filesystem, __version__
@@ -54,6 +54,8 @@ def run(options: MountOptions, on_ready: Callable[[Path], None]) -> None:
     """
     _log_what_matters()
     choice = channel.choose(options.channel)
+    if options.content is Content.SHARED:
+        sharing.check(choice.channel)
     filesystem = _filesystem(options)
     directory = places.make_runtime_directory(options.mountpoint)
     if signal.sigpending() & ENDING_SIGNALS:
@@ -94,6 +96,9 @@ def _filesystem(options: MountOptions) -> Filesystem:
     try:
         return Filesystem(
             nodes=options.nodes,
+            content=options.content.value,
+            huge=options.huge,
+            mpol=options.mpol,
             logs=options.logs,
             size=options.size,
             inodes=options.inodes,
@@ -136,6 +141,8 @@ class _Daemon:
 
         def announce() -> None:
             try:
+                if self._options.content is Content.SHARED:
+                    sharing.check_kernel(self._connection)
                 on_ready(self._own_log)
             except OSError:
                 self._end()

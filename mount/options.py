@@ -27,6 +27,15 @@ class Cache(StrEnum):
     """Nothing: every operation of an application reaches the replicas."""
 
 
+class Content(StrEnum):
+    """Where the bytes of files lie."""
+
+    REPLICATED = "replicated"
+    """At every node."""
+    SHARED = "shared"
+    """Once, in a tmpfs of the daemon's own, which the kernel reads and writes itself."""
+
+
 @dataclass(frozen=True)
 class MountOptions:
     """All settings of a mount, with their defaults."""
@@ -36,6 +45,11 @@ class MountOptions:
     logs: int = 4
     size: int | str = "50%"
     inodes: int | None = None
+    content: Content = Content.REPLICATED
+    huge: str | None = None
+    """As tmpfs(5) has it, for shared content."""
+    mpol: str | None = None
+    """The same."""
     cache: Cache = Cache.WRITEBACK
     channel: Channel = Channel.AUTO
     allow_other: bool = False
@@ -84,12 +98,19 @@ def _size(text: str) -> str:
     return text  # The file system parses it.
 
 
+def _text(text: str) -> str:
+    return text  # tmpfs parses it.
+
+
 _SETTINGS: dict[str, Callable[[str], object]] = {
     "nodes": _nodes,
     "topology": _map,
     "logs": _count,
     "size": _size,
     "inodes": _count,
+    "content": _one_of(Content),
+    "huge": _text,
+    "mpol": _text,
     "cache": _one_of(Cache),
     "channel": _one_of(Channel),
     "log": lambda text: Path(text).absolute(),
@@ -147,6 +168,9 @@ def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptio
         if "nodes" in settings:
             raise UsageError(_BOTH)
         settings["nodes"] = settings.pop("topology")
+    for name in ("huge", "mpol"):
+        if name in settings and settings.get("content") is not Content.SHARED:
+            raise UsageError(f"{name}: it is for --content shared")
     return MountOptions(
         mountpoint=mountpoint,
         allow_other=allow_other,

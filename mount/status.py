@@ -17,6 +17,7 @@ from mount.liveness import Life
 from nrfs.terminal import plain
 
 _WIDTH = 100
+_CONTENT = {"replicated": "at every node", "shared": "once, read and written by the kernel itself"}
 _ASKED_AT_ONCE = 32
 _PATIENCE_WITH_DIGESTS = 600.0
 
@@ -171,6 +172,7 @@ def _lines(status: MountStatus) -> Iterable[str]:
     reason = f" ({daemon['channel_reason']})" if daemon["channel_reason"] else ""
     yield f"  channel   {daemon['channel']}{reason}"
     yield f"  used      {space}, {inodes}"
+    yield f"  content   {_CONTENT[daemon['content']]}"
     yield from _wrapped("  requests  ", _requests(daemon["requests"]))
     yield from _wrapped("  workers   ", [_worker(worker) for worker in daemon["workers"]])
     elsewhere = sum(worker["elsewhere"] for worker in daemon["workers"])
@@ -184,6 +186,8 @@ def _lines(status: MountStatus) -> Iterable[str]:
     if status.verification is not None:
         yield ""
         yield from _table(_digests(status.verification))
+        if daemon["content"] == "shared":
+            yield "  content is not compared: there is one copy"
 
 
 def _requests(requests: dict[str, int]) -> Sequence[str]:

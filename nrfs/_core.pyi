@@ -191,7 +191,9 @@ class Filesystem:
     Args:
         nodes: NUMA nodes to replicate on: ``"auto"`` for the machine's own, a number of emulated ones, or a
             :class:`Topology`.
-        logs: parallel logs for the content of files. The tree has one more.
+        content: where the bytes of files lie: ``"replicated"``, at every node; or ``"shared"``, once, in a tmpfs that
+            no path leads to.
+        logs: parallel logs for replicated content. The tree has one more.
         size: the most bytes of file content: an int, or a string such as ``"8G"``. Each replica holds a copy, so the
             machine needs ``nodes`` times as much. Or ``"50%"``: that part of the memory of each NUMA node, for all
             replicas there together; of the node that has the least for each, as all replicas have the same content.
@@ -200,9 +202,12 @@ class Filesystem:
         mode: permission bits of the root directory.
         uid: owner of the root directory; by default the caller.
         gid: group of the root directory; by default the caller's.
+        huge: huge pages for shared content, as tmpfs(5) has them.
+        mpol: its memory policy, as tmpfs(5) has it; by default pages come from all nodes in turn.
 
     Raises:
         ValueError: an argument out of range, with the reason.
+        PermissionError: shared content needs CAP_SYS_ADMIN.
         MemoryError: there is not even memory for the reserves.
         OSError: by methods that make or write something: ENOSPC if there is no space, or no memory, for it.
         RuntimeError: by all methods, in a process that was forked after the file system was made. This is so for all
@@ -214,12 +219,15 @@ class Filesystem:
         cls,
         *,
         nodes: int | Literal["auto"] | Topology = "auto",
+        content: str = "replicated",
         logs: int = 4,
         size: int | str = "50%",
         inodes: int | None = None,
         mode: int = 0o755,
         uid: int | None = None,
         gid: int | None = None,
+        huge: str | None = None,
+        mpol: str | None = None,
     ) -> Self: ...
 
     # Names
@@ -383,6 +391,9 @@ class Connection:
     @property
     def descriptor(self) -> int:
         """A descriptor for pyfuse3, which closes it. For pyfuse3 it is a FUSE device that is already mounted."""
+    @property
+    def offers_passthrough(self) -> bool:
+        """Whether the kernel offers to read and write the bytes of files itself. Known when pyfuse3 gets INIT."""
     def fileno(self) -> int:
         """A descriptor that becomes readable when no more requests will come."""
     def statistics(self) -> list[dict[str, Any]]:

@@ -1,15 +1,17 @@
 //! The operations on the content of files. None of them takes a hold on the inode: [`read`](Filesystem::read) and
 //! [`check_change`](Filesystem::check_change) say why that is safe.
 
-use std::sync::PoisonError;
-use std::thread;
+use std::io;
+use std::os::fd::OwnedFd;
 
-use machines::content::{self, AllocateMode, Change, SIZE_MAX};
+use machines::content::{AllocateMode, SIZE_MAX};
 use machines::types::{Errno, Ino, Kind};
-use memory::shortage::{self, Left};
 
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
+
+/// The most bytes that a copy moves at once.
+const STEP_BYTES: usize = 1 << 20;
 
 /// What [`seek`](Filesystem::seek) looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +38,10 @@ impl Whence {
 impl Filesystem {
     /// Copies from a file into `buffer`, from `offset` to the file's end at most. Returns the bytes copied.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8], token: &Token) -> Result<usize, Errno> {
-        let read = self.read_content(ino, |content| content.read(ino, offset, buffer), token);
+        let read = self.contents.read(ino, offset, buffer, token);
         // The tree is asked after the content is read: if it still has the file, the content had not been dropped, as
         // `drop_inode` changes the tree first.
-        self.check_file(ino, token).map(|()| read)
+        self.check_file(ino, token).and(read)
     }
 
     /// Copies `data` into a file, at `offset`. Returns the bytes copied: fewer than given if space or memory ran out.
@@ -51,53 +53,19 @@ impl Filesystem {
             return Err(Errno::EFBIG);
         }
         let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        let (mut written, mut has_waited) = (0, false);
-        while written < data.len() {
-            let offset = offset + written as u64;
-            let rest = &data[written..data.len().min(written + Self::STEP_BYTES)];
-            let range = offset..offset + rest.len() as u64;
-            let wanted = content::pages_touched(&range);
-            let (fills, _alone) = match self.memory_left(0) {
-                Left::Enough => (true, None),
-                Left::Nothing => (false, None),
-                Left::Vacancies => {
-                    let alone = self.scarcity.lock().unwrap_or_else(PoisonError::into_inner);
-                    (self.has_vacancies(ino, wanted), Some(alone))
-                }
-            };
-            let grant = match fills {
-                true => self.ledger.grant_with(token.node(), self.take_promised(ino, &range), wanted),
-                false => self.ledger.grant(token.node(), 0),
-            };
-            let change = Change::Write { offset, data: rest.into(), grant: grant.pages(), fills };
-            let done = self.change_content(ino, change, token)?;
-            let more = done.written == rest.len() || grant.might_grow();
-            grant.close(done.taken);
-            if done.taken > 0 {
-                // Also for pages that were free before: their memory may have been given back to the system.
-                shortage::taken(self.memory_of(done.taken));
-            }
-            self.note_space();
-            written += done.written;
-            if !more && (has_waited || !self.take_in_forgets()) {
-                break;
-            }
-            has_waited |= !more;
-            if written < data.len() {
-                thread::yield_now();
-            }
-        }
+        let written = self.contents.write(ino, offset, data, token);
         self.check_change(ino, token)?;
+        let written = written?;
         if written == 0 && !data.is_empty() { Err(Errno::ENOSPC) } else { Ok(written) }
     }
 
     /// Copies up to `length` bytes from one file into another; both are given with an offset. Ends at the end of the
     /// first file. Returns the bytes copied, and fails, as [`write`](Self::write) does.
     pub fn copy(&self, from: (Ino, u64), to: (Ino, u64), length: u64, token: &Token) -> Result<u64, Errno> {
-        let mut buffer = vec![0; length.min(Self::STEP_BYTES as u64) as usize];
+        let mut buffer = vec![0; length.min(STEP_BYTES as u64) as usize];
         let mut copied = 0;
         while copied < length {
-            let step = (length - copied).min(Self::STEP_BYTES as u64) as usize;
+            let step = (length - copied).min(STEP_BYTES as u64) as usize;
             let read = self.read(from.0, from.1 + copied, &mut buffer[..step], token)?;
             let written = match self.write(to.0, to.1 + copied, &buffer[..read], token) {
                 Err(errno) if copied == 0 => return Err(errno),
@@ -110,9 +78,6 @@ impl Filesystem {
         }
         Ok(copied)
     }
-
-    /// The most bytes that one operation writes: the largest WRITE of the kernel.
-    const STEP_BYTES: usize = 1 << 20;
 
     /// fallocate(2). If it fails, nothing has changed.
     pub fn allocate(
@@ -129,50 +94,31 @@ impl Filesystem {
             return Err(Errno::EINVAL);
         }
         let end = offset.checked_add(length).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
-        let range = offset..end;
-        let mut has_waited = false;
-        loop {
-            let wanted = match mode {
-                AllocateMode::PunchHole => 0,
-                AllocateMode::Reserve | AllocateMode::ZeroRange => {
-                    self.read_content(ino, |content| content.missing(ino, &range), token)
-                }
-            };
-            // Later writes to the reserved pages must find memory.
-            if wanted > 0 && self.memory_left(self.memory_of(wanted)) != Left::Enough {
-                return Err(Errno::ENOSPC);
-            }
-            let grant = self.ledger.grant(token.node(), wanted);
-            let change = Change::Allocate { range: range.clone(), mode, keep_size, grant: grant.pages() };
-            match self.change_content(ino, change, token) {
-                Ok(done) => {
-                    grant.close(done.taken);
-                    self.free_pages(done.freed);
-                    self.note_space();
-                    return self.check_change(ino, token);
-                }
-                // Another operation has made holes since the pages were counted, or may give back enough.
-                Err(Errno::ENOSPC) if grant.pages() == wanted || grant.might_grow() => thread::yield_now(),
-                Err(Errno::ENOSPC) if !has_waited && self.take_in_forgets() => has_waited = true,
-                Err(errno) => return Err(errno),
-            }
-        }
+        let allocated = self.contents.allocate(ino, &(offset..end), mode, keep_size, token);
+        self.check_change(ino, token).and(allocated)
     }
 
     /// The first offset at or behind `offset` with data, or in a hole. ENXIO if there is none.
     pub fn seek(&self, ino: Ino, offset: u64, whence: Whence, token: &Token) -> Result<u64, Errno> {
-        let find = |content: &content::Content| match whence {
-            Whence::Data => content.next_data(ino, offset),
-            Whence::Hole => content.next_hole(ino, offset),
-        };
-        let found = self.read_content(ino, find, token);
+        let found = self.contents.seek(ino, offset, whence, token);
         self.check_file(ino, token).and(found)
+    }
+
+    /// Opens the file that has the bytes of `ino`, for reading, and makes it if there is none: the kernel may read and
+    /// write it itself. `None` if the content is replicated.
+    pub fn backing(&self, ino: Ino) -> Option<io::Result<OwnedFd>> {
+        self.contents.backing(ino)
+    }
+
+    /// The same, without making it.
+    pub fn existing_backing(&self, ino: Ino) -> Option<OwnedFd> {
+        self.contents.existing_backing(ino)
     }
 
     /// Called after each change to the content of a file. If the file has been dropped from the tree, the change may
     /// have made its content anew: this drops the content, and returns ENOENT.
     pub(crate) fn check_change(&self, ino: Ino, token: &Token) -> Result<(), Errno> {
-        self.check_file(ino, token).inspect_err(|_| self.drop_content(ino, token))
+        self.check_file(ino, token).inspect_err(|_| self.contents.end(ino, token))
     }
 
     /// Fails unless the inode is a file: with EISDIR for a directory, with EINVAL for other kinds.

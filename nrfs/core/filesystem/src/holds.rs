@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, OccupiedEntry};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crossbeam_utils::CachePadded;
 use machines::types::{Errno, Ino};
@@ -30,6 +30,19 @@ pub(crate) struct Holds {
     shards: [CachePadded<Mutex<Shard>>; Self::SHARDS],
     /// The number of inodes without a name that are not buried yet.
     orphans: CachePadded<AtomicUsize>,
+    holder: OnceLock<Weak<dyn Holder>>,
+}
+
+/// Holds inodes on behalf of the kernel: the connection to it.
+pub trait Holder: Send + Sync {
+    /// Processes all FORGETs that the kernel has sent until now: gives up the holds.
+    fn take_in_forgets(&self);
+
+    /// Called when space has become scarce: from now on it must be promised before data is collected.
+    fn space_is_scarce(&self);
+
+    /// Called when attributes of an inode have changed that no reply tells the kernel of.
+    fn forget_attributes(&self, ino: Ino);
 }
 
 impl Holds {
@@ -40,12 +53,30 @@ impl Holds {
     const SMALL: usize = 64;
 
     pub fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| CachePadded::default()), orphans: CachePadded::default() }
+        let shards = std::array::from_fn(|_| CachePadded::default());
+        Self { shards, orphans: CachePadded::default(), holder: OnceLock::new() }
     }
 
     /// Whether there are inodes without a name that are not buried yet.
-    pub fn has_orphans(&self) -> bool {
+    fn has_orphans(&self) -> bool {
         self.orphans.load(Ordering::SeqCst) > 0
+    }
+
+    /// Sets the holder for the kernel. Only the first call counts.
+    pub fn set_holder(&self, holder: Weak<dyn Holder>) {
+        // A file system has one mount.
+        let _ = self.holder.set(holder);
+    }
+
+    pub fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.holder.get().and_then(Weak::upgrade)
+    }
+
+    /// Processes FORGETs that the kernel has sent, as they may free deleted files. Called before an operation is
+    /// refused for lack of space. Returns false if no deleted inode is held: then no FORGET could free anything.
+    pub fn take_in_forgets(&self) -> bool {
+        let holder = self.holder().filter(|_| self.has_orphans());
+        holder.inspect(|holder| holder.take_in_forgets()).is_some()
     }
 
     /// All inodes with holds. Shards are read one after the other, not at one moment.

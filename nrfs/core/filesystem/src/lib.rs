@@ -3,10 +3,9 @@
 //! The tree has one log. The content of files is spread over parallel logs by inode number. A change of both is two
 //! operations, the tree's first, each complete in itself. State about the use of the files is not replicated:
 //!
-//! - [`capacity`](Capacity): the pages and the inode space that are left; grants, before the log;
+//! - `contents`: where the bytes of files lie, at every node or once;
+//! - [`capacity`](Capacity): the space in all; the inode space that is left;
 //! - `holds`: which inodes are kept though they have lost their last name;
-//! - `promises`: space for data that the kernel has collected and not yet sent;
-//! - `by_inode`: the log that the content of a file belongs to;
 //! - `clock`: the time with which operations are stamped;
 //! - `size`: the text that sets a limit on content;
 //! - `tokens`: a thread's place at the replicas of a node.
@@ -16,21 +15,22 @@
 
 #![forbid(unsafe_code)]
 
-mod by_inode;
 mod capacity;
 mod clock;
+mod contents;
 mod files;
 mod filesystem;
 mod holds;
-mod promises;
 mod size;
 pub mod status;
 mod tokens;
 mod tree;
 
 pub use capacity::Capacity;
+pub use contents::Replicated;
 pub use files::Whence;
-pub use filesystem::{Configuration, ConfigurationError, Filesystem, Holder};
+pub use filesystem::{Configuration, ConfigurationError, ContentPlace, Filesystem};
+pub use holds::Holder;
 pub use machines::content::AllocateMode;
 pub use machines::digest::Digest;
 pub use machines::namespace::{

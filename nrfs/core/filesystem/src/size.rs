@@ -59,6 +59,14 @@ impl Size {
             Self::Percent(percent) => part_of(percent, topology.hosts().map(|(node, guests)| (node.memory, guests))),
         }
     }
+
+    /// The bytes that it allows one copy, whose pages come from all hardware nodes that have replicas.
+    pub fn bytes_of_one_copy(self, topology: &Topology) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => topology.hosts().map(|(node, _)| node.memory / 100 * percent).sum(),
+        }
+    }
 }
 
 /// So many hundredths of the memory of that node which has the least for each of its replicas. By node: bytes of its

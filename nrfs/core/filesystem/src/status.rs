@@ -1,12 +1,10 @@
 //! Operations on the whole service: its status, verification of the replicas, and giving memory back.
 
-use machines::content::Change;
 use machines::digest::Digest;
 use memory::placement::{self, Placement};
 use memory::{Cpu, Node, PhysicalNode};
 use nr::{LogId, LogPosition, Statistics};
 
-use crate::by_inode::ByInode;
 use crate::capacity::Capacity;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
@@ -22,8 +20,8 @@ pub struct Status {
     pub capacity: Capacity,
     /// The tree's log, and how far each replica has applied it.
     pub namespace: Statistics,
-    /// The logs of the content, and how far each replica has applied them.
-    pub content: Statistics,
+    /// The logs of replicated content, and how far each replica has applied them.
+    pub content: Option<Statistics>,
 }
 
 /// What the replica of one node has of the machine.
@@ -53,28 +51,23 @@ impl Filesystem {
         Status {
             nodes: self.topology.nodes().iter().map(NodeStatus::of).collect(),
             is_placed: !placement::was_refused(),
-            capacity: self.ledger.capacity(),
+            capacity: self.capacity_now(),
             namespace: self.namespace.statistics(),
-            content: self.content.statistics(),
+            content: self.contents.status(),
         }
     }
 
     /// Brings all replicas up to date, and gives memory back to the system that is kept for later use: with `surplus`
     /// only what was not needed since the last such call, otherwise all of it.
     pub fn give_back_memory(&self, surplus: bool, token: &Token) {
-        for ino in ByInode::one_of_each(self.content.logs()) {
-            // This change cannot fail.
-            let _ = self.change_content(ino, Change::GiveBackMemory { surplus }, token);
-        }
         self.namespace.sync_all();
-        self.content.sync_all();
-        self.pools.iter().for_each(|pool| if surplus { pool.give_back_surplus() } else { pool.give_back() });
+        self.contents.give_back_memory(surplus, token);
     }
 
     /// Brings the replica of the token's node up to date.
     pub fn follow(&self, token: &Token) {
         self.namespace.sync(&token.namespace);
-        self.content.sync(&token.content);
+        self.contents.follow(token);
     }
 
     /// Brings all replicas to the same position of each log, and takes their digests there.
@@ -82,11 +75,7 @@ impl Filesystem {
         let observed =
             self.namespace.observe(LogId(0), |_, position, namespace| (position, namespace.digest()), &token.namespace);
         let mut all = vec![Verification::new("namespace".into(), observed)];
-        for log in 0..self.content.logs() {
-            let observed =
-                self.content.observe(LogId(log), |_, position, content| (position, content.digest()), &token.content);
-            all.push(Verification::new(format!("content {log}"), observed));
-        }
+        all.extend(self.contents.verify(token));
         all
     }
 }
@@ -98,7 +87,7 @@ impl NodeStatus {
 }
 
 impl Verification {
-    fn new(log: String, observed: Vec<(LogPosition, Digest)>) -> Self {
+    pub(crate) fn new(log: String, observed: Vec<(LogPosition, Digest)>) -> Self {
         let position = observed[0].0;
         Self { log, position, digests: observed.into_iter().map(|(_, digest)| digest).collect() }
     }

@@ -1,21 +1,25 @@
 //! The token: a thread's place at the replicas of one node.
 
-use machines::content::Content;
 use machines::namespace::Namespace;
 use machines::placed::Placed;
 use nr::NodeId;
 
-use crate::by_inode::ByInode;
+use crate::contents;
 
-/// A thread's place at the replicas of one node, of the tree and of the content. It serves one thread at a time.
+/// A thread's place at the replicas of one node. It serves one thread at a time.
 pub struct Token {
     pub(crate) namespace: nr::Token<Placed<Namespace>>,
-    pub(crate) content: nr::Token<Placed<Content>, ByInode>,
+    pub(crate) contents: Option<contents::Token>,
 }
 
 impl Token {
     /// The node.
     pub fn node(&self) -> NodeId {
         self.namespace.node()
+    }
+
+    /// The place at the replica of the contents.
+    pub(crate) fn content(&self) -> &contents::Token {
+        self.contents.as_ref().expect("only replicated contents ask, and these give one to each token")
     }
 }

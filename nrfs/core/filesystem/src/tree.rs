@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use machines::namespace::{Attributes, Change, Cookie, NewAttributes, NewInode, Privileges, RenameMode, XattrMode};
 use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner};
 use machines::{content, namespace};
-use memory::shortage::Left;
 
+use crate::contents;
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
@@ -36,16 +36,24 @@ impl Filesystem {
 
     /// Makes an inode under a new name.
     pub fn create(&self, parent: Ino, name: Name, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
-        let changed = self.change_tree(Change::Create { parent, name, inode }, token)?;
-        Ok(self.join(changed.attributes, token))
+        let made = self.change_tree(Change::Create { parent, name, inode }, token)?.attributes;
+        self.begin(made);
+        Ok(self.join(made, token))
     }
 
     /// Makes a file without a name, and takes a hold on it. When the hold is given up, the file is dropped, unless it
     /// has been linked.
     pub fn create_nameless(&self, parent: Ino, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
-        let changed = self.change_tree(Change::CreateNameless { parent, inode }, token)?;
-        self.holds.add_nameless(changed.attributes.ino);
-        Ok(self.join(changed.attributes, token))
+        let made = self.change_tree(Change::CreateNameless { parent, inode }, token)?.attributes;
+        self.holds.add_nameless(made.ino);
+        self.begin(made);
+        Ok(self.join(made, token))
+    }
+
+    fn begin(&self, made: Attributes) {
+        if made.kind == Kind::File {
+            self.contents.begin(made.ino);
+        }
     }
 
     /// Gives an inode one more name.
@@ -121,25 +129,23 @@ impl Filesystem {
             (None, _) | (_, Kind::File) => {}
             (Some(_), _) => return Err(Errno::EINVAL),
         }
+        // Attributes of a file that the contents have, and not the tree.
         let is_file = kind == Kind::File;
-        let about_content = is_file && (size.is_some() || modified.is_some());
-        // The content does not know a file that was never written to: its first change takes memory.
-        let is_known = || self.read_content(ino, |content| content.attributes(ino), token).is_some();
-        if about_content && self.memory_left(0) == Left::Nothing && !is_known() {
-            return Err(Errno::ENOSPC);
+        let accessed_there = accessed.filter(|_| is_file && self.contents.has_access_times());
+        let there = contents::NewAttributes { size, accessed: accessed_there, modified, changed };
+        let about_contents = is_file && (size.is_some() || modified.is_some() || accessed_there.is_some());
+        if about_contents {
+            self.contents.check_change(ino, token)?;
         }
-        let about_tree = permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some();
-        if about_tree || !about_content {
-            let attributes = NewAttributes { modified: modified.filter(|_| !is_file), ..new };
+        let accessed = accessed.filter(|_| accessed_there.is_none());
+        if permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some() || !about_contents {
+            let attributes = NewAttributes { accessed, modified: modified.filter(|_| !is_file), ..new };
             self.change_tree(Change::SetAttributes { ino, attributes }, token)?;
         }
-        if about_content {
-            if let Some(size) = size {
-                self.cut_promises(ino, size);
-            }
-            let done = self.change_content(ino, content::Change::SetAttributes { size, modified, changed }, token)?;
-            self.free_pages(done.freed);
+        if about_contents {
+            let set = self.contents.set_attributes(ino, there, token);
             self.check_change(ino, token)?;
+            set?;
         }
         self.attributes(ino, token)
     }
@@ -166,7 +172,7 @@ impl Filesystem {
             return Ok(());
         }
         self.change_tree(Change::KillPrivileges { ino, privileges }, token)?;
-        if let Some(holder) = self.holder() {
+        if let Some(holder) = self.holds.holder() {
             holder.forget_attributes(ino);
         }
         Ok(())

@@ -4,8 +4,9 @@
 use std::thread;
 
 use filesystem::{
-    AllocateMode, Attributes, Configuration, Errno, Filesystem, Ino, InodeFlags, Kind, Name, NewAttributes, NewInode,
-    NewNode, Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence, XattrMode,
+    AllocateMode, Attributes, Configuration, ContentPlace, Errno, Filesystem, Ino, InodeFlags, Kind, Name,
+    NewAttributes, NewInode, NewNode, Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence,
+    XattrMode,
 };
 
 const PAGE: usize = 4096;
@@ -15,6 +16,7 @@ const THREADS: usize = 6;
 fn filesystem(nodes: usize, logs: usize, pages: u64, inodes: u64) -> Filesystem {
     let configuration = Configuration {
         topology: Topology::emulated(nodes).unwrap(),
+        content: ContentPlace::Replicated,
         logs,
         size: Size::Bytes(pages * PAGE as u64),
         inodes: Some(inodes),

@@ -13,6 +13,7 @@ use crate::device::{Device, Intake};
 use crate::kernel::Kernel;
 use crate::native::Native;
 use crate::negotiation::{Negotiation, native_terms, terms_for_python};
+use crate::passthrough::Passthrough;
 use crate::protocol::handshake::InitFlags;
 use crate::python::Python;
 use crate::ring::{self, Ring};
@@ -72,16 +73,26 @@ impl Connection {
         let intake = Arc::new(Intake::new(device, readers, Arc::clone(&crew.workers()[0].wake))?);
         let is_native = channel != ChannelKind::Pyfuse3;
         let (python, theirs) = Python::new()?;
-        let terms = if is_native { native_terms(caching, has_ring) } else { terms_for_python(caching, python.data()) };
-        let native = Arc::new(Native::new(Arc::clone(&filesystem), caching));
+        let is_shared = filesystem.collecting().is_none();
+        let terms = if is_native {
+            native_terms(caching, has_ring, is_shared)
+        } else {
+            terms_for_python(caching, python.data())
+        };
         let kernel = Arc::new(Kernel::of(intake.device())?);
-        let steward = Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), is_native));
+        let passthrough = match is_shared {
+            true => Some(Passthrough::new(intake.device().try_clone()?, Arc::clone(&kernel))?),
+            false => None,
+        };
+        let native = Arc::new(Native::new(Arc::clone(&filesystem), caching, passthrough));
+        let steward = || Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), is_native));
+        let steward = (!is_shared).then(steward);
         let negotiation = Negotiation::new(terms);
         let server = Arc::new(Server { native, kernel, steward, python, negotiation, is_native });
         let holder = Arc::new(KernelHolds { server: Arc::clone(&server), intake, crew: Arc::clone(&crew) });
         let weak: Weak<KernelHolds> = Arc::downgrade(&holder);
         filesystem.set_holder(weak);
-        filesystem.set_collected(collected);
+        filesystem.collecting().inspect(|content| content.set_collected(collected));
         let ended = Arc::new(Wake::new()?);
         let mut connection = Self { crew, server, holder, ended, threads: Vec::new(), steward: None };
         connection.start_threads(rings)?;
@@ -120,12 +131,13 @@ impl Connection {
             server.pass_replies(|| crew.wake_all());
             Ok(())
         })?;
-        let server = self.server.clone();
-        self.steward = Some(self.threads.len());
-        self.spawn("nrfs-steward".into(), move || {
-            server.steward.work();
-            Ok(())
-        })?;
+        if let Some(steward) = self.server.steward.clone() {
+            self.steward = Some(self.threads.len());
+            self.spawn("nrfs-steward".into(), move || {
+                steward.work();
+                Ok(())
+            })?;
+        }
         let crew = self.crew.clone();
         self.spawn("nrfs-watch".into(), move || {
             crew.watch();
@@ -149,6 +161,11 @@ impl Connection {
         self.ended.as_fd()
     }
 
+    /// Whether the kernel offers to read and write backing files itself. Known when pyfuse3 gets INIT.
+    pub fn offers_passthrough(&self) -> bool {
+        self.server.negotiation.was_offered(InitFlags::PASSTHROUGH)
+    }
+
     /// How many requests each worker has taken so far.
     pub fn statistics(&self) -> Vec<WorkerStatistics> {
         self.crew.workers().iter().map(|worker| worker.statistics()).collect()
@@ -162,7 +179,7 @@ impl Connection {
     }
 
     fn join(&mut self) -> io::Result<()> {
-        self.server.filesystem().set_collected(0);
+        self.server.filesystem().collecting().inspect(|content| content.set_collected(0));
         let mut result = self.end_steward();
         self.crew.end();
         self.server.python.shut_down();
@@ -180,7 +197,7 @@ impl Connection {
     /// with the mount, and returns an error.
     fn end_steward(&mut self) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(10);
-        self.server.steward.end();
+        self.server.steward.iter().for_each(|steward| steward.end());
         let Some(steward) = self.steward.take() else { return Ok(()) };
         let until = Instant::now() + PATIENCE;
         while self.threads.get(steward).is_some_and(|thread| !thread.is_finished()) {
@@ -218,7 +235,7 @@ struct KernelHolds {
 
 impl Holder for KernelHolds {
     fn space_is_scarce(&self) {
-        self.server.steward.space_is_scarce();
+        self.server.steward.iter().for_each(|steward| steward.space_is_scarce());
     }
 
     fn forget_attributes(&self, ino: Ino) {
@@ -230,7 +247,7 @@ impl Holder for KernelHolds {
         native.filesystem().with_token(|token| {
             self.intake.drain(|request| {
                 self.crew.workers()[0].count(request.opcode());
-                self.server.steward.untell(request);
+                self.server.steward.iter().for_each(|steward| steward.untell(request));
                 // It fails if the request is malformed, and then nothing is forgotten.
                 let _ = native.forget(request, token);
             });
@@ -241,7 +258,7 @@ impl Holder for KernelHolds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use filesystem::{Configuration, Owner, Permissions, Size, Topology};
+    use filesystem::{Configuration, ContentPlace, Owner, Permissions, Size, Topology};
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -249,6 +266,7 @@ mod tests {
     fn connection() -> (Connection, OwnedFd) {
         let configuration = Configuration {
             topology: Topology::emulated(1).unwrap(),
+            content: ContentPlace::Replicated,
             logs: 1,
             size: Size::Bytes(1 << 20),
             inodes: Some(10),

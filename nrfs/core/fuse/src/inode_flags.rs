@@ -41,11 +41,11 @@ impl Native {
     /// How long the kernel may cache the attributes of an inode.
     pub fn validity(&self, attributes: &Attributes) -> Validity {
         let is_asked_for = attributes.kind == Kind::File && attributes.flags.check_change().is_err();
-        if self.is_caching() && !self.filesystem().is_scarce() && !is_asked_for {
-            Validity::FOREVER
-        } else {
-            Validity::NONE
-        }
+        let may_cache = || match &self.passthrough {
+            Some(passthrough) => passthrough.may_cache(self.filesystem(), attributes.ino),
+            None => !self.filesystem().is_scarce(),
+        };
+        if self.is_caching() && !is_asked_for && may_cache() { Validity::FOREVER } else { Validity::NONE }
     }
 
     /// EPERM if the flags of its inode forbid a request. A malformed request passes: it is refused when it is answered.
@@ -188,7 +188,8 @@ mod tests {
     use super::*;
     use crate::protocol::wire::RequestHeader;
     use filesystem::{
-        Configuration, Filesystem, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Topology, XattrMode,
+        Configuration, ContentPlace, Filesystem, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Topology,
+        XattrMode,
     };
 
     const OWNER: Owner = Owner { uid: 0, gid: 0 };
@@ -197,6 +198,7 @@ mod tests {
     fn with_file() -> (Arc<Filesystem>, Ino, Native) {
         let configuration = Configuration {
             topology: Topology::emulated(1).unwrap(),
+            content: ContentPlace::Replicated,
             logs: 1,
             size: Size::Bytes(1 << 20),
             inodes: Some(10),
@@ -209,7 +211,7 @@ mod tests {
         let ino = filesystem.create(Ino::ROOT, Name::new(b"file").unwrap(), inode, &token).unwrap().ino;
         drop(token);
         let filesystem = Arc::new(filesystem);
-        (Arc::clone(&filesystem), ino, Native::new(filesystem, true))
+        (Arc::clone(&filesystem), ino, Native::new(filesystem, true, None))
     }
 
     /// A request whose caller the kernel does not name.

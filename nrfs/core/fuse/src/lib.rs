@@ -8,6 +8,8 @@
 //! - `caller`: what the caller of a request is about to do;
 //! - `rights`: the caller's capabilities, and what its system call names a file for;
 //! - `kernel`: notifications that make the kernel drop cached data and write collected data;
+//! - `backing`: the system calls about backing files, which the kernel reads and writes itself;
+//! - `passthrough`: opens files that have one, and finds out what the kernel does with it;
 //! - `native`: answers requests from the file system service;
 //! - `inode_flags`: the part of `native` about the flags of chattr(1), and what these forbid;
 //! - `steward`: a thread for requests that must wait until the kernel has written collected data;
@@ -25,6 +27,7 @@
 
 #![deny(unsafe_code)]
 
+mod backing;
 mod caller;
 mod channel;
 pub mod connection;
@@ -36,6 +39,7 @@ mod lock;
 mod malformed;
 mod native;
 mod negotiation;
+mod passthrough;
 mod peek;
 pub mod protocol;
 mod python;

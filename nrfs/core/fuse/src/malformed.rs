@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use filesystem::{Configuration, Filesystem, NodeId, Owner, Permissions, Size, Token, Topology};
+use filesystem::{Configuration, ContentPlace, Filesystem, NodeId, Owner, Permissions, Size, Token, Topology};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -241,6 +241,7 @@ fn agreement(offered: InitFlags) -> Agreement {
 fn filesystem(pages: u64) -> Filesystem {
     Filesystem::new(Configuration {
         topology: Topology::emulated(2).unwrap(),
+        content: ContentPlace::Replicated,
         logs: 2,
         size: Size::Bytes(pages << 12),
         inodes: Some(20),
@@ -254,10 +255,11 @@ fn filesystem(pages: u64) -> Filesystem {
 fn server(filesystem: Filesystem, caching: bool, offered: InitFlags) -> (Server, [OwnedFd; 2]) {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     let (python, pyfuse3) = Python::new().unwrap();
-    let (native, kernel) = (Arc::new(Native::new(Arc::new(filesystem), caching)), Arc::new(Kernel::of(&ours).unwrap()));
+    let (native, kernel) =
+        (Arc::new(Native::new(Arc::new(filesystem), caching, None)), Arc::new(Kernel::of(&ours).unwrap()));
     native.agree(agreement(offered));
-    let steward = Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), true));
-    let negotiation = Negotiation::new(native_terms(caching, true));
+    let steward = Some(Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), true)));
+    let negotiation = Negotiation::new(native_terms(caching, true, false));
     (Server { native, kernel, steward, python, negotiation, is_native: true }, [theirs, pyfuse3])
 }
 

@@ -11,18 +11,20 @@ use std::sync::{Arc, OnceLock};
 
 use filesystem::{
     AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
-    Permissions, Privileges, RenameMode, Time, Token, XattrMode,
+    Permissions, Privileges, RenameMode, Time, Token, Whence, XattrMode,
 };
 
+use crate::backing::BackingId;
+use crate::passthrough::{Opened, Passthrough};
 use crate::protocol::handshake::{Agreement, InitFlags};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::reply::{self, Validity, Writer};
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
     BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
-    GetxattrArguments, LinkArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments, OpenedFlags,
-    ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetattrValid, SetxattrArguments,
-    WriteArguments, WriteFlags,
+    GetxattrArguments, LinkArguments, LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments,
+    OpenReply, OpenedFlags, ReadArguments, ReleaseArguments, Rename2Arguments, RenameArguments, SetattrArguments,
+    SetattrValid, SetxattrArguments, WriteArguments, WriteFlags,
 };
 use crate::rights::{self, Capability};
 
@@ -34,6 +36,8 @@ pub(crate) struct Native {
     filesystem: Arc<Filesystem>,
     /// Whether the kernel may cache replies.
     caching: bool,
+    /// How files are opened whose bytes the kernel reads and writes itself.
+    pub passthrough: Option<Passthrough>,
     agreement: OnceLock<Agreement>,
 }
 
@@ -49,8 +53,8 @@ pub(crate) enum Answer {
     Entry(Option<Attributes>),
     Attributes(Attributes),
     Statx(Attributes),
-    Opened(OpenedFlags),
-    Created(Attributes, OpenedFlags),
+    Opened(Opened),
+    Created(Attributes, Opened),
     /// The size of a value, in bytes.
     Size(u32),
     /// Bytes that were written.
@@ -90,8 +94,8 @@ impl Answer {
 
 impl Native {
     /// Nothing is agreed on yet.
-    pub fn new(filesystem: Arc<Filesystem>, caching: bool) -> Self {
-        Self { filesystem, caching, agreement: OnceLock::new() }
+    pub fn new(filesystem: Arc<Filesystem>, caching: bool, passthrough: Option<Passthrough>) -> Self {
+        Self { filesystem, caching, passthrough, agreement: OnceLock::new() }
     }
 
     pub fn filesystem(&self) -> &Filesystem {
@@ -162,27 +166,36 @@ impl Native {
                 if flags & libc::O_TRUNC as u32 != 0 {
                     fs.set_attributes(ino, Some(0), NewAttributes::default(), token)?;
                 }
-                Answer::Opened(self.open_flags())
+                Answer::Opened(self.open(ino, flags, false, token)?)
             }
             Opcode::Tmpfile => {
-                let CreateArguments { mode, umask, .. } = request.argument()?;
+                let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let inode = NewInode::new(NewNode::File, mode, umask, owner(request));
                 // The hold that it is made with counts as the kernel's lookup.
-                Answer::Created(fs.create_nameless(ino, inode, token)?, self.open_flags())
+                let made = fs.create_nameless(ino, inode, token)?;
+                Answer::Created(made, self.open(made.ino, flags, true, token)?)
             }
             // After ENOSYS the kernel makes files by MKNOD, and sends neither OPEN nor RELEASE.
             Opcode::Create if self.opens_are_free(InitFlags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
-                let CreateArguments { mode, umask, .. } = request.argument()?;
+                let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let made = self.create(request, request.name()?, NewNode::File, (mode, umask), token)?;
-                Answer::Created(made, self.open_flags())
+                Answer::Created(made, self.open(made.ino, flags, true, token)?)
             }
             Opcode::Opendir if self.opens_are_free(InitFlags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Opendir => {
                 let cached = OpenedFlags::KEEP_CACHE | OpenedFlags::CACHE_DIR;
-                Answer::Opened(if self.caching { cached } else { OpenedFlags::empty() })
+                let flags = if self.caching { cached } else { OpenedFlags::empty() };
+                Answer::Opened(Opened { flags, backing: None })
             }
-            Opcode::Release | Opcode::Releasedir | Opcode::Syncfs => Answer::Done,
+            Opcode::Release => {
+                if let Some(passthrough) = &self.passthrough {
+                    let ReleaseArguments { flags, .. } = request.argument()?;
+                    passthrough.release(ino, flags);
+                }
+                Answer::Done
+            }
+            Opcode::Releasedir | Opcode::Syncfs => Answer::Done,
             // There is nothing to do. After ENOSYS the kernel does not ask again.
             Opcode::Flush | Opcode::Fsync | Opcode::Fsyncdir | Opcode::Access => return Err(Errno::ENOSYS),
             Opcode::Read => {
@@ -231,8 +244,10 @@ impl Native {
             Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
             Opcode::Ioctl => self.ioctl(request, token)?,
             Opcode::Interrupt => Answer::NoReply,
-            // The steward answers, as the kernel must first write what it has collected.
-            Opcode::Lseek => return Err(Errno::ENOSYS),
+            Opcode::Lseek => {
+                let LseekArguments { offset, whence, .. } = request.argument()?;
+                Answer::Offset(fs.seek(ino, offset, Whence::from_number(whence)?, token)?)
+            }
             Opcode::Init
             | Opcode::Getlk
             | Opcode::Setlk
@@ -256,10 +271,10 @@ impl Native {
             Answer::Entry(None) => writer.put(&reply::missing(names)),
             Answer::Attributes(attributes) => writer.put(&reply::attributes(&attributes, self.validity(&attributes))),
             Answer::Statx(attributes) => writer.put(&reply::statx(&attributes, self.validity(&attributes))),
-            Answer::Opened(open_flags) => writer.put(&reply::opened(open_flags)),
-            Answer::Created(attributes, open_flags) => {
+            Answer::Opened(opened) => writer.put(&open_reply(opened)),
+            Answer::Created(attributes, opened) => {
                 writer.put(&reply::entry(&attributes, names, self.validity(&attributes)))
-                    && writer.put(&reply::opened(open_flags))
+                    && writer.put(&open_reply(opened))
             }
             Answer::Size(size) | Answer::Written(size) => writer.put(&CountReply { size, padding: 0 }),
             Answer::Offset(offset) | Answer::Copied(offset) => writer.put(&OffsetReply { offset }),
@@ -281,14 +296,21 @@ impl Native {
     pub fn forget(&self, request: Request, token: &Token) -> Result<()> {
         if request.opcode() == Some(Opcode::Forget) {
             let ForgetArguments { lookups } = request.argument()?;
-            self.filesystem.forget(request.ino(), lookups, token);
+            self.forget_one(request.ino(), lookups, token);
             return Ok(());
         }
         let BatchForgetArguments { count, .. } = request.argument()?;
         for one in request.forgotten(count) {
-            self.filesystem.forget(Ino(one.node), one.lookups, token);
+            self.forget_one(Ino(one.node), one.lookups, token);
         }
         Ok(())
+    }
+
+    fn forget_one(&self, ino: Ino, lookups: u64, token: &Token) {
+        self.filesystem.forget(ino, lookups, token);
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.forget(&self.filesystem, ino);
+        }
     }
 
     fn lookup(&self, request: Request, token: &Token) -> Result<Answer> {
@@ -338,7 +360,12 @@ impl Native {
             modified: time(SetattrValid::MODIFIED, new.modified, new.modified_nanoseconds),
             changed: time(SetattrValid::CHANGED, new.changed, new.changed_nanoseconds),
         };
-        self.filesystem.set_attributes(request.ino(), size, new, token)
+        let all = self.filesystem.set_attributes(request.ino(), size, new, token)?;
+        let set_id = (libc::S_ISUID | libc::S_ISGID) & all.permissions.bits();
+        if let Some(passthrough) = self.passthrough.as_ref().filter(|_| new.permissions.is_some() && set_id != 0) {
+            passthrough.watch(&self.filesystem, request.ino());
+        }
+        Ok(all)
     }
 
     /// Copies at most [`COPY_MAX`] bytes, so that other requests do not wait long. Callers ask again for the rest.
@@ -432,12 +459,20 @@ impl Native {
         self.caching && self.has(support)
     }
 
-    fn open_flags(&self) -> OpenedFlags {
-        match self.caching {
-            true => OpenedFlags::KEEP_CACHE,
-            false => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
-        }
+    /// Opens a file, with the flags `how` of open(2). `is_new` says that the kernel has no attributes of it yet.
+    fn open(&self, ino: Ino, how: u32, is_new: bool, token: &Token) -> Result<Opened> {
+        let flags = match (&self.passthrough, self.caching) {
+            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, is_new, token),
+            (None, true) => OpenedFlags::KEEP_CACHE,
+            (None, false) => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
+        };
+        Ok(Opened { flags, backing: None })
     }
+}
+
+/// An open file. It has no handle, as each request names its inode.
+fn open_reply(Opened { flags, backing }: Opened) -> OpenReply {
+    OpenReply { open_flags: flags, backing_id: backing.map_or(0, |BackingId(id)| id), ..OpenReply::default() }
 }
 
 fn done(result: Result<()>) -> Result<Answer> {

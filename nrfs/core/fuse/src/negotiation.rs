@@ -27,6 +27,11 @@ impl Negotiation {
         }
     }
 
+    /// Whether the kernel offers all of `flags`. False before INIT, and after its reply.
+    pub fn was_offered(&self, flags: InitFlags) -> bool {
+        lock(&self.offer).is_some_and(|offer| offer.flags.contains(flags))
+    }
+
     /// If `message` is pyfuse3's reply to INIT, changes it to our terms, and returns what is agreed on.
     pub fn conclude(&self, message: &mut [u8]) -> Option<Agreement> {
         let offer = lock(&self.offer).take_if(|offer| reply::unique(message) == Some(offer.unique))?;
@@ -50,8 +55,9 @@ pub(crate) fn terms_for_python(caching: bool, data: usize) -> Terms {
     Terms { kept: !(InitFlags::HANDLE_KILLPRIV | InitFlags::ASYNC_DIO), wanted: wanted_always(caching), data }
 }
 
-/// The terms on a native channel; `ring` asks for requests through io_uring.
-pub(crate) fn native_terms(caching: bool, ring: bool) -> Terms {
+/// The terms on a native channel. `ring` asks for requests through io_uring; with `passthrough` the kernel reads and
+/// writes the bytes of files itself.
+pub(crate) fn native_terms(caching: bool, ring: bool, passthrough: bool) -> Terms {
     let wanted = wanted_always(caching)
         | InitFlags::ASYNC_READ
         | InitFlags::EXPORT_SUPPORT
@@ -62,8 +68,12 @@ pub(crate) fn native_terms(caching: bool, ring: bool) -> Terms {
         | InitFlags::MAX_PAGES
         | InitFlags::EXPLICIT_INVAL_DATA
         | InitFlags::DIRECT_IO_ALLOW_MMAP;
-    let cached = InitFlags::WRITEBACK_CACHE | InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT;
-    let optional = [(caching, cached), (ring, InitFlags::OVER_IO_URING)];
+    let bytes = match passthrough {
+        true => InitFlags::PASSTHROUGH | InitFlags::ATOMIC_O_TRUNC,
+        false if caching => InitFlags::WRITEBACK_CACHE | InitFlags::NO_OPEN_SUPPORT,
+        false => InitFlags::empty(),
+    };
+    let optional = [(true, bytes), (caching, InitFlags::NO_OPENDIR_SUPPORT), (ring, InitFlags::OVER_IO_URING)];
     let wanted = optional.into_iter().filter(|(is_wanted, _)| *is_wanted).fold(wanted, |all, (_, flags)| all | flags);
     Terms { kept: InitFlags::empty(), wanted, data: DATA_MAX }
 }

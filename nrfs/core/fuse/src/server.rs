@@ -22,7 +22,8 @@ use crate::steward::{Need, Steward};
 pub(crate) struct Server {
     pub native: Arc<Native>,
     pub kernel: Arc<Kernel>,
-    pub steward: Arc<Steward>,
+    /// `None` if the kernel collects no data: it reads and writes the bytes of files itself.
+    pub steward: Option<Arc<Steward>>,
     pub python: Python,
     pub negotiation: Negotiation,
     /// Whether requests are answered natively if possible. Otherwise pyfuse3 answers all but a few.
@@ -49,11 +50,15 @@ impl Server {
             let _ = self.filesystem().kill_privileges(ino, privileges, token);
         }
         self.negotiation.note(request);
-        match self.steward.need(request, may_wait, token)? {
+        if let Some(passthrough) = &self.native.passthrough {
+            passthrough.look_at_watched(self.filesystem(), token);
+        }
+        let Some(steward) = &self.steward else { return self.answer(request, origin, token) };
+        match steward.need(request, may_wait, token)? {
             None => self.answer(request, origin, token),
             Some(Need::Attributes(attributes)) => Ok(Outcome::Reply(Answer::Attributes(attributes))),
             Some(Need::Time(wants)) => {
-                self.steward.take(request, Arc::clone(origin), wants);
+                steward.take(request, Arc::clone(origin), wants);
                 Ok(Outcome::Left)
             }
         }
@@ -69,7 +74,9 @@ impl Server {
                 self.python.send(request.unique(), &request.to_message(), forwarded).map(|()| Outcome::Left)
             }
             Ok(answer) => {
-                self.steward.note_told(request, &answer);
+                if let Some(steward) = &self.steward {
+                    steward.note_told(request, &answer);
+                }
                 if inode_flags::sets_flags(request) {
                     // The flags may say that the attributes must not be cached any more, and the inode has changed.
                     self.kernel.forget_attributes(request.ino());

@@ -25,7 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use filesystem::{Attributes, Errno, Filesystem, Ino, Token, Whence};
+use filesystem::{Attributes, Errno, Filesystem, Ino, Replicated, Token, Whence};
 use zerocopy::IntoBytes;
 
 use crate::caller::{Intent, intent};
@@ -156,6 +156,10 @@ impl Steward {
     fn filesystem(&self) -> &Filesystem {
         self.native.filesystem()
     }
+
+    fn content(&self) -> &Replicated {
+        self.filesystem().collecting().expect("there is a steward only where the kernel collects data")
+    }
 }
 
 /// Called by workers.
@@ -164,7 +168,7 @@ impl Steward {
     /// collect; `None` to answer it as usual. Makes promises if there is enough space. Without `may_wait` nothing is
     /// left to the steward: LSEEK gets ENOSYS, all else ENOSPC.
     pub fn need(&self, request: Request, may_wait: bool, token: &Token) -> Result<Option<Need>, Errno> {
-        let (fs, ino) = (self.filesystem(), request.ino());
+        let (fs, ino) = (self.content(), request.ino());
         let wants = match request.opcode() {
             // After ENOSYS the kernel itself answers: as if the file had no holes.
             Some(Opcode::Lseek) if !may_wait => return Err(Errno::ENOSYS),
@@ -224,13 +228,13 @@ impl Steward {
     /// Promises pages of a hole that a request reads, if it may be for a mapping. ENOSPC only if a page of a mapping is
     /// being touched: then the touch must fail without a promise.
     fn promise_mapped(&self, request: Request, range: &Range<u64>, token: &Token) -> Result<(), Errno> {
-        let (fs, ino) = (self.filesystem(), request.ino());
+        let (fs, ino) = (self.content(), request.ino());
         let intent = intent(request.header().pid, ino);
         if intent == Intent::Other || fs.promise_mapped(ino, range, false, token).is_ok() || intent != Intent::Touch {
             return Ok(());
         }
         self.push(Job::GiveUp);
-        fs.take_in_forgets();
+        self.filesystem().take_in_forgets();
         // A touch cannot wait for the end of the grace period, as the kernel has locked the page: so it may use pages
         // that are held back.
         fs.promise_mapped(ino, range, lock(&self.grace).is_some(), token)
@@ -251,7 +255,7 @@ impl Steward {
 
     /// Notes the inode whose attributes an answer gives to the kernel while space is scarce.
     pub fn note_told(&self, request: Request, answer: &Answer) {
-        if !self.filesystem().is_scarce() {
+        if !self.content().is_scarce() {
             return;
         }
         match (request.opcode(), answer) {
@@ -274,7 +278,7 @@ fn space_wanted(request: Request) -> Result<u64, Errno> {
 }
 
 /// Promises the space for an intent. False if there is not enough, or if it is unknown how much is needed.
-fn promise(fs: &Filesystem, ino: Ino, intent: Intent, token: &Token) -> bool {
+fn promise(fs: &Replicated, ino: Ino, intent: Intent, token: &Token) -> bool {
     match intent {
         Intent::Write { offset, length } => fs.promise(ino, offset, length, token).is_ok(),
         Intent::WriteSomewhere { length } => fs.promise_anywhere(ino, length).is_ok(),
@@ -289,7 +293,7 @@ impl Steward {
     pub fn work(&self) {
         loop {
             // If nothing is promised, no promise can become old. One that is just being made can wait.
-            let is_idle = !self.filesystem().is_scarce() && !self.filesystem().has_promises();
+            let is_idle = !self.content().is_scarce() && !self.content().has_promises();
             self.end_grace(false);
             match self.next(if is_idle { IDLE } else { PROMISE }) {
                 Some(Job::End) => return,
@@ -322,7 +326,7 @@ impl Steward {
     }
 
     fn try_to_make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Attributes, Errno> {
-        let fs = self.filesystem();
+        let fs = self.content();
         if !matches!(intent, Intent::Write { .. }) {
             // After data with promises of an unknown place has been written, these promises are not needed any more.
             self.kernel.write_back(ino, 0);
@@ -352,10 +356,10 @@ impl Steward {
 
     /// Answers a request that takes much space at once, after all collected data has been written or has promises.
     fn take_much(&self, message: &[u8], token: &Token) -> Result<Answer, Errno> {
-        self.filesystem().declare_scarce();
+        self.content().declare_scarce();
         self.begin_grace();
         let request = Request::from_message(message, false).ok_or(Errno::EIO)?;
-        if !self.filesystem().may_take(space_wanted(request)?) {
+        if !self.content().may_take(space_wanted(request)?) {
             self.end_grace(true);
         }
         self.native.answer(request, token)
@@ -366,7 +370,7 @@ impl Steward {
     /// So this begins a grace period, after which the cache must be written once more. Does nothing during one, or if no
     /// pages are held back.
     fn begin_grace(&self) {
-        if self.filesystem().holds_back() && lock(&self.grace).is_none() {
+        if self.content().holds_back() && lock(&self.grace).is_none() {
             self.write_all_back();
             *lock(&self.grace) = Some(Instant::now() + PROMISE);
         }
@@ -385,7 +389,7 @@ impl Steward {
         }
         thread::sleep(left);
         self.write_all_back();
-        self.filesystem().nothing_is_held_back();
+        self.content().nothing_is_held_back();
         *lock(&self.grace) = None;
         true
     }
@@ -409,9 +413,9 @@ impl Steward {
     /// Makes the kernel write the files with old promises, and gives up those that remain.
     fn give_up_promises(&self) {
         let Some(then) = Instant::now().checked_sub(PROMISE) else { return };
-        for ino in self.filesystem().promised_before(then) {
+        for ino in self.content().promised_before(then) {
             self.kernel.write_back(ino, 0);
-            self.filesystem().give_up_promises(ino, then);
+            self.content().give_up_promises(ino, then);
         }
     }
 }

@@ -118,6 +118,11 @@ impl Connection {
         self.descriptor
     }
 
+    #[getter]
+    fn offers_passthrough(&self) -> PyResult<bool> {
+        self.with(fuse::connection::Connection::offers_passthrough)
+    }
+
     fn fileno(&self) -> PyResult<RawFd> {
         self.with(|connection| connection.ended().as_fd().as_raw_fd())
     }

@@ -215,7 +215,8 @@ impl Nodes {
 
 /// A status as plain dictionaries, ready for JSON.
 pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
-    let logs = status.namespace.logs.iter().chain(&status.content.logs);
+    let content = status.content.as_ref();
+    let logs = status.namespace.logs.iter().chain(content.iter().flat_map(|content| &content.logs));
     let logs = logs.enumerate().map(|(index, log)| {
         let dict = PyDict::new(py);
         dict.set_item("name", log_name(index))?;
@@ -225,9 +226,9 @@ pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDi
         dict.set_item("payload_bytes", log.payload_bytes)?;
         Ok(dict)
     });
-    let replicas = status.namespace.replicas.iter().zip(&status.content.replicas);
-    let replicas = replicas.map(|(namespace, content)| {
-        let partitions = namespace.partitions.iter().chain(&content.partitions);
+    let replicas = status.namespace.replicas.iter().enumerate().map(|(node, namespace)| {
+        let of_content = content.iter().flat_map(|content| &content.replicas[node].partitions);
+        let partitions = namespace.partitions.iter().chain(of_content);
         let partitions = partitions.enumerate().map(|(index, partition)| {
             let dict = PyDict::new(py);
             dict.set_item("log", log_name(index))?;
@@ -259,6 +260,7 @@ pub fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDi
     space.set_item("inodes_used", capacity.inodes - capacity.inodes_free)?;
     let dict = PyDict::new(py);
     dict.set_item("capacity", space)?;
+    dict.set_item("content", if content.is_some() { "replicated" } else { "shared" })?;
     dict.set_item("placed", status.is_placed)?;
     dict.set_item("logs", logs.collect::<PyResult<Vec<_>>>()?)?;
     dict.set_item("replicas", replicas.collect::<PyResult<Vec<_>>>()?)?;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use filesystem::{
-    AllocateMode, Configuration, ConfigurationError, Cookie, Errno, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
-    Permissions, RenameMode, Time, Token, Whence, XattrMode,
+    AllocateMode, Configuration, ConfigurationError, ContentPlace, Cookie, Errno, Ino, Name, NewAttributes, NewInode,
+    NewNode, Owner, Permissions, RenameMode, Time, Token, Whence, XattrMode,
 };
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -55,24 +55,37 @@ impl Filesystem {
 impl Filesystem {
     #[new]
     #[pyo3(
-        signature = (*, nodes = Nodes::Named("auto".into()), logs = Number(4), size = Amount::Text("50%".into()),
-                     inodes = None, mode = Number(0o755), uid = None, gid = None),
-        text_signature = "(*, nodes='auto', logs=4, size='50%', inodes=None, mode=0o755, uid=None, gid=None)"
+        signature = (*, nodes = Nodes::Named("auto".into()), content = "replicated", logs = Number(4),
+                     size = Amount::Text("50%".into()), inodes = None, mode = Number(0o755), uid = None, gid = None,
+                     huge = None, mpol = None),
+        text_signature = "(*, nodes='auto', content='replicated', logs=4, size='50%', inodes=None, mode=0o755, \
+                          uid=None, gid=None, huge=None, mpol=None)"
     )]
+    #[allow(clippy::too_many_arguments, reason = "as many as there are settings")]
     fn new(
         nodes: Nodes,
+        content: &str,
         logs: Number<usize>,
         size: Amount,
         inodes: Option<Number<u64>>,
         mode: Number<u32>,
         uid: Option<Number<u32>>,
         gid: Option<Number<u32>>,
+        huge: Option<String>,
+        mpol: Option<String>,
     ) -> PyResult<Self> {
+        let content = match (content, huge, mpol) {
+            ("shared", huge, policy) => ContentPlace::Shared { huge, policy },
+            ("replicated", None, None) => ContentPlace::Replicated,
+            ("replicated", ..) => return Err(PyValueError::new_err("huge and mpol are for shared content alone")),
+            _ => return Err(PyValueError::new_err("content is 'replicated' or 'shared'")),
+        };
         if mode.0 > MODE_MAX {
             return Err(PyValueError::new_err(format!("a mode from 0 to {MODE_MAX:#o} is needed")));
         }
         let configuration = Configuration {
             topology: nodes.topology()?,
+            content,
             logs: logs.0,
             size: size.size()?,
             inodes: inodes.map(|Number(inodes)| inodes),
@@ -82,6 +95,9 @@ impl Filesystem {
         match ::filesystem::Filesystem::new(configuration) {
             Ok(service) => Ok(Self { service: Here::new(Arc::new(service)) }),
             Err(error @ ConfigurationError::Memory) => Err(PyMemoryError::new_err(error.to_string())),
+            Err(error @ ConfigurationError::Tmpfs(None, errno)) => {
+                Err(PyOSError::new_err((errno.raw_os_error(), error.to_string())))
+            }
             Err(error) => Err(value_error(error)),
         }
     }

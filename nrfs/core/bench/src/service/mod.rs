@@ -16,7 +16,8 @@ use std::fmt;
 use std::time::Duration;
 
 use filesystem::{
-    Configuration, Errno, Filesystem, Ino, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Token, Topology,
+    Configuration, ContentPlace, Errno, Filesystem, Ino, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size,
+    Token, Topology,
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,7 @@ impl Service {
         let files = sizes.file.saturating_mul(threads as u64 + 1);
         let filesystem = Filesystem::new(Configuration {
             topology: Topology::emulated(nodes)?,
+            content: ContentPlace::Replicated,
             logs: threads,
             // Far from full: what is left is not what is measured.
             size: Size::Bytes(files.saturating_mul(2).saturating_add(64 << 20)),

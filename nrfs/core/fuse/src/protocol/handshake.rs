@@ -13,6 +13,8 @@ bitflags! {
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct InitFlags: u64 {
         const ASYNC_READ = 1 << 0;
+        /// OPEN has O_TRUNC, instead of a SETATTR after it.
+        const ATOMIC_O_TRUNC = 1 << 3;
         const EXPORT_SUPPORT = 1 << 4;
         const BIG_WRITES = 1 << 5;
         /// The file system applies the umask to the mode of new inodes, not the kernel.
@@ -41,6 +43,8 @@ bitflags! {
         /// INIT has the upper half of the flags.
         const INIT_EXT = 1 << 30;
         const DIRECT_IO_ALLOW_MMAP = 1 << 36;
+        /// The kernel may read and write backing files itself.
+        const PASSTHROUGH = 1 << 37;
         /// The mount may be mounted with mapped ids. Then only requests that make inodes name the user.
         const ALLOW_IDMAP = 1 << 40;
         const OVER_IO_URING = 1 << 41;
@@ -107,6 +111,8 @@ pub fn conclude(reply: &mut [u8], offer: Offer, terms: Terms) -> Option<Agreemen
     }
     init.flags = agreed.bits() as u32;
     init.flags2 = (agreed.bits() >> 32) as u32;
+    // No backing file is of a file system that itself lies above another.
+    init.max_stack_depth = u32::from(agreed.contains(InitFlags::PASSTHROUGH));
     init.max_write = init.max_write.min(terms.data as u32);
     init.max_pages = (init.max_write as usize / PAGE_SIZE) as u16;
     init.write_to_prefix(body).ok()?;

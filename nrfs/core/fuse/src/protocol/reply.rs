@@ -3,9 +3,7 @@
 use filesystem::{Attributes, Capacity, Errno, Ino, Time};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::wire::{
-    Attr, AttrReply, Dirent, EntryReply, OpenReply, OpenedFlags, ReplyHeader, StatfsReply, StatxReply, StatxTime,
-};
+use super::wire::{Attr, AttrReply, Dirent, EntryReply, ReplyHeader, StatfsReply, StatxReply, StatxTime};
 
 /// How long the kernel may cache a name or attributes, in seconds: for ever, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +108,6 @@ pub fn statx(attributes: &Attributes, validity: Validity) -> StatxReply {
         device_minor: libc::minor(attributes.device.into()),
         ..StatxReply::default()
     }
-}
-
-/// An open file. It has no handle, as each request names its inode.
-pub fn opened(open_flags: OpenedFlags) -> OpenReply {
-    OpenReply { open_flags, ..OpenReply::default() }
 }
 
 /// The space of the file system, as statvfs(3) reports it.

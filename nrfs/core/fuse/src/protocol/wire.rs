@@ -185,8 +185,12 @@ flags! {
         KEEP_CACHE = 1,
         /// The listing may be cached.
         CACHE_DIR = 3,
+        /// The kernel need not ask when a descriptor is closed.
+        NO_FLUSH = 5,
         /// Direct writes may run in parallel.
         PARALLEL_DIRECT_WRITES = 6,
+        /// The kernel reads and writes a backing file itself.
+        PASSTHROUGH = 7,
     }
 }
 

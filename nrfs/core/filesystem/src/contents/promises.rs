@@ -1,6 +1,6 @@
 //! Promises: pages set aside for data that the kernel collects in its page cache before it sends it.
 //!
-//! The connection says at the start how many bytes the kernel collects at the most ([`Filesystem::set_collected`]).
+//! The connection says at the start how many bytes the kernel collects at the most ([`Replicated::set_collected`]).
 //! While at least twice as much space is left, no promises are needed. With less, space is *scarce*: pages must be
 //! promised before more data is collected, so that data which was taken from a program can be stored. A write takes
 //! what was promised for its pages. Promises that no write takes (as the write failed later, or nothing was stored to
@@ -20,7 +20,7 @@ use machines::types::{Errno, Ino};
 use memory::PAGE_SIZE;
 use memory::shortage::Left;
 
-use crate::filesystem::Filesystem;
+use super::{Contents, Replicated};
 use crate::tokens::Token;
 
 /// What is promised to one file.
@@ -44,7 +44,7 @@ impl Promise {
 type ByInode = HashMap<Ino, Promise>;
 
 /// The promises to all files.
-pub(crate) struct Promises {
+pub(super) struct Promises {
     /// Space becomes scarce when fewer pages than this are left.
     threshold: AtomicU64,
     is_scarce: AtomicBool,
@@ -231,7 +231,7 @@ impl Promise {
 }
 
 /// For the connection, whose kernel collects data.
-impl Filesystem {
+impl Replicated {
     /// Sets how many bytes of data the kernel collects at the most. 0, as in the beginning, gives up all promises.
     pub fn set_collected(&self, bytes: u64) {
         self.promises.threshold.store(2 * pages_in(bytes), Ordering::SeqCst);
@@ -249,7 +249,7 @@ impl Filesystem {
     /// Promises space for `length` bytes that are about to be collected, for a write at `offset`; `None` is the file's
     /// end. ENOSPC if there is not enough.
     pub fn promise(&self, ino: Ino, offset: Option<u64>, length: u64, token: &Token) -> Result<(), Errno> {
-        let size = self.read_content(ino, |content| content.attributes(ino), token).map_or(0, |content| content.size);
+        let size = self.look(ino, |content| content.attributes(ino), token).map_or(0, |content| content.size);
         let start = offset.unwrap_or_else(|| self.promises.extend(ino, size, length));
         let end = start.saturating_add(length).min(SIZE_MAX);
         let promised = self.promise_pages(ino, &(start..end), end, false, token);
@@ -271,7 +271,7 @@ impl Filesystem {
             // The range may be huge: its pages are listed only if they could all be promised.
             (content.missing(ino, range) <= all).then(|| content.holes(ino, range).collect::<Vec<u64>>())
         };
-        let missing = self.read_content(ino, missing, token).ok_or(Errno::ENOSPC)?;
+        let missing = self.look(ino, missing, token).ok_or(Errno::ENOSPC)?;
         self.promises.add(ino, &missing, end, |pages| self.take_pages(pages, urgent))
     }
 
@@ -290,7 +290,7 @@ impl Filesystem {
     pub fn place_promise(&self, ino: Ino, range: &Range<u64>, token: &Token) {
         if self.is_promised(ino) {
             let holes = |content: &machines::content::Content| content.holes(ino, range).collect::<Vec<u64>>();
-            self.promises.place(ino, &self.read_content(ino, holes, token));
+            self.promises.place(ino, &self.look(ino, holes, token));
         }
     }
 
@@ -318,7 +318,7 @@ impl Filesystem {
             let range = range.start.min(size)..range.end.min(size);
             !range.is_empty() && content.missing(ino, &range) > 0
         };
-        self.read_content(ino, has_holes, token)
+        self.look(ino, has_holes, token)
     }
 
     /// Whether there are promises to a file.
@@ -345,7 +345,7 @@ impl Filesystem {
     }
 
     /// Takes the promises for a write to `range`. Returns how many pages they are; the ledger counts these as used.
-    pub(crate) fn take_promised(&self, ino: Ino, range: &Range<u64>) -> u64 {
+    pub(super) fn take_promised(&self, ino: Ino, range: &Range<u64>) -> u64 {
         self.promises.take(ino, touched(range), range.end)
     }
 
@@ -372,15 +372,15 @@ impl Filesystem {
     }
 
     /// Gives up the promises behind byte `size`, where the file is truncated.
-    pub(crate) fn cut_promises(&self, ino: Ino, size: u64) {
+    pub(super) fn cut_promises(&self, ino: Ino, size: u64) {
         self.ledger.free_pages(self.promises.cut(ino, size));
     }
 
     /// Called when pages may have been taken or freed: decides whether space is scarce, and tells the holder if it has
     /// become so.
-    pub(crate) fn note_space(&self) {
+    pub(super) fn note_space(&self) {
         if self.promises.note(self.ledger.left_at_least().min(self.pages_in_memory())) {
-            match self.holder() {
+            match self.holds.holder() {
                 Some(holder) => holder.space_is_scarce(),
                 None => self.nothing_is_held_back(),
             }
@@ -391,7 +391,7 @@ impl Filesystem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capacity::{Ledger, Limits};
+    use crate::contents::ledger::Ledger;
     use std::time::Duration;
 
     const FILE: Ino = Ino(5);
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_page_is_promised_once_and_taken_once() {
-        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }, 1));
+        let (promises, ledger) = (Promises::new(), Ledger::new(10, 1));
         promises.add(FILE, &[1, 2, 3], 99, space(&ledger)).unwrap();
         promises.add(FILE, &[2, 3, 4], 99, space(&ledger)).unwrap();
         assert_eq!((promises.pages(), ledger.left()), (4, 6));
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn what_was_accepted_at_the_end_moves_the_end_until_it_is_written() {
-        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }, 1));
+        let (promises, ledger) = (Promises::new(), Ledger::new(10, 1));
         let end = || promises.lock().get(&FILE).map_or(0, |promise| promise.end);
         promises.add(FILE, &[], 4090, space(&ledger)).unwrap();
         assert_eq!(end(), 4090);
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_old_or_cut_off_is_given_up() {
-        let (promises, ledger) = (Promises::new(), Ledger::new(Limits { pages: 10, inodes: 1 }, 1));
+        let (promises, ledger) = (Promises::new(), Ledger::new(10, 1));
         promises.add(FILE, &[0, 1, 2, 3], 4 << 12, space(&ledger)).unwrap();
         assert_eq!(promises.cut(FILE, 4097), 2);
         let before = Instant::now() - Duration::from_secs(1);

@@ -1,0 +1,46 @@
+"""Whether the kernel can read and write the bytes of files itself (``--content shared``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mount.failure import MountError
+from nrfs import Connection
+
+_SYS_ADMIN = 21
+
+
+def check(channel: str) -> None:
+    """Checks what can be known before there is a mount.
+
+    Raises:
+        MountError: why content cannot be shared.
+
+    """
+    reason = rights_missing()
+    if channel == "pyfuse3":
+        reason = "not on the channel pyfuse3, which has no FUSE passthrough"
+    if reason is not None:
+        raise MountError(f"--content shared: {reason}")
+
+
+def check_kernel(connection: Connection) -> None:
+    """Checks what the kernel has offered a mount, when it can be used.
+
+    Raises:
+        MountError: content cannot be shared.
+
+    """
+    if not connection.offers_passthrough:
+        raise MountError("--content shared: this kernel has no FUSE passthrough (Linux 6.9 or later has)")
+
+
+def rights_missing() -> str | None:
+    """Why this process may not let the kernel read and write a file in place of another; None if it may."""
+    lines = (line.partition(":") for line in Path("/proc/self/status").read_text().splitlines())
+    effective = next(int(bits, 16) for name, _, bits in lines if name == "CapEff")
+    if not effective >> _SYS_ADMIN & 1:
+        return "only root may (CAP_SYS_ADMIN is missing)"
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]:
+        return "not in a user namespace (CAP_SYS_ADMIN in the first one is needed)"
+    return None
