@@ -593,7 +593,7 @@ def test_truncation_in_vain_of_a_file_without_pages_stamps_it_where_the_kernel_k
         os.utime(path, (0, 0))
         os.truncate(path, 10)
         told.append(path.stat().st_mtime == 0)
-    assert told == [True, pair.configuration.cache == "writeback"]
+    assert told == [True, pair.configuration.is_collecting or pair.configuration.content == "shared"]
 
 
 def test_the_times_of_a_fifo_are_not_told_by_what_goes_through_it(pair: Pair) -> None:

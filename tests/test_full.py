@@ -213,7 +213,7 @@ def test_what_is_there_can_be_changed_and_read_though_nothing_can_be_added(pair:
         fill(directory)
         done = python(directory, script)
         out = done.stdout.replace(f"{PAGE} ", "")
-        if pair.configuration.cache == "writeback":
+        if pair.configuration.is_collecting:
             # tmpfs stores as much of the last write as fits the page; the kernel's cache takes all of it or nothing.
             out = "\n".join(out.replace("No space left on device\n", "").splitlines()[:4])
         told.append((out, done.stderr))
@@ -314,6 +314,8 @@ def test_many_who_write_and_look_for_holes_do_not_stop_each_other(pair: Pair) ->
 
 def test_a_page_that_was_promised_and_not_used_comes_back(pair: Pair) -> None:
     """Who asks for room and then fails to write, here for a bad address, takes none."""
+    if pair.configuration.content == "shared":
+        pytest.skip("tmpfs itself keeps such a page until the file is cut")
     directory = pair.directories("promise")[1]
     fill(directory, leave=4 * PAGE)
     script = """

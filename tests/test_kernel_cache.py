@@ -23,7 +23,7 @@ PAGE = 4096
 CONFIGURATIONS = [
     (configuration, is_scarce)
     for configuration in configurations([1, 2], ("writeback", "none"))
-    for is_scarce in ([False, True] if configuration.cache == "writeback" else [False])
+    for is_scarce in ([False, True] if configuration.is_collecting else [False])
 ]
 """With much space, and with so little that the kernel has to ask before it collects data."""
 

@@ -67,7 +67,7 @@ def holds_no_bytes(root: Path) -> bool:
 
 def is_written_through(pair: Pair) -> bool:
     """Whether a write tells at once that there is no space for it."""
-    return pair.configuration.cache == "none"
+    return not pair.configuration.is_collecting
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------

@@ -88,9 +88,9 @@ ALL = Abilities()
 """The abilities of tmpfs."""
 
 
-def abilities_of(cache: str, channel: str) -> Abilities:
-    """The abilities of a mount with this ``--cache`` and ``--channel``."""
-    writeback = cache == "writeback"
+def abilities_of(cache: str, channel: str, content: str) -> Abilities:
+    """The abilities of a mount with this ``--cache``, ``--channel`` and ``--content``."""
+    writeback = cache == "writeback" and content == "replicated"
     native = channel != "pyfuse3"
     return Abilities(
         fallocate=native,

@@ -3,6 +3,7 @@
 ``NRFS_TEST_NODES`` sets the numbers of replicas: ``NRFS_TEST_NODES=1 pytest tests`` runs everything with one replica,
 ``NRFS_TEST_NODES=5`` with five, even if there are fewer CPUs; ``1,2,8`` with each of these numbers in turn.
 ``NRFS_TEST_CHANNELS`` sets the channels: ``pyfuse3,device,ring`` runs everything on each; otherwise they take turns.
+``NRFS_TEST_CONTENT=shared`` runs everything with shared content.
 """
 
 from __future__ import annotations
@@ -36,14 +37,21 @@ class Configuration:
     nodes: int
     cache: str = "writeback"
     channel: str = "pyfuse3"
+    content: str = "replicated"
 
     def __str__(self) -> str:
-        return f"{self.nodes}-{self.cache}-{self.channel}"
+        what = "" if self.content == "replicated" else f"-{self.content}"
+        return f"{self.nodes}-{self.cache}-{self.channel}{what}"
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether the kernel collects written data before it sends it."""
+        return self.cache == "writeback" and self.content == "replicated"
 
     @property
     def options(self) -> dict[str, Option]:
         """The options of ``nrfs mount``."""
-        return {"nodes": self.nodes, "cache": self.cache, "channel": self.channel}
+        return {"nodes": self.nodes, "cache": self.cache, "channel": self.channel, "content": self.content}
 
 
 def configurations(nodes: Sequence[int], caches: Sequence[str] = ("writeback",)) -> list[Configuration]:
@@ -52,6 +60,8 @@ def configurations(nodes: Sequence[int], caches: Sequence[str] = ("writeback",))
     If there is no ring, the device is used in its place.
     """
     shapes = [(count, cache) for count in node_counts(nodes) for cache in caches]
+    if os.environ.get("NRFS_TEST_CONTENT") == "shared":
+        return [Configuration(*shape, choose(Channel.AUTO).channel, "shared") for shape in shapes]
     asked = os.environ.get("NRFS_TEST_CHANNELS")
     if asked:
         return [Configuration(*shape, channel) for channel in asked.split(",") for shape in shapes]
@@ -82,7 +92,7 @@ class Pair:
     @property
     def abilities(self) -> Abilities:
         """The abilities that both have."""
-        return abilities_of(self.configuration.cache, self.configuration.channel)
+        return abilities_of(self.configuration.cache, self.configuration.channel, self.configuration.content)
 
     def directories(self, name: str) -> tuple[Path, Path]:
         """A new directory with the same name on each, the reference first."""

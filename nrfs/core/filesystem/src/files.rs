@@ -1,7 +1,6 @@
 //! The operations on the content of files. None of them takes a hold on the inode: [`read`](Filesystem::read) and
 //! [`check_change`](Filesystem::check_change) say why that is safe.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use machines::content::{AllocateMode, SIZE_MAX};
@@ -104,15 +103,10 @@ impl Filesystem {
         self.check_file(ino, token).and(found)
     }
 
-    /// Opens the file that has the bytes of `ino`, for reading, and makes it if there is none: the kernel may read and
-    /// write it itself. `None` if the content is replicated.
-    pub fn backing(&self, ino: Ino) -> Option<io::Result<OwnedFd>> {
+    /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if the
+    /// content is replicated, or the file has ended.
+    pub fn backing(&self, ino: Ino) -> Option<OwnedFd> {
         self.contents.backing(ino)
-    }
-
-    /// The same, without making it.
-    pub fn existing_backing(&self, ino: Ino) -> Option<OwnedFd> {
-        self.contents.existing_backing(ino)
     }
 
     /// Called after each change to the content of a file. If the file has been dropped from the tree, the change may

@@ -287,6 +287,9 @@ impl Filesystem {
         if let Some(orphan) = changed?.orphan {
             if self.holds.orphan(orphan) {
                 self.drop_inode(orphan, token);
+            } else if self.contents.is_nearly_full() {
+                // The kernel may forget the inode only in some milliseconds.
+                self.holds.holder().inspect(|holder| holder.unless_open(orphan, &|| self.contents.end(orphan, token)));
             }
         }
         changed

@@ -43,6 +43,9 @@ pub trait Holder: Send + Sync {
 
     /// Called when attributes of an inode have changed that no reply tells the kernel of.
     fn forget_attributes(&self, ino: Ino);
+
+    /// Calls `end` unless a file is open. Nobody opens it meanwhile.
+    fn unless_open(&self, ino: Ino, end: &dyn Fn());
 }
 
 impl Holds {

@@ -27,6 +27,7 @@ mod tokens;
 mod tree;
 
 pub use capacity::Capacity;
+pub use clock::now;
 pub use contents::Replicated;
 pub use files::Whence;
 pub use filesystem::{Configuration, ConfigurationError, ContentPlace, Filesystem};

@@ -242,6 +242,10 @@ impl Holder for KernelHolds {
         self.server.kernel.forget_attributes(ino);
     }
 
+    fn unless_open(&self, ino: Ino, end: &dyn Fn()) {
+        self.server.native.passthrough.iter().for_each(|passthrough| passthrough.unless_open(ino, end));
+    }
+
     fn take_in_forgets(&self) {
         let native = &self.server.native;
         native.filesystem().with_token(|token| {

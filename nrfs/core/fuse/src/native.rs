@@ -164,23 +164,25 @@ impl Native {
             Opcode::Open => {
                 let OpenArguments { flags, .. } = request.argument()?;
                 if flags & libc::O_TRUNC as u32 != 0 {
-                    fs.set_attributes(ino, Some(0), NewAttributes::default(), token)?;
+                    // open(2) stamps a file also if it is empty.
+                    let stamped = NewAttributes { modified: Some(filesystem::now()), ..NewAttributes::default() };
+                    fs.set_attributes(ino, Some(0), stamped, token)?;
                 }
-                Answer::Opened(self.open(ino, flags, false, token)?)
+                Answer::Opened(self.open(ino, (request.header().pid, flags), false, token)?)
             }
             Opcode::Tmpfile => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let inode = NewInode::new(NewNode::File, mode, umask, owner(request));
                 // The hold that it is made with counts as the kernel's lookup.
                 let made = fs.create_nameless(ino, inode, token)?;
-                Answer::Created(made, self.open(made.ino, flags, true, token)?)
+                Answer::Created(made, self.open(made.ino, (request.header().pid, flags), true, token)?)
             }
             // After ENOSYS the kernel makes files by MKNOD, and sends neither OPEN nor RELEASE.
             Opcode::Create if self.opens_are_free(InitFlags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let made = self.create(request, request.name()?, NewNode::File, (mode, umask), token)?;
-                Answer::Created(made, self.open(made.ino, flags, true, token)?)
+                Answer::Created(made, self.open(made.ino, (request.header().pid, flags), true, token)?)
             }
             Opcode::Opendir if self.opens_are_free(InitFlags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Opendir => {
@@ -362,7 +364,7 @@ impl Native {
         };
         let all = self.filesystem.set_attributes(request.ino(), size, new, token)?;
         let set_id = (libc::S_ISUID | libc::S_ISGID) & all.permissions.bits();
-        if let Some(passthrough) = self.passthrough.as_ref().filter(|_| new.permissions.is_some() && set_id != 0) {
+        if let Some(passthrough) = self.passthrough.as_ref().filter(|_| set_id != 0) {
             passthrough.watch(&self.filesystem, request.ino());
         }
         Ok(all)
@@ -459,10 +461,10 @@ impl Native {
         self.caching && self.has(support)
     }
 
-    /// Opens a file, with the flags `how` of open(2). `is_new` says that the kernel has no attributes of it yet.
-    fn open(&self, ino: Ino, how: u32, is_new: bool, token: &Token) -> Result<Opened> {
+    /// Opens a file `by` a thread, with these flags of open(2). `is_new` says that the kernel has no attributes of it yet.
+    fn open(&self, ino: Ino, by: (u32, u32), is_new: bool, token: &Token) -> Result<Opened> {
         let flags = match (&self.passthrough, self.caching) {
-            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, is_new, token),
+            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, by, is_new, token),
             (None, true) => OpenedFlags::KEEP_CACHE,
             (None, false) => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
         };

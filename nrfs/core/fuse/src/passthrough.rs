@@ -8,8 +8,8 @@
 //!   writing. So from such an open on, the kernel must not keep the file's attributes, until a lease shows that nobody
 //!   can store to it.
 //! - **Privileges.** A write must take set-user-id and set-group-id away. So a file that has them is opened for writing
-//!   in such a way that writes come to us. If a file gets them while it is open for writing, it is *watched*: when its
-//!   backing file has changed, they are taken away, whoever it was.
+//!   in such a way that writes come to us. If a file gets them while somebody has it open for writing who may not write
+//!   without taking them away, it is *watched*: when its backing file has changed, they are taken away, whoever it was.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,14 +20,14 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use filesystem::{Errno, Filesystem, Ino, Privileges, Token};
+use filesystem::{Errno, Filesystem, Ino, Privileges, Time, Token};
 use rustix::fs::{Mode, fchmod, fstat};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::backing::{self, BackingId};
 use crate::kernel::Kernel;
 use crate::lock::lock;
 use crate::protocol::wire::OpenedFlags;
+use crate::rights::{self, Capability};
 
 /// How the kernel is told to use an open file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,14 +55,13 @@ struct File {
     opens: u32,
     /// How many of the opens are for writing.
     writers: u32,
+    /// The threads that have opened it for writing since there were no writers.
+    writing: Vec<u32>,
     /// Whether somebody may have a mapping to which it can be stored.
     may_be_mapped: bool,
     /// When its backing file was last changed before it got privileges, if it is watched.
-    watched: Option<Changed>,
+    watched: Option<Time>,
 }
-
-/// The time of the last change: seconds and nanoseconds.
-type Changed = (i64, i64);
 
 impl Passthrough {
     /// So many that threads rarely meet at one. A power of two.
@@ -75,8 +74,16 @@ impl Passthrough {
         Ok(Self { device, kernel, shards, watched: AtomicUsize::new(0) })
     }
 
-    /// Opens a file, with the flags `how` of open(2). `is_new` says that the kernel has no attributes of it yet.
-    pub fn open(&self, fs: &Filesystem, ino: Ino, how: u32, is_new: bool, token: &Token) -> Result<Opened, Errno> {
+    /// Opens a file for thread `pid`, with the flags `how` of open(2). `is_new` says that the kernel has no attributes of
+    /// it yet.
+    pub fn open(
+        &self,
+        fs: &Filesystem,
+        ino: Ino,
+        (pid, how): (u32, u32),
+        is_new: bool,
+        token: &Token,
+    ) -> Result<Opened, Errno> {
         let writes = is_for_writing(how);
         let mut shard = self.shard(ino);
         let file = shard.entry(ino).or_default();
@@ -87,7 +94,12 @@ impl Passthrough {
         let file = shard.entry(ino).or_default();
         file.backing = Some(backing);
         file.opens += 1;
-        file.writers += u32::from(writes);
+        if writes {
+            file.writers += 1;
+            if !file.writing.contains(&pid) {
+                file.writing.push(pid);
+            }
+        }
         if how & libc::O_ACCMODE as u32 == libc::O_RDWR as u32 && !file.may_be_mapped {
             file.may_be_mapped = true;
             if !is_new {
@@ -101,7 +113,8 @@ impl Passthrough {
     }
 
     fn open_backing(&self, fs: &Filesystem, ino: Ino) -> Result<BackingId, Errno> {
-        let file = fs.backing(ino).ok_or(Errno::EIO)?.map_err(|_| Errno::EIO)?;
+        // It may have ended since the kernel looked for it: then the kernel looks again.
+        let file = fs.backing(ino).ok_or(Errno::ESTALE)?;
         backing::open(&self.device, file.as_fd()).map_err(|_| Errno::EIO)
     }
 
@@ -111,6 +124,9 @@ impl Passthrough {
         let Some(file) = shard.get_mut(&ino) else { return };
         file.opens = file.opens.saturating_sub(1);
         file.writers = file.writers.saturating_sub(u32::from(is_for_writing(how)));
+        if file.writers == 0 {
+            file.writing = Vec::new();
+        }
         if file.opens == 0 {
             if let Some(backing) = file.backing.take() {
                 backing::close(&self.device, backing);
@@ -129,6 +145,14 @@ impl Passthrough {
         may
     }
 
+    /// Calls `end` unless a file is open. Nobody opens it meanwhile.
+    pub fn unless_open(&self, ino: Ino, end: &dyn Fn()) {
+        let shard = self.shard(ino);
+        if shard.get(&ino).is_none_or(|file| file.opens == 0) {
+            end();
+        }
+    }
+
     /// Called when the kernel has forgotten an inode.
     pub fn forget(&self, fs: &Filesystem, ino: Ino) {
         self.may_cache(fs, ino);
@@ -141,7 +165,7 @@ impl Passthrough {
         }
         // If the inode has been dropped, nothing of it is mapped.
         let has_none = |file: OwnedFd| backing::has_no_writers(file.as_fd());
-        if fs.existing_backing(ino).is_none_or(has_none) {
+        if fs.backing(ino).is_none_or(has_none) {
             file.may_be_mapped = false;
             if file.watched.take().is_some() {
                 self.watched.fetch_sub(1, Ordering::SeqCst);
@@ -157,22 +181,23 @@ impl Passthrough {
         }
     }
 
-    /// Called when a file has been given set-user-id or set-group-id: if somebody has it open for writing, or may have
-    /// it mapped, it is watched from now on. Waits for the clock's next tick.
+    /// Called when attributes of a file have been set that has set-user-id or set-group-id: if somebody has it open for
+    /// writing who may not write without taking these away, it is watched from now on. Waits for the clock's next tick.
     pub fn watch(&self, fs: &Filesystem, ino: Ino) {
-        let mut shard = self.shard(ino);
-        let Some(file) = shard.get_mut(&ino) else { return };
-        self.look_for_writers(fs, ino, file);
-        if file.writers == 0 && !file.may_be_mapped {
-            return Self::tidy(&mut shard, ino);
+        let may_keep = |&pid: &u32| rights::has_capability(pid, Capability::KeepSetId);
+        let writing = self.shard(ino).get(&ino).map(|file| file.writing.clone()).unwrap_or_default();
+        if writing.iter().all(may_keep) {
+            return;
         }
-        let Some(changed) = fs.existing_backing(ino).and_then(|file| touch(&file)) else { return };
+        let mut shard = self.shard(ino);
+        let Some(file) = shard.get_mut(&ino).filter(|file| file.writers > 0) else { return };
+        let Some(changed) = fs.backing(ino).and_then(|file| touch(&file)) else { return };
         if file.watched.replace(changed).is_none() {
             self.watched.fetch_add(1, Ordering::SeqCst);
         }
         drop(shard);
         // Changes have the time of the last tick: so one that comes after the reply must have a later time.
-        while now() <= changed {
+        while filesystem::now() <= changed {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -186,7 +211,7 @@ impl Passthrough {
         for shard in &self.shards {
             for (&ino, file) in lock(shard).iter_mut() {
                 let Some(then) = file.watched else { continue };
-                if fs.existing_backing(ino).and_then(|file| changed_at(&file)).is_none_or(|now| now > then) {
+                if fs.backing(ino).and_then(|file| changed_at(&file)).is_none_or(|now| now > then) {
                     file.watched = None;
                     self.watched.fetch_sub(1, Ordering::SeqCst);
                     changed.push(ino);
@@ -211,17 +236,11 @@ fn is_for_writing(how: u32) -> bool {
 }
 
 /// Changes the backing file's time of change to the present, and returns it.
-fn touch(file: &OwnedFd) -> Option<Changed> {
+fn touch(file: &OwnedFd) -> Option<Time> {
     fchmod(file, Mode::from_raw_mode(0o600)).ok()?;
     changed_at(file)
 }
 
-fn changed_at(file: &OwnedFd) -> Option<Changed> {
-    fstat(file).ok().map(|found| (found.st_ctime, found.st_ctime_nsec as i64))
-}
-
-/// The present, as the kernel stamps changes.
-fn now() -> Changed {
-    let now = clock_gettime(ClockId::RealtimeCoarse);
-    (now.tv_sec, now.tv_nsec)
+fn changed_at(file: &OwnedFd) -> Option<Time> {
+    fstat(file).ok().map(|found| Time { seconds: found.st_ctime, nanoseconds: found.st_ctime_nsec as u32 })
 }

@@ -69,6 +69,7 @@ pub enum Errno {
     ENODATA = libc::ENODATA,
     EOPNOTSUPP = libc::EOPNOTSUPP,
     EALREADY = libc::EALREADY,
+    ESTALE = libc::ESTALE,
 }
 
 impl Errno {

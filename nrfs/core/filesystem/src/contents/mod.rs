@@ -13,7 +13,6 @@ mod promises;
 mod replicated;
 mod shared;
 
-use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
@@ -112,6 +111,10 @@ pub(crate) trait Contents: Send + Sync {
     /// The space.
     fn space(&self) -> Space;
 
+    /// Whether a file that has lost its last name, and is not open, should end at once: as the kernel takes space itself,
+    /// nobody could wait until it has forgotten the inode.
+    fn is_nearly_full(&self) -> bool;
+
     /// What memory is left after `bytes` more are taken. 0 stands for a few bytes.
     fn memory_left(&self, bytes: u64) -> Left;
 
@@ -131,10 +134,7 @@ pub(crate) trait Contents: Send + Sync {
     /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself writes it to its place.
     fn collecting(&self) -> Option<&Replicated>;
 
-    /// Opens the file that has the bytes of `ino`, for reading, and makes it if there is none: the kernel may read and
-    /// write it itself. `None` if the bytes are not in files.
-    fn backing(&self, ino: Ino) -> Option<io::Result<OwnedFd>>;
-
-    /// The same, without making it.
-    fn existing_backing(&self, ino: Ino) -> Option<OwnedFd>;
+    /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if there is
+    /// none.
+    fn backing(&self, ino: Ino) -> Option<OwnedFd>;
 }

@@ -1,6 +1,5 @@
 //! Contents that every node has.
 
-use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -274,6 +273,10 @@ impl Contents for Replicated {
         Space { pages: self.ledger.limit(), free: self.ledger.left() }
     }
 
+    fn is_nearly_full(&self) -> bool {
+        false
+    }
+
     fn memory_left(&self, bytes: u64) -> Left {
         shortage::left(bytes, |left| match left {
             // The arenas keep their free pages: the operation may need them.
@@ -309,11 +312,7 @@ impl Contents for Replicated {
         Some(self)
     }
 
-    fn backing(&self, _: Ino) -> Option<io::Result<OwnedFd>> {
-        None
-    }
-
-    fn existing_backing(&self, _: Ino) -> Option<OwnedFd> {
+    fn backing(&self, _: Ino) -> Option<OwnedFd> {
         None
     }
 }

@@ -2,7 +2,6 @@
 //! nowhere. Its name is the inode number. The kernel reads and writes the backing file itself (FUSE passthrough).
 //! Nothing is cached here: the backing file has the size and the times.
 
-use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
@@ -25,6 +24,9 @@ use crate::tokens;
 pub(crate) struct Shared {
     directory: OwnedFd,
 }
+
+/// Free pages that a process can fill while the kernel forgets a file.
+const NEARLY_FULL: u64 = (64 << 20) / PAGE_SIZE as u64;
 
 const MODE: Mode = Mode::from_raw_mode(0o600);
 
@@ -68,7 +70,7 @@ impl Contents for Shared {
     }
 
     fn begin(&self, ino: Ino) {
-        // If it fails, another try is made when the file is opened.
+        // If it fails, the file cannot be opened.
         let _ = fs::mknodat(&self.directory, name(ino), FileType::RegularFile, MODE, 0);
     }
 
@@ -79,7 +81,6 @@ impl Contents for Shared {
 
     fn attributes(&self, ino: Ino, _: &tokens::Token) -> Option<Attributes> {
         let found = fs::statat(&self.directory, name(ino), AtFlags::empty()).ok()?;
-        let time = |seconds, nanoseconds| Time { seconds, nanoseconds: nanoseconds as u32 };
         Some(Attributes {
             size: found.st_size as u64,
             blocks: found.st_blocks as u64,
@@ -100,8 +101,13 @@ impl Contents for Shared {
     fn set_attributes(&self, ino: Ino, new: NewAttributes, _: &tokens::Token) -> Result<(), Errno> {
         let NewAttributes { size, accessed, modified, .. } = new;
         let file = self.open_for_writing(ino)?;
+        let mut modified = modified;
         if let Some(size) = size {
+            let before = fs::fstat(&file).map_err(errno)?;
             fs::ftruncate(&file, size).map_err(errno)?;
+            // Unlike ftruncate(2), truncate(2) on tmpfs does not stamp a file if it changes nothing.
+            let changes_nothing = before.st_size as u64 == size && before.st_blocks == 0;
+            modified = modified.or(changes_nothing.then(|| time(before.st_mtime, before.st_mtime_nsec)));
         }
         if accessed.is_some() || modified.is_some() {
             let times = Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) };
@@ -166,6 +172,10 @@ impl Contents for Shared {
         Space { pages: in_pages(space.f_blocks), free: in_pages(space.f_bavail) }
     }
 
+    fn is_nearly_full(&self) -> bool {
+        self.space().free < NEARLY_FULL
+    }
+
     fn memory_left(&self, bytes: u64) -> Left {
         shortage::left(bytes, |_| ())
     }
@@ -186,11 +196,7 @@ impl Contents for Shared {
         None
     }
 
-    fn backing(&self, ino: Ino) -> Option<io::Result<OwnedFd>> {
-        Some(self.open(ino, OFlags::RDONLY | OFlags::CREATE).map_err(io::Error::from))
-    }
-
-    fn existing_backing(&self, ino: Ino) -> Option<OwnedFd> {
+    fn backing(&self, ino: Ino) -> Option<OwnedFd> {
         self.open(ino, OFlags::RDONLY).ok()
     }
 }
@@ -208,6 +214,10 @@ fn write_zeros(file: &OwnedFd, mut range: Range<u64>) -> rustix::io::Result<()> 
         range.start += pwrite(file, &ZEROS[..step], range.start)? as u64;
     }
     Ok(())
+}
+
+fn time(seconds: i64, nanoseconds: u64) -> Time {
+    Time { seconds, nanoseconds: nanoseconds as u32 }
 }
 
 fn timespec(time: Option<Time>) -> Timespec {
