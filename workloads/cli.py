@@ -35,6 +35,9 @@ VM_AGAINST = ("linux", "mutex", "rwlock", "multikernel")
 SERVICE_OPERATIONS = ("read-shared", "read-apart", "write-shared", "write-apart", "create", "stat-shared", "stat-apart")
 """What threads do with the file system service: on one file, or on files apart, each in a log of its own."""
 
+FIO_JOBS = ("randwrite", "randread", "fdatasync", "mmap", "write", "read")
+"""The jobs of fio, by name."""
+
 SIMULATED = ("nr", "mutex", "rwlock", "sharded", "multikernel")
 """The ways to share a structure that are simulated."""
 
@@ -55,6 +58,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_memory(workloads)
     _add_files(workloads)
     _add_tree(workloads)
+    _add_fio(workloads)
     _add_structures(workloads)
     _add_vm(workloads)
     _add_service(workloads)
@@ -132,6 +136,24 @@ def _add_tree(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
         "--files", type=_positive, default=5000, metavar="N", help="repeat it until it has about so many (5000)"
     )
     parser.set_defaults(run=run_tree)
+
+
+def _add_fio(workloads: argparse._SubParsersAction[OneLineParser]) -> None:
+    parser = workloads.add_parser(
+        "fio",
+        help="fio's random and sequential reads and writes, by system calls and by a mapping",
+        description="Runs jobs of fio, which must be installed, on a file in DIR: random reads and writes of 4 KiB, "
+        "the writes also with fdatasync after each, both by a mapping, and sequential reads and writes of 1 MiB. The "
+        "data is checked by checksums, untimed.",
+    )
+    _add_compared(parser, "where to make the file")
+    jobs = partial(_names, "job", FIO_JOBS)
+    parser.add_argument("--jobs", type=jobs, default=FIO_JOBS, metavar="NAME,...", help=f"({','.join(FIO_JOBS)})")
+    parser.add_argument(
+        "--size", type=_positive, default=64 << 20, metavar="B", help="bytes of the file, in whole MiB (64 MiB)"
+    )
+    parser.add_argument("--seconds", type=_positive, default=2, metavar="S", help="of each job (2)")
+    parser.set_defaults(run=run_fio)
 
 
 def _add_compared(parser: argparse.ArgumentParser, what: str) -> None:
@@ -368,6 +390,21 @@ def run_tree(options: argparse.Namespace) -> int:
         tree.show(configuration, tree.run(configuration))
 
     return _run("tree", work)
+
+
+def run_fio(options: argparse.Namespace) -> int:
+    """Runs jobs of fio; its exit status is the command's."""
+
+    def work() -> None:
+        from workloads import fio
+
+        configuration = fio.Configuration(
+            **_compared(options), jobs=options.jobs, size=options.size, seconds=options.seconds
+        )
+        _check(configuration.directories, configuration.json)
+        fio.show(configuration, fio.run(configuration))
+
+    return _run("fio", work)
 
 
 def run_structures(options: argparse.Namespace) -> int:
