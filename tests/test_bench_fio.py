@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import statistics
 import subprocess
 from pathlib import Path
 from shutil import which
 
 from conftest import Mounts, daemon_of, nrfs_command, wait_until
+from support.results import only_run
 
-from workloads.cli import FIO_JOBS
+from workloads.commands.fio import JOBS
 from workloads.fio import ARGUMENTS
 
 SMALL = ("--size", 1 << 20, "--seconds", 1)
@@ -43,31 +42,17 @@ def test_every_job_runs_on_both_directories_and_nothing_is_left(
     mountpoint, report = mount_nrfs(nodes=2), tmp_path / "report.json"
     done = bench("--dir", mountpoint, "--against", tmpfs, "--rounds", 1, "--json", report)
     assert (done.returncode, done.stderr) == (0, "")
-    assert tuple(ARGUMENTS) == FIO_JOBS
-    (only,) = json.loads(report.read_text())["rounds"]
-    for side in only["figures"]:
-        assert [figure["name"] for figure in side] == [*FIO_JOBS]
-        assert [figure["unit"] for figure in side] == [*["op/s"] * 4, *["MiB/s"] * 2]
-        assert all(figure["value"] > 0 and 0 < figure["p50"] <= figure["p99"] for figure in side)
-    for job in FIO_JOBS:
+    assert tuple(ARGUMENTS) == JOBS
+    run = only_run(report)
+    run.check()
+    assert run.names == [*JOBS]
+    for job in JOBS:
+        for side in (0, 1):
+            figure = run.figure(job, side)
+            assert figure["unit"] == ("MiB/s" if job in ("write", "read") else "op/s")
+            assert 0 < figure["latency"]["50"] <= figure["latency"]["99"]
         assert f"\n{job} " in done.stdout
-    assert f"how many times as fast {mountpoint} is as {tmpfs}" in done.stdout
     assert [*mountpoint.iterdir(), *tmpfs.iterdir()] == []
-
-
-def test_medians_and_ratios_are_those_of_the_rounds(mountpoint: Path, tmpfs: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    done = bench("--dir", mountpoint, "--against", tmpfs, "--jobs", "read", "--rounds", 3, "--json", report)
-    assert (done.returncode, done.stderr) == (0, "")
-    document = json.loads(report.read_text())
-    assert [each["order"] for each in document["rounds"]] == [[0, 1], [1, 0], [0, 1]]
-    rates = [[side[0]["value"] for side in each["figures"]] for each in document["rounds"]]
-    ratios = [ours / theirs for ours, theirs in rates]
-    (summary,) = document["summary"]
-    assert [side["value"] for side in summary["medians"]] == [
-        statistics.median(side) for side in zip(*rates, strict=True)
-    ]
-    assert summary["ratio"] == {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
 
 
 def test_wrong_data_is_no_figure(tmpfs: Path, tmp_path: Path) -> None:

@@ -1,38 +1,42 @@
-"""What a pass of a workload over a directory measures, and the table in which directories are compared by it."""
+"""Figures: what a pass of a workload over a directory measures, and what all rounds say of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Final, Self, final
-
-from rich.table import Table
-
-from workloads.compared import Compared
-from workloads.ratio import Ratio
-from workloads.report import print_table
+from typing import Final, final
 
 TIMES: Final = frozenset({"s", "us"})
 """Units of which less is better."""
+
+PERCENTILES: Final = (1, 10, 25, 50, 75, 90, 95, 99, 99.9)
+"""What is kept of the distribution of latencies."""
 
 
 @final
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one pass."""
+    """One figure of one pass. Its name and cores are what it is known by."""
 
     name: str
     value: float
     unit: str
     """``op/s``, ``MiB/s``, or one of ``TIMES``."""
-    p50: float | None = None
-    """The median latency of one call, in microseconds; None if calls were not timed one by one."""
-    p99: float | None = None
+    cores: int = 1
+    """How many threads or processes did it at once."""
+    latency: Mapping[float, float] = field(default_factory=dict)
+    """By percentile, microseconds of one call; empty if calls were not timed one by one."""
+    note: str = ""
+    """What else there is to say of it, for the table."""
+    more: Mapping[str, float | None] = field(default_factory=dict)
+    """Other figures of the workload, which only the results have."""
 
     @property
-    def speed(self) -> float:
-        """The more, the faster. The value must not be 0."""
+    def speed(self) -> float | None:
+        """The more, the faster; None if nothing was measured."""
+        if not self.value:
+            return None
         return 1 / self.value if self.unit in TIMES else self.value
 
 
@@ -42,97 +46,67 @@ Pass = Sequence[Figure]
 
 @final
 @dataclass(frozen=True)
+class Spread:
+    """A median, and the least and the most that it is the median of."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    @property
+    def extent(self) -> str:
+        """The lowest and the highest, as tables show them."""
+        return f"({self.lowest:.3f} to {self.highest:.3f})"
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Over all rounds; None if there are none."""
+    return Spread(median(values), min(values), max(values)) if values else None
+
+
+@final
+@dataclass(frozen=True)
 class Summary:
-    """One figure of all rounds."""
+    """One figure of all rounds, of one side."""
 
     name: str
     unit: str
-    medians: tuple[Figure, ...]
-    """Of each directory."""
-    ratio: Ratio | None
-    """How many times as fast the directory under test is as the other, within each round. None if there is no other,
-    or if nothing was measured."""
-    p50_ratio: Ratio | None
-    """The same by the median latencies. Other load on the machine hardly affects it."""
-
-    @classmethod
-    def over(cls, rounds: Sequence[Sequence[Figure]]) -> Self:
-        """From each round's figures, one for each directory."""
-        medians = tuple(_median(column) for column in zip(*rounds, strict=True))
-        pairs = [pair for pair in rounds if len(pair) == 2]
-        ratios = [pair[0].speed / pair[1].speed for pair in pairs if pair[0].value and pair[1].value]
-        return cls(
-            medians[0].name,
-            medians[0].unit,
-            medians,
-            Ratio.over(ratios),
-            Ratio.over([pair[1].p50 / pair[0].p50 for pair in pairs if pair[0].p50 and pair[1].p50]),
-        )
+    cores: int
+    value: Spread
+    latency: Mapping[float, float]
+    """Medians over the rounds."""
+    ratio: Spread | None
+    """How many times as fast it is as the baseline, within each round. None of the baseline itself, and if nothing was
+    measured."""
+    p50_ratio: Spread | None
+    """The same by the median latencies. Other load on the machine hardly affects it: so it shows differences where the
+    ratio of rates is too noisy."""
+    note: str
+    """Of the first round."""
 
 
-def summaries(rounds: Sequence[Sequence[Pass]]) -> list[Summary]:
-    """By figure, what all rounds say; ``rounds`` has the pass over each directory."""
-    return [Summary.over(figure) for figure in zip(*(zip(*passes, strict=True) for passes in rounds), strict=True)]
+def summaries(rounds: Sequence[Pass], baseline: Sequence[Pass] | None) -> list[Summary]:
+    """What all rounds say of one side's figures, and against those of the baseline in the same rounds."""
+    columns = list(zip(*rounds, strict=True))
+    bases = [None] * len(columns) if baseline is None else list(zip(*baseline, strict=True))
+    return [_summary(column, base) for column, base in zip(columns, bases, strict=True)]
 
 
-def as_json(configuration: Compared, rounds: Sequence[Sequence[Pass]]) -> dict[str, Any]:
-    """Every round's figures, and the medians."""
-    return {
-        "rounds": [
-            {"order": configuration.order(number), "figures": [list(map(asdict, each)) for each in passes]}
-            for number, passes in enumerate(rounds)
-        ],
-        "summary": list(map(asdict, summaries(rounds))),
-    }
-
-
-def show(configuration: Compared, rounds: Sequence[Sequence[Pass]], title: str, *footer: str) -> None:
-    """Prints the table."""
-    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("directory", overflow="fold")
-    compared = ["ratio", "(lowest to highest)", "p50 ratio"] if configuration.against is not None else []
-    for heading in ("median", "unit", "p50 us", "p99 us", *compared):
-        table.add_column(heading, justify="left" if heading == "unit" else "right", no_wrap=True)
-    for each in summaries(rounds):
-        for side, figure in enumerate(each.medians):
-            first = side == 0
-            ratio = [*_ratio_cells(each)] if compared and first else []
-            cells = [_number(figure.value), figure.unit, *map(_number, (figure.p50, figure.p99))]
-            table.add_row(each.name if first else "", str(configuration.directories[side]), *cells, *ratio)
-    print_table(table, "\n".join([*footer, *_explained(configuration)]))
-
-
-def _explained(configuration: Compared) -> Iterator[str]:
-    if configuration.against is not None:
-        yield (
-            f"Ratio: how many times as fast {configuration.directory} is as {configuration.against}, within each "
-            "round; the median. p50 ratio: the same by the median latencies."
-        )
-
-
-def _ratio_cells(summary: Summary) -> Iterator[str]:
-    ratio, latency = summary.ratio, summary.p50_ratio
-    yield "-" if ratio is None else f"{ratio.median:.3f}"
-    yield "" if ratio is None else ratio.extent
-    yield "" if latency is None else f"{latency.median:.3f}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def _median(column: Sequence[Figure]) -> Figure:
-    def of(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return median(known) if known else None
-
-    return Figure(
+def _summary(column: Sequence[Figure], base: Sequence[Figure] | None) -> Summary:
+    value = spread([figure.value for figure in column])
+    assert value is not None, "there is a round"
+    pairs = [] if base is None else list(zip(column, base, strict=True))
+    speeds = [(ours.speed, theirs.speed) for ours, theirs in pairs]
+    calls = [(ours.latency.get(50), theirs.latency.get(50)) for ours, theirs in pairs]
+    # Nothing may have been measured in a round, if there was nothing to read, say.
+    known = set.intersection(*(set(figure.latency) for figure in column))
+    return Summary(
         column[0].name,
-        median(figure.value for figure in column),
         column[0].unit,
-        of([figure.p50 for figure in column]),
-        of([figure.p99 for figure in column]),
+        column[0].cores,
+        value,
+        {percent: median(figure.latency[percent] for figure in column) for percent in sorted(known)},
+        spread([ours / theirs for ours, theirs in speeds if ours and theirs]),
+        spread([theirs / ours for ours, theirs in calls if ours and theirs]),
+        column[0].note,
     )

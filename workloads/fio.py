@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 from types import MappingProxyType
 from typing import Any, Final, final
 
-from workloads import figures
-from workloads.compared import Compared
+from workloads.compared import Measure
 from workloads.directories import temporary_directory
-from workloads.failure import UsageError, WorkloadError, said_plainly
-from workloads.figures import Figure
+from workloads.failure import WorkloadError
+from workloads.figures import PERCENTILES, Figure
 from workloads.progress import ProgressBar
-from workloads.report import write_json
 
 _MEBIBYTE: Final = 1 << 20
 
@@ -52,72 +51,61 @@ SEQUENTIAL: Final = frozenset({"write", "read"})
 READS: Final = frozenset({"randread", "read"})
 """Jobs that only read."""
 
+_PERCENTILES: Final = f"--percentile_list={':'.join(map(str, PERCENTILES))}"
+
 CHECKED: Final = ("--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0")
 
 
 @final
 @dataclass(frozen=True)
-class Configuration(Compared):
-    """What to measure."""
+class Fio:
+    """The workload."""
 
     jobs: tuple[str, ...]
     size: int
-    """Bytes of the file."""
+    """Bytes of the file, whole MiB."""
     seconds: int
     """Of each job."""
 
+    @property
+    def name(self) -> str:
+        return "fio"
 
-Rounds = list[tuple[tuple[Figure, ...], ...]]
-"""By round and directory, the figure of each job."""
+    @property
+    def title(self) -> str:
+        return f"fio: a file of {self.size / _MEBIBYTE:g} MiB, {self.seconds} s a job"
 
+    @property
+    def notes(self) -> Sequence[str]:
+        return ["p50, p99: of one call; of fdatasync where there is one. All data was right."]
 
-def run(configuration: Configuration) -> Rounds:
-    """Does every job on every directory. Removes the files.
+    @property
+    def steps(self) -> int:
+        return len(self.jobs)
 
-    Raises:
-        UsageError: the size is not in whole MiB.
-        WorkloadError: fio is missing, or fails, or finds wrong data.
+    @contextmanager
+    def measuring(self, bar: ProgressBar) -> Iterator[Measure]:
+        """Raises a WorkloadError if there is no fio."""
+        fio = which("fio")
+        if fio is None:
+            raise WorkloadError("needs fio, which is not installed: apt install fio")
 
-    """
-    if configuration.size % _MEBIBYTE:
-        raise UsageError(f"--size: {configuration.size} bytes are not whole MiB")
-    fio = which("fio")
-    if fio is None:
-        raise WorkloadError("needs fio, which is not installed: apt install fio")
-    steps = len(configuration.jobs) * len(configuration.directories) * configuration.rounds
-    with said_plainly(), ProgressBar(steps) as bar:
+        def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
+            with temporary_directory(directory, "fio") as place:
+                return [_Job(fio, name, place / name, self, where, bar).do() for name in self.jobs]
 
-        def once(number: int, side: int) -> tuple[Figure, ...]:
-            where = configuration.where(number, side)
-            with temporary_directory(configuration.directories[side], "fio") as place:
-                return tuple(
-                    _Job(fio, name, place / name, configuration, where, bar).do() for name in configuration.jobs
-                )
-
-        return configuration.in_turn(once)
-
-
-def show(configuration: Configuration, rounds: Rounds) -> None:
-    """Prints the table, and writes the JSON file if there is to be one."""
-    write_json("fio", configuration, **figures.as_json(configuration, rounds))
-    title = (
-        f"fio: a file of {configuration.size / _MEBIBYTE:g} MiB, {configuration.seconds} s a job{configuration.medians}"
-    )
-    latencies = "p50, p99: of one call; of fdatasync where there is one. All data was right."
-    figures.show(configuration, rounds, title, latencies)
+        yield one_pass
 
 
 @final
 class _Job:
     """A job on a new file."""
 
-    def __init__(
-        self, fio: str, name: str, file: Path, configuration: Configuration, where: str, bar: ProgressBar
-    ) -> None:
+    def __init__(self, fio: str, name: str, file: Path, options: Fio, where: str, bar: ProgressBar) -> None:
         self._fio = fio
         self._name = name
         self._file = file
-        self._configuration = configuration
+        self._options = options
         self._where = f"{where}  {name}"
         self._bar = bar
 
@@ -129,7 +117,7 @@ class _Job:
         block = next(argument for argument in job if argument.startswith("--bs="))
         self._run("--ioengine=psync", "--rw=write", block, *CHECKED, "--do_verify=0")
         self._bar.begin(self._where)
-        timed = self._run(*job, "--time_based", f"--runtime={self._configuration.seconds}")
+        timed = self._run(*job, "--time_based", f"--runtime={self._options.seconds}")
         self._bar.begin(f"{self._where}: checking")
         self._run(*job, *CHECKED)
         self._file.unlink()
@@ -139,9 +127,9 @@ class _Job:
     def _run(self, *arguments: str) -> dict[str, Any]:
         """Runs fio to its end; returns the job's part of its report."""
         command = (
-            *(self._fio, f"--name={self._name}", f"--filename={self._file}", f"--size={self._configuration.size}"),
+            *(self._fio, f"--name={self._name}", f"--filename={self._file}", f"--size={self._options.size}"),
             # One process, which an exception kills.
-            *("--thread", "--output-format=json", *arguments),
+            *("--thread", "--output-format=json", _PERCENTILES, *arguments),
         )
         done = subprocess.run(
             command, cwd=self._file.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -156,8 +144,9 @@ class _Job:
 
 def _figure(name: str, job: Mapping[str, Any]) -> Figure:
     every = job["mixed" if name == "mmap" else "read" if name in READS else "write"]
-    call = job["sync"]["lat_ns"] if name == "fdatasync" else every["clat_ns"]
-    p50, p99 = (call["percentile"][f"{percent}.000000"] / 1e3 for percent in (50, 99))
+    calls = job["sync"]["lat_ns"] if name == "fdatasync" else every["clat_ns"]
+    kept = {float(percent): nanoseconds / 1e3 for percent, nanoseconds in calls["percentile"].items()}
+    latency = {percent: kept[percent] for percent in PERCENTILES}
     if name in SEQUENTIAL:
-        return Figure(name, every["bw_bytes"] / _MEBIBYTE, "MiB/s", p50, p99)
-    return Figure(name, every["iops"], "op/s", p50, p99)
+        return Figure(name, every["bw_bytes"] / _MEBIBYTE, "MiB/s", latency=latency)
+    return Figure(name, every["iops"], "op/s", latency=latency)

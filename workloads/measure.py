@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -23,6 +23,7 @@ import numpy as np
 
 from workloads.cores import Cores
 from workloads.failure import Cancelled
+from workloads.figures import PERCENTILES
 
 POLL_SECONDS = 0.25
 """How often the waiting thread shows progress: so rarely that it does not affect the figures."""
@@ -73,9 +74,8 @@ class Figures:
     """The average in one thread."""
     mebibytes_per_second: float | None
     """Bytes of keys and values moved, divided by 2**20, per second; None if none are moved."""
-    p50_microseconds: float
-    """Median latency of one call."""
-    p99_microseconds: float
+    latency: Mapping[float, float]
+    """By percentile, microseconds of one call."""
     wall_seconds: float
     """From the first call to the last, with everything the loop did between calls."""
     found: int | None
@@ -138,20 +138,19 @@ def _figures(laps: Sequence[Lap], wall_seconds: float) -> Figures:
     every = [np.frombuffer(lap.latencies, dtype=np.int64) for lap in laps if lap.latencies]
     operations = sum(lap.operations for lap in laps)
     if not every or not operations:
-        return Figures(0, 0.0, 0.0, None, 0.0, 0.0, wall_seconds, _found(laps))
+        return Figures(0, 0.0, 0.0, None, {}, wall_seconds, _found(laps))
     # A time below the resolution of the clock counts as one nanosecond.
     busy = [max(1, int(latencies.sum())) for latencies in every]
     done = [lap.operations for lap in laps if lap.latencies]
     rate = sum(count * 1e9 / spent for count, spent in zip(done, busy, strict=True))
     payload = sum(lap.payload for lap in laps)
-    p50, p99 = np.percentile(np.maximum(np.concatenate(every), 1), [50, 99]) / 1e3
+    latency = np.percentile(np.maximum(np.concatenate(every), 1), PERCENTILES) / 1e3
     return Figures(
         operations=operations,
         operations_per_second=rate,
         microseconds_per_operation=sum(busy) / operations / 1e3,
         mebibytes_per_second=payload / operations * rate / 2**20 if payload else None,
-        p50_microseconds=float(p50),
-        p99_microseconds=float(p99),
+        latency=dict(zip(PERCENTILES, latency.tolist(), strict=True)),
         wall_seconds=wall_seconds,
         found=_found(laps),
     )

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, final
 
-from workloads.compared import Compared
-
 Compression = Literal["none", "snappy"]
 
 BENCHMARKS: Mapping[str, str] = MappingProxyType(
@@ -72,10 +70,9 @@ PRESETS: Mapping[str, Sizes] = MappingProxyType(
 """``nros``: the LevelDB figure of "NrOS: Effective Replication and Sharing in an Operating System", OSDI '21."""
 
 
-@final
 @dataclass(frozen=True)
-class Configuration(Compared):
-    """One run of the command, every default filled in."""
+class Configuration:
+    """What to measure, every default filled in."""
 
     benchmarks: tuple[str, ...]
     num: int
