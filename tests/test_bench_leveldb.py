@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import resource
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import shown_at
 from support.results import only_run
@@ -144,7 +146,7 @@ def test_the_preset_is_the_papers_and_options_override_it(memory_path: Path) -> 
     results = memory_path / "results.json"
     succeeded("--dir", memory_path, "--preset", "nros", "--num", "20", "--reads", "30", "--json", results)
     configuration = only_run(results).run["configuration"]
-    assert configuration["value_size"] == 65536
+    assert configuration["value_size"] == 65_535
     assert configuration["benchmarks"] == ["fillseq", "readrandom"]
     assert (configuration["num"], configuration["reads"]) == (20, 30)
 
@@ -325,10 +327,12 @@ def run_benchmark(name: str, database: Database) -> None:
         value_size=100,
         reads=3000,
         threads=2,
+        databases=1,
+        keys="uniform",
         batch_size=1,
         compression="none",
     )
-    benchmarks.run(name, database, configuration, (1,), lambda _: None)
+    benchmarks.run(name, [database], configuration, (1,), lambda _: None)
 
 
 VALUE_READS = [name for name in READS if name != "seekrandom"]
@@ -382,3 +386,52 @@ def test_entries_that_must_not_exist_are_noticed(name: str, database: Database) 
     database.contents.deleted(range(0, 300, 2))
     with pytest.raises(WorkloadError, match=f"{name}: "):
         run_benchmark(name, database)
+
+
+def test_several_threads_share_several_databases(memory_path: Path) -> None:
+    results = memory_path / "results.json"
+    place = memory_path / "place"
+    place.mkdir()
+    succeeded("--dir", place, *SMALL, "--threads", "1,3", "--databases", "2", "--keys", "zipfian", "--json", results)
+    (summary,) = json.loads(results.read_text())["runs"][0]["summary"].values()
+    cores = {(each["name"], each["cores"]) for each in summary}
+    assert {("fillseq", 1), ("fillseq", 3), ("compact", 1), ("compact", 2), ("readrandom", 3)} <= cores
+    assert left_over(place) == []
+
+
+def test_zipfian_keys_are_drawn_by_rank() -> None:
+    drawn = benchmarks._zipfian(np.random.default_rng(1), 1000, 100_000)
+    counts = sorted(np.bincount(drawn, minlength=1000), reverse=True)
+    assert set(drawn) <= set(range(1000))
+    expected = [100_000 / rank**0.99 / sum(1 / np.arange(1, 1001) ** 0.99) for rank in (1, 2, 3)]
+    assert counts[:3] == pytest.approx(expected, rel=0.05)
+
+
+DB_BENCH = """#!/bin/sh
+for argument; do case $argument in --db=*) touch "${argument#--db=}/file";; esac; done
+echo "LevelDB: version 1.23"
+echo "fillseq      :       2.000 micros/op;   55.3 MB/s"
+echo "readrandom   :       4.000 micros/op; (100 of 100 found)"
+"""
+
+
+def test_db_bench_stands_beside_it(memory_path: Path) -> None:
+    program, results, place = memory_path / "db_bench", memory_path / "results.json", memory_path / "place"
+    place.mkdir()
+    program.write_text(DB_BENCH)
+    program.chmod(0o755)
+    names = ("--benchmarks", "fillseq,readrandom", "--num", "100", "--threads", "2", "--db-bench", program)
+    succeeded("--dir", place, *names, "--json", results)
+    (summary,) = json.loads(results.read_text())["runs"][0]["summary"].values()
+    assert [each["name"] for each in summary] == ["fillseq", "readrandom", "fillseq, db_bench", "readrandom, db_bench"]
+    assert [each["value"]["median"] for each in summary[2:]] == [1_000_000, 500_000]
+    assert left_over(place) == []
+    for text, reason in [
+        ("#!/bin/sh\necho no such thing >&2; exit 1\n", "no such thing"),
+        ("#!/bin/sh\n", "nothing of"),
+    ]:
+        program.write_text(text)
+        done = bench("--dir", place, *names)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert reason in done.stderr
+    assert left_over(place) == []

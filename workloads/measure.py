@@ -82,10 +82,10 @@ class Figures:
     """Keys found; None if none were looked for."""
 
 
-def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], None]) -> Figures:
+def run(tasks: Sequence[Task], background: Sequence[Task], watch: Callable[[int], None]) -> Figures:
     """Runs each task in a thread of its own on the run's cores, all at once, and returns their joint figures.
 
-    ``background`` runs beside them, is not measured, and is told to stop when they have finished.
+    ``background`` tasks run beside them, are not measured, and are told to stop when they have finished.
     ``watch`` is called a few times a second with the number of operations finished. If a task or ``watch``
     raises, or the user interrupts, all threads are stopped, and the exception is raised here.
     """
@@ -93,8 +93,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
     laps = [Lap(stop) for _ in tasks]
     stop_background = threading.Event()
     runners = [*zip(tasks, laps, strict=True)]
-    if background is not None:
-        runners.append((background, Lap(stop_background)))
+    runners += [(task, Lap(stop_background)) for task in background]
     start = threading.Event()
 
     def work(task: Task, lap: Lap) -> None:
@@ -116,7 +115,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
             failed = False
             while unfinished and not failed:
                 finished, unfinished = wait(unfinished, POLL_SECONDS, FIRST_EXCEPTION)
-                # The background task does not end by itself: if it is done, it failed.
+                # A background task does not end by itself: if it is done, it failed.
                 failed = any(future.exception() for future in finished) or any(
                     future.done() for future in futures[len(tasks) :]
                 )
