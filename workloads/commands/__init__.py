@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.commands import files, fio, leveldb, tree
+from workloads.commands import files, fio, fxmark, leveldb, sqlite, tree
 
-ON_DIRECTORIES = (leveldb.WORKLOAD, files.WORKLOAD, tree.WORKLOAD, fio.WORKLOAD)
+ON_DIRECTORIES = (leveldb.WORKLOAD, files.WORKLOAD, tree.WORKLOAD, fio.WORKLOAD, fxmark.WORKLOAD, sqlite.WORKLOAD)
 """The workloads on directories."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from workloads.command import Command, check_directories
+from workloads.failure import UsageError
 from workloads.options import ROUNDS_COMPARED, add_json, positive
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class OnDirectories:
     brief: tuple[str, ...]
     """Options with which ``nrfs bench compare`` runs it unless told others, so that it takes seconds."""
     epilog: str | None = None
+    without_directory: Callable[[argparse.Namespace], Sequence[str]] | None = None
+    """The names of what the options ask to measure instead of directories; the last is what others are compared with.
+    None if it can only be done in directories."""
 
     @property
     def command(self) -> Command:
@@ -39,7 +43,7 @@ class OnDirectories:
         return Command(self.name, self.help, self.description, self._add_options, self._work, self.epilog)
 
     def _add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=self.where)
+        parser.add_argument("--dir", type=Path, required=self.without_directory is None, metavar="DIR", help=self.where)
         parser.add_argument("--against", type=Path, metavar="DIR2", help="compare with this directory, in turn")
         parser.add_argument(
             "--rounds", type=positive, metavar="R", help=f"repetitions (1; with --against {ROUNDS_COMPARED})"
@@ -49,16 +53,19 @@ class OnDirectories:
 
     def _work(self, options: argparse.Namespace) -> None:
         workload = self.make(options)
-        against = [] if options.against is None else [options.against]
-        check_directories([options.dir, *against])
+        others = () if self.without_directory is None else self.without_directory(options)
+        directories = [path for path in (options.dir, options.against) if path is not None]
+        if (options.dir is None) == (not others) or (others and options.against is not None):
+            raise UsageError("give either --dir, or what to measure instead")
+        check_directories(directories)
 
         from workloads import results
         from workloads.compared import Results, Side
         from workloads.progress import ProgressBar
 
-        sides = [Side(str(path), path) for path in (options.dir, *against)]
-        measured = Results(workload, sides, baseline=1 if against else None)
-        rounds = options.rounds or (ROUNDS_COMPARED if against else 1)
+        sides = [Side(str(each), Path(each)) for each in others or directories]
+        measured = Results(workload, sides, baseline=len(sides) - 1 if len(sides) > 1 else None)
+        rounds = options.rounds or (ROUNDS_COMPARED if len(sides) > 1 else 1)
         try:
             with ProgressBar(workload.steps * len(sides) * rounds) as bar:
                 measured.measure(rounds, bar)
