@@ -1,4 +1,4 @@
-"""``nrfs mount``, ``umount``, ``status``, ``doctor`` and ``topology``: the command lines of the daemon.
+"""The command lines of the daemon: ``nrfs mount``, ``umount``, ``status``, ``top`` and others.
 
 Each command imports what it needs when it runs, so that a mount is ready sooner.
 """
@@ -26,6 +26,8 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_status(subparsers)
     _add_doctor(subparsers)
     _add_topology(subparsers)
+    _add_top(subparsers)
+    _add_metrics(subparsers)
 
 
 def _add_mount(subparsers: Subcommands) -> None:
@@ -122,6 +124,50 @@ def _add_topology(subparsers: Subcommands) -> None:
     parser.set_defaults(run=_reporting("topology", run_topology))
 
 
+def _add_top(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "top",
+        help="show what a mount does, as it does it",
+        description="Shows operations per second and latencies by kind, replicas, logs, workers and memory of the "
+        "mount at MOUNTPOINT: on a terminal in place, with keys to sort, pause and quit; else one after the other.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between two looks (1)")
+    parser.add_argument("--once", action="store_true", help="show one interval, and end")
+    parser.add_argument("--json", action="store_true", help="for programs: an object in a line for each interval")
+    parser.set_defaults(run=_reporting("top", run_top))
+
+
+def _add_metrics(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "metrics",
+        help="print or serve what status knows for Prometheus",
+        description="Prints the metrics of the mount at MOUNTPOINT, or of all mounts of this user, as Prometheus reads "
+        "them; or serves them until it is interrupted.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
+    parser.add_argument(
+        "--port", type=_port, metavar="N", help="serve them on this port of 127.0.0.1 (0: any; it prints which)"
+    )
+    parser.set_defaults(run=_reporting("metrics", run_metrics))
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 to 86400")
+    return number
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
 def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Wraps a command: a ``MountError`` becomes one line on standard error, and the exit status."""
 
@@ -175,6 +221,20 @@ def run_status(arguments: argparse.Namespace) -> int:
     from mount import status
 
     return status.show(arguments.mountpoint, as_json=arguments.json, verify=arguments.verify)
+
+
+def run_top(arguments: argparse.Namespace) -> int:
+    """Shows what a mount does."""
+    from mount import top
+
+    return top.show(arguments.mountpoint, interval=arguments.interval, once=arguments.once, as_json=arguments.json)
+
+
+def run_metrics(arguments: argparse.Namespace) -> int:
+    """Prints or serves metrics."""
+    from mount import metrics
+
+    return metrics.show(arguments.mountpoint, arguments.port)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

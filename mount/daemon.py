@@ -243,7 +243,16 @@ class _Daemon:
             "started": self._started,
             "requests": self._requests(),
             "workers": self._connection.statistics(),
+            "latencies": self._latencies(),
             **self._filesystem.status(),
+        }
+
+    def _latencies(self) -> dict[str, dict[str, list[int]]]:
+        """By kind of request, the histogram of its latencies, as ``mount.latency`` reads it."""
+        every = self._connection.latencies()
+        return {
+            kind: {"nanoseconds": [limit for limit, _ in each], "counts": [count for _, count in each]}
+            for kind, each in every.items()
         }
 
     def _requests(self) -> dict[str, int]:

@@ -33,6 +33,7 @@ STATUS = {
     "started": (int, float),
     "requests": Mapping(int),
     "workers": [{"cpu": (int, type(None)), "requests": Mapping(int), "elsewhere": int}],
+    "latencies": Mapping({"nanoseconds": [int], "counts": [int]}),
     "content": str,
     "placed": bool,
     "capacity": {"bytes": int, "bytes_used": int, "inodes": int, "inodes_used": int},

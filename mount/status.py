@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import nrfs
-from mount import control, mountinfo, replies, wording
+from mount import control, latency, mountinfo, replies, wording
 from mount.failure import MountError
 from mount.liveness import Life
 from nrfs.terminal import plain
@@ -62,8 +62,7 @@ def show(path: str | None, *, as_json: bool, verify: bool) -> int:
         MountError: there is no such mount, or this user may not ask.
 
     """
-    control.clear_stale()
-    statuses = _ask_all(_all_entries(), verify=verify) if path is None else [_ask(_entry(path), verify=verify)]
+    statuses = of(path, verify=verify)
     if as_json:
         shapes = [status.as_dictionary() for status in statuses]
         print(json.dumps(shapes if path is None else shapes[0], indent=2))
@@ -72,6 +71,17 @@ def show(path: str | None, *, as_json: bool, verify: bool) -> int:
     else:
         print("\n\n".join("\n".join(map(plain, _lines(status))) for status in statuses))
     return 0 if all(status.is_healthy for status in statuses) else 1
+
+
+def of(path: str | None, *, verify: bool = False) -> Sequence[MountStatus]:
+    """The status of the mount at ``path``, or of all mounts that this user may ask about.
+
+    Raises:
+        MountError: as ``show`` does.
+
+    """
+    control.clear_stale()
+    return _ask_all(_all_entries(), verify=verify) if path is None else [_ask(_entry(path), verify=verify)]
 
 
 def _agree(log: dict[str, Any]) -> bool:
@@ -174,6 +184,8 @@ def _lines(status: MountStatus) -> Iterable[str]:
     yield f"  used      {space}, {inodes}"
     yield f"  content   {_CONTENT[daemon['content']]}"
     yield from _wrapped("  requests  ", _requests(daemon["requests"]))
+    timed = {kind: each for kind, each in latency.histograms(daemon).items() if daemon["requests"].get(kind)}
+    yield from _wrapped("  latency   ", _latencies(timed))
     yield from _wrapped("  workers   ", [_worker(worker) for worker in daemon["workers"]])
     elsewhere = sum(worker["elsewhere"] for worker in daemon["workers"])
     if elsewhere:
@@ -193,6 +205,16 @@ def _lines(status: MountStatus) -> Iterable[str]:
 def _requests(requests: dict[str, int]) -> Sequence[str]:
     frequent = sorted(((count, kind) for kind, count in requests.items() if count), reverse=True)
     return [f"{kind} {count:,}" for count, kind in frequent] or ["none yet"]
+
+
+def _latencies(timed: dict[str, latency.Histogram]) -> Sequence[str]:
+    """What half of the requests of each kind took at most, and all but a hundredth; the most frequent kinds first."""
+    frequent = sorted(timed, key=lambda kind: -sum(count for _, count in timed[kind]))
+    texts = []
+    for kind in frequent:
+        times = [latency.microseconds(timed[kind], percent) for percent in (50, 99)]
+        texts.append(f"{kind} {' / '.join(f'{each:,.3g}' for each in times if each is not None)}")
+    return [f"{texts[0]} us (p50 / p99)", *texts[1:]] if texts else ["none yet"]
 
 
 def _worker(worker: dict[str, Any]) -> str:

@@ -401,6 +401,12 @@ class Connection:
 
         A message that forgets several inodes counts once.
         """
+    def latencies(self) -> dict[str, list[tuple[int, int]]]:
+        """By kind of request: ``(nanoseconds, count)`` in ascending order.
+
+        So many requests took at most so long, and longer than the entry before says. The first 64 requests of a kind
+        are timed, and then one of 8. They are timed from when a worker has a request to when the kernel has its reply.
+        """
     def end(self) -> None:
         """Ends the connection. pyfuse3 must have been closed before.
 

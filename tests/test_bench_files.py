@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import statistics
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import Mounts, nrfs_command, wait_until
+from support.results import only_run
 
-PHASES = ("create", "list", "stat", "delete")
+from workloads.files import PHASES
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,18 +26,15 @@ def test_every_count_is_measured_on_both_directories_and_nothing_is_left(
     directories = ("--dir", str(mountpoint), "--against", str(tmpfs))
     done = bench(*directories, "--counts", "100,200", "--size", size, "--rounds", "3", "--json", str(report))
     assert (done.returncode, done.stderr) == (0, "")
-    document = json.loads(report.read_text())
-    orders = [(each["count"], each["order"]) for each in document["rounds"]]
-    assert orders == [(count, order) for count in (100, 200) for order in ([0, 1], [1, 0], [0, 1])]
-    assert [each["count"] for each in document["summary"]] == [100, 200]
-    for summary in document["summary"]:
-        rounds = [each["figures"] for each in document["rounds"] if each["count"] == summary["count"]]
-        for phase in PHASES:
-            pairs = [[figures[phase] for figures in sides] for sides in rounds]
-            assert all(each > 0 for pair in pairs for each in pair)
-            assert summary[phase]["medians"] == [statistics.median(side) for side in zip(*pairs, strict=True)]
-            assert summary[phase]["ratio"]["median"] == statistics.median(ours / theirs for ours, theirs in pairs)
-    assert f"how many times longer it takes in {mountpoint} than in {tmpfs}" in done.stdout
+    run = only_run(report)
+    run.check()
+    assert run.orders == [[0, 1], [1, 0], [0, 1]]
+    assert run.names == [f"{count}: {phase}" for count in (100, 200) for phase in (*PHASES, "total")]
+    for count in (100, 200):
+        phases = [run.values(f"{count}: {phase}") for phase in PHASES]
+        assert all(each > 0 for values in phases for each in values)
+        assert run.values(f"{count}: total") == pytest.approx([sum(each) for each in zip(*phases, strict=True)])
+    assert f"how many times as fast as {tmpfs}" in done.stdout
     assert [*mountpoint.iterdir(), *tmpfs.iterdir()] == []
 
 

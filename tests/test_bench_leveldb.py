@@ -7,7 +7,6 @@ import os
 import pty
 import resource
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import shown_at
+from support.results import only_run
 
 from workloads.failure import WorkloadError
 from workloads.leveldb import benchmarks
@@ -95,12 +96,11 @@ def test_values_of_any_size_are_written_and_read(memory_path: Path) -> None:
 
 
 def figures(directory: Path, name: str, *options: str | Path) -> dict[str, Any]:
-    """The figures of the one benchmark called ``name`` in a run of one round on one directory."""
-    results = directory / "results.json"
+    """What else there is to the figure of the one benchmark called ``name``, in a run of one round on one directory."""
+    results = directory / f"results-{len(left_over(directory))}.json"
     succeeded("--dir", directory, "--json", results, *options)
-    (found,) = [each for each in json.loads(results.read_text())["rounds"][0]["figures"] if each["benchmark"] == name]
-    measured: dict[str, Any] = found["directories"][0]
-    return measured
+    more: dict[str, Any] = only_run(results).figure(name)["more"]
+    return more
 
 
 def test_each_thread_does_the_whole_benchmark_as_in_db_bench(memory_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_a_benchmark_may_be_asked_for_twice(memory_path: Path) -> None:
 def test_the_preset_is_the_papers_and_options_override_it(memory_path: Path) -> None:
     results = memory_path / "results.json"
     succeeded("--dir", memory_path, "--preset", "nros", "--num", "20", "--reads", "30", "--json", results)
-    configuration = json.loads(results.read_text())["configuration"]
-    assert configuration["value_size"] == 65536
+    configuration = only_run(results).run["configuration"]
+    assert configuration["value_size"] == 65_535
     assert configuration["benchmarks"] == ["fillseq", "readrandom"]
     assert (configuration["num"], configuration["reads"]) == (20, 30)
 
@@ -154,37 +154,29 @@ def test_the_preset_is_the_papers_and_options_override_it(memory_path: Path) -> 
 # What it reports
 
 
-def test_the_json_holds_configuration_rounds_and_their_medians(tmp_path: Path, memory_path: Path) -> None:
+def test_the_results_hold_configuration_rounds_and_their_medians(tmp_path: Path, memory_path: Path) -> None:
     results = tmp_path / "results.json"
     wanted = "fillseq,readrandom,seekrandom"
     arguments: list[str | Path] = ["--dir", tmp_path, "--against", memory_path, "--rounds", "3", "--json", results]
     succeeded(*arguments, "--benchmarks", wanted, *SMALL)
-    document = json.loads(results.read_text())
-    assert document["configuration"]["num"] == 300
-    assert document["directories"] == [str(tmp_path), str(memory_path)]
-    assert [each["order"] for each in document["rounds"]] == [[0, 1], [1, 0], [0, 1]]
-    assert [each["benchmark"] for each in document["summary"]] == wanted.split(",")
-    for place, summary in enumerate(document["summary"]):
-        pairs = [each["figures"][place]["directories"] for each in document["rounds"]]
-        for side, medians in enumerate(summary["medians"]):
-            for key, value in medians.items():
-                every = [pair[side][key] for pair in pairs]
-                assert value == (None if None in every else statistics.median(every)), key
-        ratios = [one["operations_per_second"] / other["operations_per_second"] for one, other in pairs]
-        assert summary["ratio"] == {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-        ratios = [other["p50_microseconds"] / one["p50_microseconds"] for one, other in pairs]
-        assert summary["p50_ratio"]["median"] == statistics.median(ratios)
-        for measured in (measured for pair in pairs for measured in pair):
-            assert measured["p50_microseconds"] <= measured["p99_microseconds"]
-            assert measured["operations_per_second"] * measured["microseconds_per_operation"] == pytest.approx(1e6)
+    run = only_run(results)
+    run.check()
+    assert run.run["configuration"]["num"] == 300
+    assert [side["directory"] for side in run.document["sides"]] == [str(tmp_path), str(memory_path)]
+    assert run.orders == [[0, 1], [1, 0], [0, 1]]
+    assert run.names == wanted.split(",")
+    for name in run.names:
+        latencies = [figures["latency"] for side in (0, 1) for figures in [run.figure(name, side)]]
+        assert all(list(each.values()) == sorted(each.values()) for each in latencies)
+        assert run.values(name)[0] * run.figure(name)["more"]["microseconds_per_operation"] == pytest.approx(1e6)
 
 
 def test_against_a_second_directory_the_table_gives_ratios(tmp_path: Path, memory_path: Path) -> None:
     output = succeeded("--dir", tmp_path, "--against", memory_path, "--rounds", "2", *SMALL)
     assert "ratio" in output
     assert str(memory_path) in output
-    low, high = (float(row(output, "readrandom")[place].strip("()")) for place in (8, 10))
-    assert low <= float(row(output, "readrandom")[7]) <= high
+    low, high = (float(row(output, "readrandom")[place].strip("()")) for place in (7, 9))
+    assert low <= float(row(output, "readrandom")[6]) <= high
     assert left_over(tmp_path) == left_over(memory_path) == []
 
 
@@ -192,9 +184,10 @@ def test_both_directories_see_the_same_operations(tmp_path: Path, memory_path: P
     results = tmp_path / "results.json"
     arguments: list[str | Path] = ["--dir", tmp_path, "--against", memory_path, "--json", results]
     succeeded(*arguments, "--benchmarks", "fillrandom,readrandom", *SMALL)
-    for each in json.loads(results.read_text())["rounds"]:
-        one, other = each["figures"][1]["directories"]
-        assert one["found"] == other["found"]
+    run = only_run(results)
+    for number in range(len(run.orders)):
+        one, other = (run.figure("readrandom", side, number)["more"]["found"] for side in (0, 1))
+        assert one == other
 
 
 def test_without_a_terminal_the_table_is_plain_and_stderr_silent(memory_path: Path) -> None:
@@ -329,19 +322,17 @@ def database(memory_path: Path) -> Iterator[Database]:
 
 def run_benchmark(name: str, database: Database) -> None:
     configuration = Configuration(
-        directory=Path(),
-        against=None,
         benchmarks=(name,),
         num=300,
         value_size=100,
         reads=3000,
         threads=2,
+        databases=1,
+        keys="uniform",
         batch_size=1,
-        rounds=1,
         compression="none",
-        json=None,
     )
-    benchmarks.run(name, database, configuration, (1,), lambda _: None)
+    benchmarks.run(name, [database], configuration, (1,), lambda _: None)
 
 
 VALUE_READS = [name for name in READS if name != "seekrandom"]
@@ -395,3 +386,52 @@ def test_entries_that_must_not_exist_are_noticed(name: str, database: Database) 
     database.contents.deleted(range(0, 300, 2))
     with pytest.raises(WorkloadError, match=f"{name}: "):
         run_benchmark(name, database)
+
+
+def test_several_threads_share_several_databases(memory_path: Path) -> None:
+    results = memory_path / "results.json"
+    place = memory_path / "place"
+    place.mkdir()
+    succeeded("--dir", place, *SMALL, "--threads", "1,3", "--databases", "2", "--keys", "zipfian", "--json", results)
+    (summary,) = json.loads(results.read_text())["runs"][0]["summary"].values()
+    cores = {(each["name"], each["cores"]) for each in summary}
+    assert {("fillseq", 1), ("fillseq", 3), ("compact", 1), ("compact", 2), ("readrandom", 3)} <= cores
+    assert left_over(place) == []
+
+
+def test_zipfian_keys_are_drawn_by_rank() -> None:
+    drawn = benchmarks._zipfian(np.random.default_rng(1), 1000, 100_000)
+    counts = sorted(np.bincount(drawn, minlength=1000), reverse=True)
+    assert set(drawn) <= set(range(1000))
+    expected = [100_000 / rank**0.99 / sum(1 / np.arange(1, 1001) ** 0.99) for rank in (1, 2, 3)]
+    assert counts[:3] == pytest.approx(expected, rel=0.05)
+
+
+DB_BENCH = """#!/bin/sh
+for argument; do case $argument in --db=*) touch "${argument#--db=}/file";; esac; done
+echo "LevelDB: version 1.23"
+echo "fillseq      :       2.000 micros/op;   55.3 MB/s"
+echo "readrandom   :       4.000 micros/op; (100 of 100 found)"
+"""
+
+
+def test_db_bench_stands_beside_it(memory_path: Path) -> None:
+    program, results, place = memory_path / "db_bench", memory_path / "results.json", memory_path / "place"
+    place.mkdir()
+    program.write_text(DB_BENCH)
+    program.chmod(0o755)
+    names = ("--benchmarks", "fillseq,readrandom", "--num", "100", "--threads", "2", "--db-bench", program)
+    succeeded("--dir", place, *names, "--json", results)
+    (summary,) = json.loads(results.read_text())["runs"][0]["summary"].values()
+    assert [each["name"] for each in summary] == ["fillseq", "readrandom", "fillseq, db_bench", "readrandom, db_bench"]
+    assert [each["value"]["median"] for each in summary[2:]] == [1_000_000, 500_000]
+    assert left_over(place) == []
+    for text, reason in [
+        ("#!/bin/sh\necho no such thing >&2; exit 1\n", "no such thing"),
+        ("#!/bin/sh\n", "nothing of"),
+    ]:
+        program.write_text(text)
+        done = bench("--dir", place, *names)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert reason in done.stderr
+    assert left_over(place) == []

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from workloads.cli import SERVICE_OPERATIONS
+from workloads.commands.service import OPERATIONS
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def test_every_operation_is_measured_and_how_it_scales(tmp_path: Path) -> None:
     summary = json.loads(report.read_text())["summary"]
     keys = {(each["operation"], each["threads"], each["nodes"]) for each in summary}
     assert keys == {
-        (operation, threads, nodes) for operation in SERVICE_OPERATIONS for threads in (1, 2) for nodes in (1, 2, 3)
+        (operation, threads, nodes) for operation in OPERATIONS for threads in (1, 2) for nodes in (1, 2, 3)
     }
     assert len(summary) == len(keys)
     rates = {(each["operation"], each["threads"], each["nodes"]): each["operations_per_second"] for each in summary}

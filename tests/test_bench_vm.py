@@ -17,6 +17,12 @@ def test_every_address_space_is_measured(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = bench("--cores", "1,2", "--rounds", "1", "--json", str(report))
     assert (done.returncode, done.stderr) == (0, "")
+    published = [line.split() for line in done.stdout.splitlines() if "published" in line][:3]
+    assert [(line[0], line[8], line[11]) for line in published] == [
+        ("1", "0.70", "2.40"),
+        ("8", "9.40", "16.30"),
+        ("28", "33.40", "40.20"),
+    ]
     summary = json.loads(report.read_text())["summary"]
     contenders = {"nrfs 1", "nrfs 2", "linux", "mutex", "rwlock", "multikernel"}
     assert {(each["contender"], each["threads"]) for each in summary} == {(c, t) for c in contenders for t in (1, 2)}

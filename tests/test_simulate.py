@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from workloads.cli import SIMULATED
+from workloads.commands.simulate import WAYS as SIMULATED
 from workloads.simulation.costs import DEFAULT, MEANINGS
 from workloads.simulation.multikernel import Multikernel
 from workloads.simulation.replication import Replicated

@@ -1,50 +1,122 @@
-"""A workload on one directory, or on two that take turns. Imports little, as the command line needs it."""
+"""Workloads on directories that take turns: what such a workload is, and how it is measured.
+
+Figures of one round are measured one after the other, so other load on the machine affects them more alike than
+medians over all rounds. So directories are compared by the ratio of their figures in each round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, final
 
-Measured = TypeVar("Measured")
+from workloads.failure import WorkloadError, said_plainly
+from workloads.figures import Pass
+from workloads.progress import ProgressBar
+
+Measure = Callable[[Path, str, int], Pass]
+"""Does one pass: in a new directory below this one, with this text for the progress bar and for errors, in the round
+of this number. Leaves nothing there."""
 
 
+class Workload(Protocol):
+    """What is done with each directory; a dataclass of its options.
+
+    All data that it reads is checked. It raises a ``WorkloadError`` if something is wrong.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the command line has it."""
+
+    @property
+    def title(self) -> str:
+        """What is measured, for the head of a table."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the figures must know."""
+
+    @property
+    def steps(self) -> int:
+        """By how many steps of the progress bar a pass is done."""
+
+    def measuring(self, bar: ProgressBar) -> AbstractContextManager[Measure]:
+        """Prepares what all passes share."""
+
+
+@final
 @dataclass(frozen=True)
-class Compared:
-    """The options of all such workloads."""
+class Side:
+    """A directory that is compared."""
 
+    name: str
     directory: Path
-    against: Path | None
-    rounds: int
-    json: Path | None
+
+
+@final
+@dataclass(frozen=True)
+class Failure:
+    """Why a side has no figures."""
+
+    side: int
+    round: int
+    reason: str
+
+
+@final
+@dataclass
+class Results:
+    """What was measured of a workload, as far as it has come."""
+
+    workload: Workload
+    sides: Sequence[Side]
+    baseline: int | None
+    """The side that others are compared with; None if there is only one."""
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    rounds: list[dict[int, Pass]] = field(default_factory=list)
+    """Of each round that was completed, the figures by side, in the order in which they were measured."""
+    failures: list[Failure] = field(default_factory=list)
+    """A side that failed once is not measured again, and what was measured of it before counts for nothing."""
 
     @property
-    def directories(self) -> tuple[Path, ...]:
-        """The directory under test, then the one it is compared with."""
-        return (self.directory,) if self.against is None else (self.directory, self.against)
+    def measured(self) -> list[int]:
+        """The sides that have figures."""
+        failed = {failure.side for failure in self.failures}
+        return [side for side in range(len(self.sides)) if side not in failed] if self.rounds else []
 
-    @property
-    def medians(self) -> str:
-        """The end of a table's title, if there are several rounds."""
-        return f", medians of {self.rounds} rounds" if self.rounds > 1 else ""
+    def measure(self, rounds: int, bar: ProgressBar, *, go_on: bool = False) -> None:
+        """Measures every side in each round.
 
-    def order(self, number: int) -> tuple[int, ...]:
-        """The order of the directories in a round: A B, then B A, and so on.
+        The order is A B C, then C B A, and so on, so that what drifts with time affects all alike.
 
-        So anything that drifts with time affects both alike.
+        Args:
+            rounds: how many.
+            bar: has ``workload.steps`` steps for each pass.
+            go_on: if a side fails, keep why, and go on with the others.
+
+        Raises:
+            WorkloadError: the workload failed. What was measured stays here, as it does after any other exception.
+
         """
-        sides = range(len(self.directories))
-        return tuple(sides if number % 2 == 0 else reversed(sides))
+        with said_plainly(), self.workload.measuring(bar) as measure:
+            for number in range(rounds):
+                done: dict[int, Pass] = {}
+                for side in self._order(number):
+                    each = self.sides[side]
+                    try:
+                        done[side] = measure(each.directory, f"round {number + 1}/{rounds}  {each.name}", number)
+                    except (WorkloadError, OSError) as failure:
+                        if not go_on:
+                            raise
+                        self.failures.append(Failure(side, number, str(failure)))
+                if done:
+                    self.rounds.append(done)
 
-    def in_turn(self, measure: Callable[[int, int], Measured]) -> list[tuple[Measured, ...]]:
-        """Calls ``measure`` with each round and directory number. Returns the results by round, then by directory."""
-        rounds = []
-        for number in range(self.rounds):
-            measured = {side: measure(number, side) for side in self.order(number)}
-            rounds.append(tuple(measured[side] for side in sorted(measured)))
-        return rounds
-
-    def where(self, number: int, side: int) -> str:
-        """The progress bar's text for a round on a directory."""
-        return f"round {number + 1}/{self.rounds}  {self.directories[side]}"
+    def _order(self, number: int) -> Iterator[int]:
+        failed = {failure.side for failure in self.failures}
+        sides = range(len(self.sides))
+        yield from (side for side in (sides if number % 2 == 0 else reversed(sides)) if side not in failed)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -23,6 +23,7 @@ import numpy as np
 
 from workloads.cores import Cores
 from workloads.failure import Cancelled
+from workloads.figures import PERCENTILES
 
 POLL_SECONDS = 0.25
 """How often the waiting thread shows progress: so rarely that it does not affect the figures."""
@@ -73,19 +74,18 @@ class Figures:
     """The average in one thread."""
     mebibytes_per_second: float | None
     """Bytes of keys and values moved, divided by 2**20, per second; None if none are moved."""
-    p50_microseconds: float
-    """Median latency of one call."""
-    p99_microseconds: float
+    latency: Mapping[float, float]
+    """By percentile, microseconds of one call."""
     wall_seconds: float
     """From the first call to the last, with everything the loop did between calls."""
     found: int | None
     """Keys found; None if none were looked for."""
 
 
-def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], None]) -> Figures:
+def run(tasks: Sequence[Task], background: Sequence[Task], watch: Callable[[int], None]) -> Figures:
     """Runs each task in a thread of its own on the run's cores, all at once, and returns their joint figures.
 
-    ``background`` runs beside them, is not measured, and is told to stop when they have finished.
+    ``background`` tasks run beside them, are not measured, and are told to stop when they have finished.
     ``watch`` is called a few times a second with the number of operations finished. If a task or ``watch``
     raises, or the user interrupts, all threads are stopped, and the exception is raised here.
     """
@@ -93,8 +93,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
     laps = [Lap(stop) for _ in tasks]
     stop_background = threading.Event()
     runners = [*zip(tasks, laps, strict=True)]
-    if background is not None:
-        runners.append((background, Lap(stop_background)))
+    runners += [(task, Lap(stop_background)) for task in background]
     start = threading.Event()
 
     def work(task: Task, lap: Lap) -> None:
@@ -116,7 +115,7 @@ def run(tasks: Sequence[Task], background: Task | None, watch: Callable[[int], N
             failed = False
             while unfinished and not failed:
                 finished, unfinished = wait(unfinished, POLL_SECONDS, FIRST_EXCEPTION)
-                # The background task does not end by itself: if it is done, it failed.
+                # A background task does not end by itself: if it is done, it failed.
                 failed = any(future.exception() for future in finished) or any(
                     future.done() for future in futures[len(tasks) :]
                 )
@@ -138,20 +137,19 @@ def _figures(laps: Sequence[Lap], wall_seconds: float) -> Figures:
     every = [np.frombuffer(lap.latencies, dtype=np.int64) for lap in laps if lap.latencies]
     operations = sum(lap.operations for lap in laps)
     if not every or not operations:
-        return Figures(0, 0.0, 0.0, None, 0.0, 0.0, wall_seconds, _found(laps))
+        return Figures(0, 0.0, 0.0, None, {}, wall_seconds, _found(laps))
     # A time below the resolution of the clock counts as one nanosecond.
     busy = [max(1, int(latencies.sum())) for latencies in every]
     done = [lap.operations for lap in laps if lap.latencies]
     rate = sum(count * 1e9 / spent for count, spent in zip(done, busy, strict=True))
     payload = sum(lap.payload for lap in laps)
-    p50, p99 = np.percentile(np.maximum(np.concatenate(every), 1), [50, 99]) / 1e3
+    latency = np.percentile(np.maximum(np.concatenate(every), 1), PERCENTILES) / 1e3
     return Figures(
         operations=operations,
         operations_per_second=rate,
         microseconds_per_operation=sum(busy) / operations / 1e3,
         mebibytes_per_second=payload / operations * rate / 2**20 if payload else None,
-        p50_microseconds=float(p50),
-        p99_microseconds=float(p99),
+        latency=dict(zip(PERCENTILES, latency.tolist(), strict=True)),
         wall_seconds=wall_seconds,
         found=_found(laps),
     )

@@ -50,6 +50,8 @@ def run(program: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, A
                 raise WorkloadError(process.stderr.read().strip() or f"{program.name} ended with {process.returncode}")
         finally:
             process.kill()
+            # Processes that it has started hold this pipe, too: they have ended when it does.
+            process.stderr.read()
 
 
 def figures(

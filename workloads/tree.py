@@ -16,7 +16,7 @@ import sysconfig
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import product
 from pathlib import Path
@@ -24,14 +24,11 @@ from shutil import which
 from time import perf_counter
 from typing import BinaryIO, Final, NoReturn, final
 
-from rich.table import Table
-
-from workloads.compared import Compared
+from workloads.compared import Measure
 from workloads.directories import temporary_directory
-from workloads.failure import WorkloadError, said_plainly
+from workloads.failure import WorkloadError
+from workloads.figures import Figure
 from workloads.progress import ProgressBar
-from workloads.ratio import Times, explained
-from workloads.report import print_table, write_json
 
 STEPS: Final = ("tar x", "find", "grep -r", "cp -r", "diff -r", "git", "rm -rf")
 TOOLS: Final = ("tar", "find", "grep", "cp", "diff", "git", "rm")
@@ -60,17 +57,6 @@ GIT: Final = (
 
 @final
 @dataclass(frozen=True)
-class Configuration(Compared):
-    """What to measure."""
-
-    source: Path | None
-    """The tree to pack; None: the standard library of this Python."""
-    files: int
-    """About how many files to pack. The source is repeated in numbered directories."""
-
-
-@final
-@dataclass(frozen=True)
 class Packed:
     """The packed tree."""
 
@@ -84,71 +70,48 @@ class Packed:
 
 @final
 @dataclass(frozen=True)
-class Results:
-    """The figures, and the size of the tree."""
+class Tree:
+    """The workload."""
 
+    source: Path | None
+    """The tree to pack; None: the standard library of this Python."""
     files: int
-    size: int
-    rounds: Sequence[Sequence[dict[str, float]]]
-    """By round and directory, the seconds of each step."""
+    """About how many files to pack. The source is repeated in numbered directories."""
 
-    def times(self) -> dict[str, Times]:
-        """The times of each step, and of all together."""
-        steps = {step: [[seconds[step] for seconds in sides] for sides in self.rounds] for step in STEPS}
-        steps["total"] = [[sum(seconds.values()) for seconds in sides] for sides in self.rounds]
-        return {step: Times.over(rounds) for step, rounds in steps.items()}
+    @property
+    def name(self) -> str:
+        return "tree"
 
+    @property
+    def title(self) -> str:
+        return f"A tree of about {self.files:,} files: seconds of each step"
 
-def run(configuration: Configuration) -> Results:
-    """Packs the tree, and does every step on every directory. Removes everything that was made.
+    @property
+    def notes(self) -> Sequence[str]:
+        return ["git: init, add and commit. rm -rf: of the tree and its copy. Every result was right."]
 
-    Raises:
-        WorkloadError: a tool is missing, or fails, or its result is wrong.
+    @property
+    def steps(self) -> int:
+        return len(STEPS)
 
-    """
-    missing = [tool for tool in TOOLS if which(tool) is None]
-    if missing:
-        raise WorkloadError(f"needs {', '.join(missing)}: not found in PATH")
-    steps = len(STEPS) * len(configuration.directories) * configuration.rounds
-    with said_plainly(), ProgressBar(steps) as bar:
+    @contextmanager
+    def measuring(self, bar: ProgressBar) -> Iterator[Measure]:
+        """Packs the tree. Raises a WorkloadError if a tool is missing."""
+        missing = [tool for tool in TOOLS if which(tool) is None]
+        if missing:
+            raise WorkloadError(f"needs {', '.join(missing)}: not found in PATH")
         bar.begin("packing the tree")
         with os.fdopen(os.memfd_create("nrfs-bench-tree"), "w+b") as archive:
-            packed = _pack(configuration.source or Path(sysconfig.get_path("stdlib")), configuration.files, archive)
+            packed = _pack(self.source or Path(sysconfig.get_path("stdlib")), self.files, archive)
 
-            def once(number: int, side: int) -> dict[str, float]:
-                with temporary_directory(configuration.directories[side], "tree") as place:
-                    return _Pass(place, configuration.where(number, side), bar).take(packed)
+            def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
+                with temporary_directory(directory, "tree") as place:
+                    seconds = _Pass(place, where, bar).take(packed)
+                note = f"{len(packed.objects):,} files, {packed.size / 2**20:.1f} MiB"
+                steps = [Figure(step, spent, "s") for step, spent in seconds.items()]
+                return [*steps, Figure("total", sum(seconds.values()), "s", note=note)]
 
-            return Results(len(packed.objects), packed.size, configuration.in_turn(once))
-
-
-def show(configuration: Configuration, results: Results) -> None:
-    """Prints the table, and writes the JSON file if there is to be one."""
-    times = results.times()
-    write_json(
-        "tree",
-        configuration,
-        files=results.files,
-        bytes=results.size,
-        rounds=[
-            {"order": configuration.order(number), "seconds": sides} for number, sides in enumerate(results.rounds)
-        ],
-        summary={step: asdict(each) for step, each in times.items()},
-    )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("step", no_wrap=True)
-    compared = ["ratio", "(lowest to highest)"] if configuration.against is not None else []
-    for heading in (*map(str, configuration.directories), *compared):
-        table.add_column(heading, justify="right", overflow="fold")
-    for step, each in times.items():
-        ratio = [f"{each.ratio.median:.2f}", each.ratio.extent] if each.ratio is not None else []
-        table.add_row(step, *(f"{seconds:.3f}" for seconds in each.medians), *ratio)
-    lines = [
-        f"Seconds{configuration.medians}, with a tree of {results.files:,} files, {results.size / 2**20:.1f} MiB.",
-        "git: init, add and commit. rm -rf: of the tree and its copy. Every result was right.",
-        *explained(configuration.directories),
-    ]
-    print_table(table, "\n".join(lines))
+            yield one_pass
 
 
 def _pack(source: Path, files: int, archive: BinaryIO) -> Packed:

@@ -18,6 +18,14 @@ from workloads import native
 from workloads.report import print_table, write_json
 
 Operation = Literal["map", "unmap", "protect", "resolve", "mix"]
+PAPER: Final = {
+    1: {"map": 703.0, "unmap": 2400.0},
+    8: {"map": 9400.0, "unmap": 16_300.0},
+    28: {"map": 33_400.0, "unmap": 40_200.0},
+}
+"""By cores: nanoseconds that half of the calls take at most in NrOS, as its paper (OSDI '21) tells, of another
+machine; unmap with shootdown."""
+
 OPERATIONS: Final[tuple[Operation, ...]] = ("map", "unmap", "protect", "resolve", "mix")
 
 
@@ -112,13 +120,14 @@ def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
         "vm",
         configuration,
         summary=[asdict(summary) for summary in summaries],
+        paper=PAPER,
     )
     title = f"4 KiB pages: million operations per second of all cores, medians of {configuration.rounds} rounds"
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     table.add_column("cores", justify="right")
     table.add_column("", no_wrap=True)
-    latencies = [f"{operation} {which}" for operation in ("map", "unmap") for which in ("p50", "p99", "max")]
-    for heading in (*configuration.operations, *latencies, "wait"):
+    columns = [f"{operation} {which}" for operation in ("map", "unmap") for which in ("p50", "p99", "max")]
+    for heading in (*configuration.operations, *columns, "wait"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
         rates = (summary.operations_per_second[operation] for operation in configuration.operations)
@@ -130,9 +139,14 @@ def show(configuration: Configuration, summaries: Sequence[Summary]) -> None:
             *(f"{each / 1e3:.2f}" for each in times),
             "-" if summary.unmap_wait is None else f"{summary.unmap_wait[0] / 1e3:.2f}",
         )
+    for cores, published in PAPER.items():
+        medians = [f"{published[operation] / 1e3:.2f}" for operation in ("map", "unmap")]
+        latencies = [cell for each in medians for cell in (each, "-", "-")]
+        table.add_row(str(cores), "NrOS, published", *("-" for _ in configuration.operations), *latencies, "-")
     footer = (
         "map and unmap p50, p99, max: microseconds of one call; unmap when all cores have used the page, with its "
         "shootdown; wait: of that, what it waits for the others, on average. "
+        "NrOS, published: medians of its paper, OSDI '21, measured on another machine. "
         "linux maps with MAP_POPULATE. mutex, rwlock and multikernel share the page table alone: they have "
         "neither TLBs nor frames in common."
     )

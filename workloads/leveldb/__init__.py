@@ -1,4 +1,4 @@
-"""LevelDB on one directory, or on two in turn: db_bench's benchmarks, through plyvel.
+"""LevelDB on a directory: db_bench's benchmarks, through plyvel.
 
 From the bottom up:
 
@@ -6,6 +6,5 @@ From the bottom up:
 - ``contents``: the entries, and the record of which of them a database must hold;
 - ``database``: one LevelDB database in a directory of its own, with that record beside it;
 - ``benchmarks``: the timed loops, each checking what it reads against the record;
-- ``rounds``: the benchmarks in order, on both directories in turn, and the medians;
-- ``report``: the table and the JSON file.
+- ``workload``: the benchmarks in order, on a directory.
 """

@@ -26,6 +26,10 @@ from workloads.measure import Figures, Lap, Task
 SLICE_OPERATIONS = 1000
 SLICE_BYTES = 4 << 20
 """A thread checks whether to stop after this many operations or bytes, whichever comes first."""
+ZIPF_EXPONENT = 0.99
+"""That of YCSB (Cooper et al., "Benchmarking Cloud Serving Systems with YCSB", SoCC '10)."""
+SPREAD = 7
+"""Seeds the order of the keys by rank, which is the same for all threads."""
 HOT_DIVISOR = 100
 """readhot reads only the first NUM/100 keys."""
 
@@ -42,19 +46,29 @@ class Plan:
 
 
 def run(
-    name: str, database: Database, configuration: Configuration, seed: Sequence[int], watch: Callable[[int], None]
+    name: str,
+    databases: Sequence[Database],
+    configuration: Configuration,
+    seed: Sequence[int],
+    watch: Callable[[int], None],
 ) -> Figures:
-    """Runs one benchmark on a database, which must be filled if the benchmark needs that; fill* empties it first.
+    """Runs one benchmark on databases, which must be filled if the benchmark needs that; fill* empties them first.
+    Thread by thread they are used in turn.
 
     The same ``seed`` gives the same operations. Raises WorkloadError for LevelDB's errors and for wrong data.
     """
     with leveldb_errors():
-        plan = _plan(name, database, configuration, seed)
+        plans = []
+        for number, database in enumerate(databases):
+            threads = len(range(number, configuration.threads, len(databases)))
+            plans.append(_plan(name, database, configuration, threads, (*seed, number)))
+        background = [plan.background for plan in plans if plan.background is not None and plan.tasks]
         try:
-            figures = measure.run(plan.tasks, plan.background, watch)
+            figures = measure.run([task for plan in plans for task in plan.tasks], background, watch)
         except WorkloadError as failure:
             raise WorkloadError(f"{name}: {failure}") from failure
-        plan.after()
+        for plan in plans:
+            plan.after()
         return figures
 
 
@@ -63,7 +77,7 @@ def fill(database: Database, watch: Callable[[int], None]) -> None:
     with leveldb_errors():
         order = range(database.entries.num)
         generation = database.contents.next_generation()
-        measure.run([partial(_put, database, order, generation, 1, False)], None, watch)
+        measure.run([partial(_put, database, order, generation, 1, False)], [], watch)
         database.contents.written(order, generation)
 
 
@@ -71,16 +85,18 @@ def needs_filled_database(name: str) -> bool:
     return not name.startswith("fill")
 
 
-def _plan(name: str, database: Database, configuration: Configuration, seed: Sequence[int]) -> Plan:
+def _plan(name: str, database: Database, configuration: Configuration, threads: int, seed: Sequence[int]) -> Plan:
+    """For so many threads on a database."""
     count, num = configuration.operations(name), configuration.num
 
     def random_orders(limit: int) -> list[list[int]]:
         """For each thread its own random key numbers."""
-        generators = [np.random.default_rng([*seed, thread]) for thread in range(configuration.threads)]
-        return [generator.integers(0, limit, count).tolist() for generator in generators]
+        generators = [np.random.default_rng([*seed, thread]) for thread in range(threads)]
+        draw = _zipfian if configuration.keys == "zipfian" else _uniform
+        return [draw(generator, limit, count) for generator in generators]
 
     def same_for_all(task: Task) -> Plan:
-        return Plan([task] * configuration.threads)
+        return Plan([task] * threads)
 
     def write(orders: Sequence[Sequence[int]], batch: int, *, sync: bool = False) -> Plan:
         if name.startswith("fill"):
@@ -93,7 +109,7 @@ def _plan(name: str, database: Database, configuration: Configuration, seed: Seq
 
     match name:
         case "fillseq":
-            return write([range(num)] * configuration.threads, configuration.batch_size)
+            return write([range(num)] * threads, configuration.batch_size)
         case "fillrandom" | "overwrite":
             return write(random_orders(num), configuration.batch_size)
         case "fillsync":
@@ -124,6 +140,20 @@ def _plan(name: str, database: Database, configuration: Configuration, seed: Seq
             return Plan([partial(_compact, database)])
         case _:
             raise WorkloadError(f"unknown benchmark {name!r}")
+
+
+def _uniform(generator: np.random.Generator, limit: int, count: int) -> list[int]:
+    numbers: list[int] = generator.integers(0, limit, count).tolist()
+    return numbers
+
+
+def _zipfian(generator: np.random.Generator, limit: int, count: int) -> list[int]:
+    """Of the number with rank r the probability is proportional to 1 / r**0.99; ranks are spread over the range."""
+    order = np.random.default_rng(SPREAD).permutation(limit)
+    reached = np.cumsum(1 / np.arange(1, limit + 1) ** ZIPF_EXPONENT)
+    ranks = np.searchsorted(reached, generator.random(count) * reached[-1])
+    numbers: list[int] = order[ranks].tolist()
+    return numbers
 
 
 def _slice_length(database: Database, batch: int = 1) -> int:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, final
 
-from workloads.compared import Compared
-
 Compression = Literal["none", "snappy"]
+Keys = Literal["uniform", "zipfian"]
 
 BENCHMARKS: Mapping[str, str] = MappingProxyType(
     {
@@ -61,21 +60,23 @@ class Sizes:
     value_size: int
     reads: int | None
     """None: as many as ``num``."""
+    every_core: bool = False
+    """Whether it is measured with 1 thread, 2, and so on, up to one for each CPU."""
 
 
 DB_BENCH = Sizes(DEFAULT_BENCHMARKS, num=100_000, value_size=100, reads=None)
 """db_bench's value size; a tenth of its entries, since each call passes through Python."""
 
 PRESETS: Mapping[str, Sizes] = MappingProxyType(
-    {"nros": Sizes(("fillseq", "readrandom"), num=50_000, value_size=64 * 1024, reads=100_000)}
+    {"nros": Sizes(("fillseq", "readrandom"), num=50_000, value_size=65_535, reads=100_000, every_core=True)}
 )
-"""``nros``: the LevelDB figure of "NrOS: Effective Replication and Sharing in an Operating System", OSDI '21."""
+"""``nros``: the LevelDB figure of "NrOS: Effective Replication and Sharing in an Operating System", OSDI '21, with the
+sizes of its artifact."""
 
 
-@final
 @dataclass(frozen=True)
-class Configuration(Compared):
-    """One run of the command, every default filled in."""
+class Configuration:
+    """What to measure, every default filled in."""
 
     benchmarks: tuple[str, ...]
     num: int
@@ -86,6 +87,10 @@ class Configuration(Compared):
     """Per thread, as in db_bench."""
     threads: int
     """Each does the whole benchmark, as in db_bench: four threads write four times NUM entries."""
+    databases: int
+    """Threads use them in turn."""
+    keys: Keys
+    """How random keys are drawn: each alike, or a few often (Zipf's law, as YCSB draws them)."""
     batch_size: int
     """Entries per write; fillsync always writes one."""
     compression: Compression

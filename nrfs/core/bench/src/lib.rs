@@ -10,6 +10,7 @@
 //! - [`throughput`]: measures how many operations per second threads do together;
 //! - [`vm`]: address spaces that threads share: ours, the same machine shared in other ways, and the kernel's;
 //! - [`service`]: the file system service, with more threads against one;
+//! - [`fxmark`]: FxMark's workloads and NrOS's mix, by system calls in a directory or on the file system service;
 //! - [`calibrate`]: what the parts of an operation cost, for the simulation;
 //! - [`random`]: random numbers that cost next to nothing;
 //! - [`program`]: what the programs of this crate have in common.
@@ -18,8 +19,10 @@
 
 pub mod calibrate;
 pub mod contender;
+pub mod fxmark;
 pub mod locks;
 pub mod multikernel;
+mod page;
 pub mod program;
 pub mod random;
 pub mod replicated;

@@ -130,7 +130,7 @@ pub(crate) fn pin_one(cpus: &[usize], thread: usize) {
 }
 
 /// Keeps the calling thread on one CPU; a CPU that went away meanwhile is no reason to stop.
-fn pin(cpu: usize) {
+pub(crate) fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     let _ = sched_setaffinity(None, &set);

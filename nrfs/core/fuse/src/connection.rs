@@ -1,5 +1,6 @@
 //! The connection to the kernel for one mount: starts and ends its threads, and owns what they share.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +12,7 @@ use filesystem::{Cpu, Filesystem, Holder, Ino};
 
 use crate::device::{Device, Intake};
 use crate::kernel::Kernel;
+use crate::latency::{self, Bucket, Latencies};
 use crate::native::Native;
 use crate::negotiation::{Negotiation, native_terms, terms_for_python};
 use crate::passthrough::Passthrough;
@@ -88,7 +90,8 @@ impl Connection {
         let steward = || Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), is_native));
         let steward = (!is_shared).then(steward);
         let negotiation = Negotiation::new(terms);
-        let server = Arc::new(Server { native, kernel, steward, python, negotiation, is_native });
+        let server =
+            Arc::new(Server { native, kernel, steward, python, forwarded: Latencies::new(), negotiation, is_native });
         let holder = Arc::new(KernelHolds { server: Arc::clone(&server), intake, crew: Arc::clone(&crew) });
         let weak: Weak<KernelHolds> = Arc::downgrade(&holder);
         filesystem.set_holder(weak);
@@ -164,6 +167,13 @@ impl Connection {
     /// Whether the kernel offers to read and write backing files itself. Known when pyfuse3 gets INIT.
     pub fn offers_passthrough(&self) -> bool {
         self.server.negotiation.was_offered(InitFlags::PASSTHROUGH)
+    }
+
+    /// By name of the request: how long those took that were timed, from when a worker had the request to when the
+    /// kernel had its reply. Those that waited for space are not among them.
+    pub fn latencies(&self) -> BTreeMap<&'static str, Vec<Bucket>> {
+        let workers = self.crew.workers().iter().map(|worker| &worker.latencies);
+        latency::together(workers.chain([&self.server.forwarded]))
     }
 
     /// How many requests each worker has taken so far.

@@ -34,6 +34,7 @@ pub mod connection;
 mod device;
 mod inode_flags;
 mod kernel;
+mod latency;
 mod lock;
 #[cfg(test)]
 mod malformed;

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::channel::{Origin, ReplyTo};
 use crate::kernel::Kernel;
+use crate::latency::Latencies;
 use crate::native::{COPY_MAX, Native};
 use crate::negotiation::{Negotiation, native_terms};
 use crate::protocol::handshake::{self, Agreement, InitFlags, Offer, Terms};
@@ -260,7 +261,10 @@ fn server(filesystem: Filesystem, caching: bool, offered: InitFlags) -> (Server,
     native.agree(agreement(offered));
     let steward = Some(Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), true)));
     let negotiation = Negotiation::new(native_terms(caching, true, false));
-    (Server { native, kernel, steward, python, negotiation, is_native: true }, [theirs, pyfuse3])
+    (
+        Server { native, kernel, steward, python, forwarded: Latencies::new(), negotiation, is_native: true },
+        [theirs, pyfuse3],
+    )
 }
 
 /// An origin that must get no reply: the threads that would give one do not run.

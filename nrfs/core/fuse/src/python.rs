@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use filesystem::{Errno as Refusal, Ino};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,6 +18,7 @@ use rustix::net::{
 use zerocopy::IntoBytes;
 
 use crate::channel::Origin;
+use crate::protocol::opcode::Opcode;
 use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
 use crate::wake::{Wake, retry};
 
@@ -47,6 +49,8 @@ pub(crate) struct Forwarded {
     pub origin: Origin,
     /// For a WRITE of collected data: the file, and the number of bytes.
     pub collected: Option<(Ino, u32)>,
+    /// Its kind, and when it was forwarded.
+    pub timed: Option<(Opcode, Instant)>,
 }
 
 impl Python {
@@ -193,7 +197,7 @@ mod tests {
     }
 
     fn forwarded(number: u64) -> Forwarded {
-        Forwarded { origin: Arc::new(Numbered(number)), collected: None }
+        Forwarded { origin: Arc::new(Numbered(number)), collected: None, timed: None }
     }
 
     #[test]

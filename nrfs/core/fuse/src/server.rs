@@ -3,6 +3,7 @@
 //! The server knows no descriptor and no worker: it takes a request, and returns what the worker must do.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use filesystem::{Errno, Filesystem, Ino, Token};
 use zerocopy::{FromBytes, IntoBytes};
@@ -10,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::channel::Origin;
 use crate::inode_flags;
 use crate::kernel::Kernel;
+use crate::latency::Latencies;
 use crate::native::{Answer, Native};
 use crate::negotiation::Negotiation;
 use crate::protocol::opcode::Opcode;
@@ -25,6 +27,8 @@ pub(crate) struct Server {
     /// `None` if the kernel collects no data: it reads and writes the bytes of files itself.
     pub steward: Option<Arc<Steward>>,
     pub python: Python,
+    /// How long it took to answer those that were forwarded.
+    pub forwarded: Latencies,
     pub negotiation: Negotiation,
     /// Whether requests are answered natively if possible. Otherwise pyfuse3 answers all but a few.
     pub is_native: bool,
@@ -70,7 +74,8 @@ impl Server {
         match if is_native { self.native.answer(request, token) } else { Ok(Answer::Python) } {
             Ok(Answer::NoReply) => Ok(Outcome::NoReply),
             Ok(Answer::Python) => {
-                let forwarded = Forwarded { origin: Arc::clone(origin), collected };
+                let timed = request.opcode().map(|opcode| (opcode, Instant::now()));
+                let forwarded = Forwarded { origin: Arc::clone(origin), collected, timed };
                 self.python.send(request.unique(), &request.to_message(), forwarded).map(|()| Outcome::Left)
             }
             Ok(answer) => {
@@ -107,7 +112,7 @@ impl Server {
     /// Delivers pyfuse3's replies to the origins of their requests, until pyfuse3 ends. Calls `agreed` after the reply
     /// to INIT.
     pub fn pass_replies(&self, agreed: impl Fn()) {
-        self.python.receive(|message, Forwarded { origin, collected }| {
+        self.python.receive(|message, Forwarded { origin, collected, timed }| {
             let agreement = self.negotiation.conclude(message);
             let is_agreed = agreement.is_some();
             agreement.into_iter().for_each(|agreement| self.native.agree(agreement));
@@ -117,6 +122,9 @@ impl Server {
                     origin.deliver(refusal.as_bytes());
                 }
                 None => origin.deliver(message),
+            }
+            if let Some((opcode, began)) = timed {
+                self.forwarded.record(opcode, began.elapsed());
             }
             if is_agreed {
                 agreed();

@@ -16,6 +16,7 @@ use memory::current_cpu;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::channel::{Channel, Event};
+use crate::latency::Latencies;
 use crate::protocol::handshake::InitFlags;
 use crate::protocol::opcode::Opcode;
 use crate::server::{Outcome, Server};
@@ -52,6 +53,8 @@ pub(crate) struct Worker {
     yielding: Yielding,
     /// By opcode: how many it has taken.
     requests: Box<[AtomicU64]>,
+    /// How long it took to answer those that it answered itself.
+    pub latencies: Latencies,
     /// How many the replica of another node has answered.
     elsewhere: AtomicU64,
 }
@@ -148,14 +151,22 @@ impl Worker {
             wake: Arc::new(Wake::new()?),
             yielding: Yielding::default(),
             requests,
+            latencies: Latencies::new(),
             elsewhere: AtomicU64::new(0),
         })
     }
 
-    /// Counts a request, unless it is of an unknown kind.
-    pub fn count(&self, opcode: Option<Opcode>) {
-        if let Some(opcode) = opcode {
-            self.requests[opcode as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts a request, unless it is of an unknown kind. Returns when it began, if it is to be timed.
+    pub fn count(&self, opcode: Option<Opcode>) -> Option<(Opcode, Instant)> {
+        let opcode = opcode?;
+        let before = self.requests[opcode as usize].fetch_add(1, Ordering::Relaxed);
+        Latencies::times(before).then(|| (opcode, Instant::now()))
+    }
+
+    /// Notes that a request that is timed has its reply.
+    fn time(&self, timed: Option<(Opcode, Instant)>) {
+        if let Some((opcode, began)) = timed {
+            self.latencies.record(opcode, began.elapsed());
         }
     }
 
@@ -221,13 +232,14 @@ impl<C: Channel> Shift<'_, C> {
         self.choose_token(slot);
         let extended = self.server.native.has(InitFlags::SETXATTR_EXT);
         let Some(request) = self.channel.request(slot, extended) else { return Ok(()) };
-        self.worker.count(request.opcode());
+        let timed = self.worker.count(request.opcode());
         let (unique, token) = (request.unique(), &self.tokens[self.turn]);
         let may_wait = self.channel.may_wait(slot);
         match self.server.serve(request, self.channel.origin(slot), may_wait, token) {
             Ok(Outcome::Reply(answer)) => {
                 let (written, native) = (answer.written(), &self.server.native);
                 self.channel.reply(slot, unique, |buffer| native.pack(answer, buffer, token))?;
+                self.worker.time(timed);
                 if written > 0 {
                     self.crew.lead(written, token.node());
                 }
@@ -237,7 +249,10 @@ impl<C: Channel> Shift<'_, C> {
                 self.has_forgotten = true;
                 return Ok(());
             }
-            Err(errno) => self.channel.reply(slot, unique, |_| Err(errno))?,
+            Err(errno) => {
+                self.channel.reply(slot, unique, |_| Err(errno))?;
+                self.worker.time(timed);
+            }
         }
         if self.worker.cpu.is_some() {
             self.worker.yielding.serve(&self.crew.watch);

@@ -1,5 +1,6 @@
 //! `nrfs._core.Connection`.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
 use std::mem::MaybeUninit;
@@ -141,6 +142,10 @@ impl Connection {
             Ok(shape)
         });
         PyList::new(py, shapes.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    fn latencies(&self) -> PyResult<BTreeMap<&'static str, Vec<(u64, u64)>>> {
+        self.with(fuse::connection::Connection::latencies)
     }
 
     fn end(&self, py: Python<'_>) -> PyResult<()> {

@@ -5,10 +5,8 @@
 //! the files of the threads are in different ones: so what they do with them commutes, and goes to different logs.
 //!
 //! - here: what there is, and whether it is still right when all is done;
-//! - `user`: a thread, and how it does each [`Operation`];
-//! - `page`: what is in the files, by which it is known what was read.
+//! - `user`: a thread, and how it does each [`Operation`].
 
-mod page;
 mod user;
 
 use std::error::Error;
@@ -21,8 +19,8 @@ use filesystem::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::page::{self, PAGE};
 use crate::throughput;
-use page::PAGE;
 use user::User;
 
 /// What threads do, each again and again.

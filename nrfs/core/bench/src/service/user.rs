@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use filesystem::{Errno, Filesystem, Ino, Name, NewInode, NewNode, NodeId, Token};
 
-use super::page::{self, PAGE};
 use super::{Failure, OWNER, Operation, Place, Service, Sizes};
+use crate::page::{self, PAGE};
 use crate::random::Random;
 use crate::throughput::{SLICE, Worker};
 

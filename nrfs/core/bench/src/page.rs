@@ -32,6 +32,25 @@ pub fn are_right(bytes: &[u8], offset: u64, writers: Range<usize>) -> bool {
     })
 }
 
+/// Whether `bytes` may be what is in a file from `offset` on, a multiple of [`PAGE`], while `writers` write there: they
+/// are at most a page, and each byte is as one of the writers left it. A kernel lets a read see half of a write.
+pub fn may_be_there(bytes: &[u8], offset: u64, writers: usize) -> bool {
+    let last = byte_of(writers.min(255) - 1);
+    // No short cut, so that many bytes are compared at once.
+    let is_by_writers = |bytes: &[u8]| bytes.iter().fold(true, |right, &byte| right & (byte.wrapping_sub(1) < last));
+    is_marked(bytes, offset) && is_by_writers(&bytes[MARK..])
+}
+
+/// Makes `bytes`, at least 8, those of no page, so that it shows whether a page is read into them.
+pub fn unmark(bytes: &mut [u8]) {
+    bytes[..MARK].fill(0xff);
+}
+
+/// Whether `bytes`, at least 8, begin as the page at `offset` in a file does.
+pub fn is_marked(bytes: &[u8], offset: u64) -> bool {
+    bytes[..MARK] == offset.to_le_bytes()
+}
+
 /// Never 0, which is what a hole reads as. Of more than 255 writers some have the same.
 fn byte_of(writer: usize) -> u8 {
     (writer % 255) as u8 + 1
@@ -55,6 +74,17 @@ mod tests {
         }
         assert!(!are_right(&bytes, 8192, 0..1));
         assert!(!are_right(&bytes, 0, 0..2));
+    }
+
+    #[test]
+    fn half_of_a_write_is_right_only_while_writers_write() {
+        let mut half = page(0, 4096);
+        half[2000..].fill(page(1, 0)[MARK]);
+        assert!(may_be_there(&half, 4096, 2));
+        assert!(!may_be_there(&half, 4096, 1));
+        assert!(!may_be_there(&half, 0, 2));
+        half[3000] = 0;
+        assert!(!may_be_there(&half, 4096, 2));
     }
 
     #[test]

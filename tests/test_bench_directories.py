@@ -1,0 +1,77 @@
+"""What all workloads on directories have in common: how a run ends, and what becomes of its results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import nrfs_command, run_nrfs, shown_at, wait_until
+from support.results import only_run
+
+from workloads.commands import ON_DIRECTORIES
+
+
+def test_results_say_on_what_machine_and_how_they_were_measured(tmpfs: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = ("bench", "files", "--dir", tmpfs, "--counts", 10, "--json", report)
+    assert run_nrfs(*arguments).returncode == 0
+    machine = only_run(report).document["machine"]
+    assert machine["command"] == f"nrfs {' '.join(map(str, arguments))}"
+    assert machine["kernel"] == f"Linux {platform.release()}"
+    assert machine["cpus"] == len(os.sched_getaffinity(0))
+    assert machine["versions"]["python"] == platform.python_version()
+    assert len(machine["load_before"]) == len(machine["load_after"]) == 3
+
+
+def test_results_are_never_overwritten(tmpfs: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("before")
+    done = run_nrfs("bench", "files", "--dir", tmpfs, "--counts", 1000000, "--json", report)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"nrfs bench files: {report}: is there already, and results are never overwritten\n"
+    assert report.read_text() == "before"
+
+
+def test_an_interrupted_run_tells_what_it_has_measured(tmpfs: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = nrfs_command("bench", "files", "--dir", tmpfs, "--counts", 300, "--rounds", 10000, "--json", report)
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        seen: set[Path] = set()
+
+        def third_round() -> bool:
+            seen.update(tmpfs.iterdir())
+            return len(seen) >= 3
+
+        wait_until(third_round, "the third round")
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "nrfs bench files: interrupted\n")
+    run = only_run(report)
+    run.check()
+    assert f"medians of {len(run.orders)} rounds" in printed
+    assert list(tmpfs.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [workload.name for workload in ON_DIRECTORIES])
+def test_every_workload_shows_at_a_terminal_how_far_it_is(name: str, tmpfs: Path) -> None:
+    (workload,) = [each for each in ON_DIRECTORIES if each.name == name]
+    ours, theirs = pty.openpty()
+    command = nrfs_command("bench", name, "--dir", tmpfs, *workload.brief)
+    environment = os.environ | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = shown_at(ours)
+    assert process.returncode == 0
+    assert b"round 1/1" in shown
+    assert b"100%" in shown

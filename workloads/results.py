@@ -1,0 +1,102 @@
+"""Results of workloads on directories: the table, and the file that ``nrfs report`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from workloads.compared import Results
+from workloads.figures import Summary, summaries
+from workloads.report import print_table, write_results
+
+
+def write(path: Path | None, every: Sequence[Results]) -> None:
+    """Writes the results of workloads on the same sides, if there is to be a file."""
+    if path is not None:
+        sides = [{"name": side.name, "directory": str(side.directory)} for side in every[0].sides]
+        write_results(path, {"sides": sides, "runs": [_as_json(each) for each in every]})
+
+
+def by_side(results: Results) -> dict[int, list[Summary]]:
+    """What all rounds say, of each side that has figures."""
+    measured = results.measured
+    rounds = {side: [passes[side] for passes in results.rounds] for side in measured}
+    base = results.baseline if results.baseline in measured else None
+    return {side: summaries(rounds[side], None if base in (None, side) else rounds[base]) for side in measured}
+
+
+def show(results: Results) -> None:
+    """Prints the table."""
+    workload, every = results.workload, by_side(results)
+    count = len(results.rounds)
+    title = workload.title + (f", medians of {count} rounds" if count > 1 else "")
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    compared = results.baseline is not None
+    table.add_column(workload.name, no_wrap=True)
+    by_cores = any(summary.cores > 1 for side in every.values() for summary in side)
+    if by_cores:
+        table.add_column("cores", justify="right")
+    table.add_column("directory", overflow="fold")
+    ratios = ["ratio", "(lowest to highest)", "p50 ratio"] if compared else []
+    for heading in ("figure", "unit", "p50 us", "p99 us", *ratios, "note"):
+        table.add_column(heading, justify="left" if heading in ("unit", "note") else "right", no_wrap=True)
+    for sides in zip(*every.values(), strict=True):
+        first = [sides[0].name, *([str(sides[0].cores)] if by_cores else [])]
+        for side, summary in zip(every, sides, strict=True):
+            cells = [_number(summary.value.median), summary.unit, *(_latency(summary, each) for each in (50, 99))]
+            table.add_row(
+                *first, results.sides[side].name, *cells, *(_ratio(summary) if compared else ()), summary.note
+            )
+            first = [""] * len(first)
+    print_table(table, "\n".join(_footer(results)))
+
+
+def _footer(results: Results) -> Iterator[str]:
+    yield from results.workload.notes
+    if results.baseline is not None:
+        base = results.sides[results.baseline].name
+        yield (
+            f"Ratio: how many times as fast as {base}, within each round; the median. "
+            "p50 ratio: the same by the median latencies."
+        )
+    for failure in results.failures:
+        yield f"{results.sides[failure.side].name} FAILED in round {failure.round + 1}: {failure.reason}"
+
+
+def _as_json(results: Results) -> dict[str, Any]:
+    return {
+        "workload": results.workload.name,
+        "title": results.workload.title,
+        "notes": results.workload.notes,
+        "began": results.began.isoformat(timespec="seconds"),
+        "configuration": asdict(results.workload),  # type: ignore[call-overload]
+        "baseline": results.baseline,
+        "rounds": [
+            {"order": list(passes), "sides": {side: [asdict(each) for each in passes[side]] for side in sorted(passes)}}
+            for passes in results.rounds
+        ],
+        "failures": list(map(asdict, results.failures)),
+        "summary": {side: list(map(asdict, every)) for side, every in by_side(results).items()},
+    }
+
+
+def _latency(summary: Summary, percent: float) -> str:
+    return _number(summary.latency[percent]) if percent in summary.latency else ""
+
+
+def _ratio(summary: Summary) -> tuple[str, str, str]:
+    ratio, latency = summary.ratio, summary.p50_ratio
+    return (
+        "" if ratio is None else f"{ratio.median:.3f}",
+        "" if ratio is None else ratio.extent,
+        "" if latency is None else f"{latency.median:.3f}",
+    )
+
+
+def _number(value: float) -> str:
+    """A number of four digits or more."""
+    return "-" if not value else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
