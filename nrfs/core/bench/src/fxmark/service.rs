@@ -30,6 +30,7 @@ impl Service {
     pub fn filesystem(nodes: usize, logs: usize, bytes: u64) -> Result<Arc<Filesystem>, Box<dyn std::error::Error>> {
         Ok(Arc::new(Filesystem::new(Configuration {
             topology: Topology::emulated(nodes)?,
+            content: ContentPlace::Replicated,
             logs,
             size: Size::Bytes(bytes.saturating_mul(2).saturating_add(64 << 20)),
             inodes: None,
