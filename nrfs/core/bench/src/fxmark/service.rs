@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use filesystem::{
-    Configuration, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, NodeId, Owner, Permissions,
-    RenameMode, Size, Token, Topology,
+    Configuration, ContentPlace, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, NodeId, Owner,
+    Permissions, RenameMode, Size, Token, Topology,
 };
 use rustix::io;
 
