@@ -106,7 +106,7 @@ mod tests {
     fn what_is_recorded_is_counted_by_kind() {
         let latencies = Latencies::new();
         assert_eq!(latencies.buckets(Opcode::Read), []);
-        [5, 5, 1000, u64::MAX].map(|took| latencies.record(Opcode::Read, Duration::from_nanos(took)));
+        [5, 5, 1000, u64::MAX].into_iter().for_each(|took| latencies.record(Opcode::Read, Duration::from_nanos(took)));
         assert_eq!(latencies.buckets(Opcode::Read), [(5, 2), (1023, 1), (LONGEST, 1)]);
         assert_eq!(latencies.buckets(Opcode::Write), []);
     }
