@@ -27,7 +27,7 @@ mod tokens;
 mod tree;
 
 pub use capacity::Capacity;
-pub use contents::Replicated;
+pub use contents::{LARGE, Replicated};
 pub use files::Whence;
 pub use filesystem::{Configuration, ConfigurationError, ContentPlace, Filesystem};
 pub use holds::Holder;
