@@ -179,7 +179,8 @@ class _Daemon:
 
     def _collected(self) -> int:
         capacity = self._filesystem.capacity()
-        return collected_at_most(self._mount.entry.device, capacity.blocks * capacity.block_size)
+        replicas = len(self._filesystem.status()["replicas"])
+        return collected_at_most(self._mount.entry.device, capacity.blocks * capacity.block_size, replicas)
 
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Answers requests and clients until the mount's end."""

@@ -28,7 +28,7 @@ mod tree;
 
 pub use capacity::Capacity;
 pub use clock::now;
-pub use contents::Replicated;
+pub use contents::{LARGE, Replicated};
 pub use files::Whence;
 pub use filesystem::{Configuration, ConfigurationError, ContentPlace, Filesystem};
 pub use holds::Holder;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use filesystem::{Cpu, Filesystem, NodeId, Token, Topology};
+use filesystem::{Cpu, Filesystem, LARGE, NodeId, Token, Topology};
 use memory::current_cpu;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -131,13 +131,18 @@ impl Crew {
         ended
     }
 
-    /// Wakes workers of other nodes so that they bring their replicas up to date, after each [`ENOUGH_TO_FOLLOW`]
-    /// bytes. Otherwise a thread that finds a log full would have to do that for them, while their CPUs may be idle.
-    fn lead(&self, written: u64, here: NodeId) {
-        if self.unfollowed.fetch_add(written, Ordering::Relaxed) + written < ENOUGH_TO_FOLLOW {
-            return;
+    /// Notes that bytes were written of which other nodes have no copy yet. After each [`ENOUGH_TO_FOLLOW`] of them, wakes
+    /// workers there. Otherwise a thread that finds a log full would have to bring their replicas up to date, while their
+    /// CPUs may be idle.
+    fn note(&self, written: u64, here: NodeId) {
+        if self.unfollowed.fetch_add(written, Ordering::Relaxed) + written >= ENOUGH_TO_FOLLOW {
+            self.unfollowed.store(0, Ordering::Relaxed);
+            self.lead(here);
         }
-        self.unfollowed.store(0, Ordering::Relaxed);
+    }
+
+    /// Wakes workers of other nodes so that they bring their replicas up to date.
+    fn lead(&self, here: NodeId) {
         let others = self.followers.iter().enumerate().filter(|&(node, _)| node != here.0);
         others.filter_map(|(_, follower)| *follower).for_each(|follower| self.workers[follower].wake.signal());
     }
@@ -235,13 +240,17 @@ impl<C: Channel> Shift<'_, C> {
         let timed = self.worker.count(request.opcode());
         let (unique, token) = (request.unique(), &self.tokens[self.turn]);
         let may_wait = self.channel.may_wait(slot);
+        if request.opcode() == Some(Opcode::Write) && request.payload_size() >= LARGE {
+            // So that they copy at the same time as this worker: it must wait until all replicas have.
+            self.crew.lead(token.node());
+        }
         match self.server.serve(request, self.channel.origin(slot), may_wait, token) {
             Ok(Outcome::Reply(answer)) => {
                 let (written, native) = (answer.written(), &self.server.native);
                 self.channel.reply(slot, unique, |buffer| native.pack(answer, buffer, token))?;
                 self.worker.time(timed);
-                if written > 0 {
-                    self.crew.lead(written, token.node());
+                if (1..LARGE as u64).contains(&written) {
+                    self.crew.note(written, token.node());
                 }
             }
             Ok(Outcome::Left) => self.channel.leave(slot, unique),

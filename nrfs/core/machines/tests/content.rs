@@ -184,7 +184,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     ];
     prop_oneof![
         4 => (offset(), data, grant(), prop::bool::weighted(0.8))
-            .prop_map(|(offset, data, grant, fills)| Change::Write { offset, data, grant, fills }),
+            .prop_map(|(offset, data, grant, fills)| Change::Write { offset, data: data.into(), grant, fills }),
         2 => offset().prop_map(truncate),
         3 => (offset(), offset(), mode, grant()).prop_map(|(start, length, (mode, keep_size), grant)| {
             Change::Allocate { range: start..start + length, mode, keep_size, grant }

@@ -2,6 +2,7 @@
 //!
 //! - [`Topology`] says which CPUs belong to which node, real or emulated, and which memory.
 //! - An [`Arena`] hands out 4 KiB pages of one node's memory; the node's [`Pool`] keeps the memory that no arena uses.
+//! - A [`Payload`] is what an operation carries: bytes of its own, or lent.
 //! - [`Nearby`] keeps things that belong to a node, for threads that come and go.
 //! - [`SharedMemory`] has a part on each node, and is seen through [`Window`]s, whose first touches [`Faults`] reports.
 //! - [`heap`] says where small objects are allocated, and [`placement`] where memory lies.
@@ -18,6 +19,7 @@ mod forks;
 pub mod heap;
 mod mapping;
 mod nearby;
+mod payload;
 pub mod placement;
 mod pool;
 mod shared;
@@ -31,6 +33,7 @@ pub use faults::Faults;
 pub use forks::Process;
 pub use mapping::map_for;
 pub use nearby::Nearby;
+pub use payload::Payload;
 pub use pool::Pool;
 pub use shared::SharedMemory;
 pub use topology::{

@@ -136,7 +136,7 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
             }
         });
         self.submit(log, Logged::Observation(observation), token);
-        self.replicas.iter().for_each(|replica| replica.partitions[log.0].catch_up());
+        self.sync_all_on(log);
         let seen = mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         seen.into_iter().map(|observed| observed.expect("every replica has passed it")).collect()
     }
@@ -156,6 +156,16 @@ impl<D: Dispatch, M> NodeReplicated<D, M> {
     /// Brings the replicas of all nodes up to the tails of all logs, even if their threads are idle.
     pub fn sync_all(&self) {
         self.replicas.iter().flat_map(|replica| &replica.partitions).for_each(|partition| partition.catch_up());
+    }
+
+    /// Brings the replicas of all nodes up to the tail of one log, even if their threads are idle. When it returns, all
+    /// operations on that log which completed before have been dropped.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such log.
+    pub fn sync_all_on(&self, log: LogId) {
+        self.replicas.iter().for_each(|replica| replica.partitions[log.0].catch_up());
     }
 
     /// The state of the instance now. Takes no lock.

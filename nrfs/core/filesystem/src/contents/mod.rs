@@ -25,8 +25,8 @@ use crate::files::Whence;
 use crate::status::Verification;
 use crate::tokens;
 
-pub use replicated::Replicated;
 pub(crate) use replicated::Token;
+pub use replicated::{LARGE, Replicated};
 pub(crate) use shared::Shared;
 
 /// What the contents know of a file.

@@ -11,7 +11,7 @@ use machines::namespace;
 use machines::placed::Placed;
 use machines::types::{Errno, Ino};
 use memory::shortage::{self, Left};
-use memory::{Arena, Nearby, PAGE_SIZE, Pool, Topology, Vacancy};
+use memory::{Arena, Nearby, PAGE_SIZE, Payload, Pool, Topology, Vacancy};
 use nr::{LogId, NodeId, NodeReplicated, Statistics};
 
 use super::by_inode::ByInode;
@@ -34,6 +34,10 @@ const FREED_MAX: u64 = content::pages_in(8 << 20);
 
 /// The most bytes that one operation writes: the largest WRITE of the kernel.
 pub(crate) const STEP_BYTES: usize = 1 << 20;
+
+/// A write of so many bytes returns when all replicas have copied them: so they need no copy of their own in the log, and
+/// threads of other nodes can copy at the same time. A smaller one returns when its own replica has.
+pub const LARGE: usize = 64 << 10;
 
 /// The contents of all files, replicated on every node.
 pub struct Replicated {
@@ -94,6 +98,30 @@ impl Replicated {
     fn change(&self, ino: Ino, change: Change, token: &Token) -> content::Response {
         let operation = content::WriteOperation { ino, time: clock::now(), change };
         self.content.execute_mut(operation, token)
+    }
+
+    /// Copies `data` into a file, as far as the grant suffices.
+    fn copy_into(
+        &self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        (grant, fills): (u64, bool),
+        token: &Token,
+    ) -> content::Response {
+        let write = |data| self.change(ino, Change::Write { offset, data, grant, fills }, token);
+        let is_alone = self.content.nodes() == 1;
+        if !is_alone && data.len() < LARGE {
+            return write(data.into());
+        }
+        Payload::lend(data, |data| {
+            let response = write(data);
+            if !is_alone {
+                // The last replica drops the operation.
+                self.content.sync_all_on(ByInode::log_of(ino, self.content.logs()));
+            }
+            response
+        })
     }
 
     /// Whether each replica has `pages` free pages for the file `ino`, in chunks with other pages in use. The caller
@@ -203,8 +231,7 @@ impl Contents for Replicated {
                 true => self.ledger.grant_with(token.node(), self.take_promised(ino, &range), wanted),
                 false => self.ledger.grant(token.node(), 0),
             };
-            let change = Change::Write { offset, data: rest.into(), grant: grant.pages(), fills };
-            let done = self.change(ino, change, token.content())?;
+            let done = self.copy_into(ino, offset, rest, (grant.pages(), fills), token.content())?;
             let more = done.written == rest.len() || grant.might_grow();
             grant.close(done.taken);
             if done.taken > 0 {

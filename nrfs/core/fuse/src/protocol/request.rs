@@ -89,6 +89,11 @@ impl<'a> Request<'a> {
         SetxattrExtension::read_from_prefix(extension).ok().map(|(extension, _)| extension)
     }
 
+    /// How many bytes of names or data there are behind the structure.
+    pub fn payload_size(self) -> usize {
+        self.payload.len()
+    }
+
     /// The first `size` bytes behind the structure. EIO if there are fewer.
     pub fn data(self, size: u32) -> Result<&'a [u8], Errno> {
         self.payload.get(..size as usize).ok_or(Errno::EIO)

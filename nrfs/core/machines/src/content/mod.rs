@@ -13,7 +13,7 @@ mod file;
 
 use std::ops::Range;
 
-use memory::{Arena, PAGE_SIZE};
+use memory::{Arena, PAGE_SIZE, Payload};
 use nr::Dispatch;
 
 use crate::digest::{Digest, Digester};
@@ -52,7 +52,7 @@ pub enum Change {
         /// The offset in the file.
         offset: u64,
         /// The data.
-        data: Box<[u8]>,
+        data: Payload,
         /// Pages it may take.
         grant: u64,
         /// Whether it may give memory to reserved pages; if not, it ends before the first of them.
