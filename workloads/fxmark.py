@@ -33,13 +33,8 @@ class _Setting:
     open_files: int
     writes: int
     file_size: int
-
-    @property
-    def name(self) -> str:
-        if self.workload != "mix":
-            return self.workload
-        files = "1 file" if self.open_files == 1 else f"{self.open_files} files"
-        return f"mix, {self.writes}% writes, {files}"
+    name: str
+    """What its figure is known by. It is the same for any number of nodes."""
 
 
 @final
@@ -138,8 +133,13 @@ class FxMark:
                 for wanted in self.open_files if workload == "mix" else (1,):
                     for cores in self.cores:
                         files = wanted if wanted != NODE else -(-cores // nodes)
-                        every.append(_Setting(workload, cores, files, writes, self.file_size))
-        return list(dict.fromkeys(every))
+                        name = f"mix, {writes}% writes, {_files(wanted)}" if workload == "mix" else workload
+                        every.append(_Setting(workload, cores, files, writes, self.file_size, name))
+        return every
+
+
+def _files(wanted: int) -> str:
+    return "a file for each core of a node" if wanted == NODE else f"{wanted} file{'s' if wanted > 1 else ''}"
 
 
 def _contender(name: str) -> Any:  # noqa: ANN401 (as the native program reads it)
