@@ -55,6 +55,8 @@ class Side:
 
     name: str
     directory: Path
+    mount: str = ""
+    """What the kernel says of the mount that it is on."""
 
 
 @final

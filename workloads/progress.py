@@ -19,7 +19,8 @@ class ProgressBar:
     drawn only when a method is called.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, before: str = "") -> None:
+        """``before`` stands before each step's name."""
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -33,6 +34,7 @@ class ProgressBar:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=total)
+        self._before = before
         self._finished = 0
 
     def __enter__(self) -> Self:
@@ -46,7 +48,7 @@ class ProgressBar:
 
     def begin(self, description: str) -> None:
         """Shows the name of the step that begins."""
-        self._bar.update(self._task, description=description, refresh=True)
+        self._bar.update(self._task, description=self._before + description, refresh=True)
 
     def show(self, operations: int) -> None:
         """Shows how many operations of the current step are done."""

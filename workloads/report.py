@@ -47,6 +47,12 @@ def write_json(workload: str, configuration: Configuration, **results: object) -
         write_results(configuration.json, {"workload": workload, "configuration": asdict(configuration), **results})
 
 
+def as_text(results: Mapping[str, object]) -> str:
+    """What a results file has."""
+    document = {"format": FORMAT, "version": VERSION, "machine": machine(), **results}
+    return json.dumps(document, indent=2, default=str) + "\n"
+
+
 def write_results(path: Path, results: Mapping[str, object]) -> None:
     """Writes results to a file, with what must be known of the machine. Types that JSON does not have become strings.
 
@@ -54,8 +60,7 @@ def write_results(path: Path, results: Mapping[str, object]) -> None:
         WorkloadError: it cannot be written; or it is a file already, which is left as it is.
 
     """
-    document = {"format": FORMAT, "version": VERSION, "machine": machine(), **results}
-    text = json.dumps(document, indent=2, default=str) + "\n"
+    text = as_text(results)
     try:
         # A device or a pipe may be there.
         with path.open("w" if path.exists() and not path.is_file() else "x") as file:

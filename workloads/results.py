@@ -10,15 +10,19 @@ from typing import Any
 from rich.table import Table
 
 from workloads.compared import Results
-from workloads.figures import Summary, summaries
+from workloads.figures import Spread, Summary, summaries
 from workloads.report import print_table, write_results
 
 
 def write(path: Path | None, every: Sequence[Results]) -> None:
     """Writes the results of workloads on the same sides, if there is to be a file."""
     if path is not None:
-        sides = [{"name": side.name, "directory": str(side.directory)} for side in every[0].sides]
-        write_results(path, {"sides": sides, "runs": [_as_json(each) for each in every]})
+        write_results(path, as_json(every))
+
+
+def as_json(every: Sequence[Results]) -> dict[str, Any]:
+    """The results of workloads on the same sides, as the file has them."""
+    return {"sides": list(map(asdict, every[0].sides)), "runs": [_run(each) for each in every]}
 
 
 def by_side(results: Results) -> dict[int, list[Summary]]:
@@ -34,23 +38,28 @@ def show(results: Results) -> None:
     workload, every = results.workload, by_side(results)
     count = len(results.rounds)
     title = workload.title + (f", medians of {count} rounds" if count > 1 else "")
-    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    everything = [summary for side in every.values() for summary in side]
+    # Columns that would be empty are left out.
+    by_cores = any(summary.cores > 1 for summary in everything)
+    timed = any(summary.latency for summary in everything)
+    noted = any(summary.note for summary in everything)
     compared = results.baseline is not None
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     table.add_column(workload.name, no_wrap=True)
-    by_cores = any(summary.cores > 1 for side in every.values() for summary in side)
     if by_cores:
         table.add_column("cores", justify="right")
     table.add_column("directory", overflow="fold")
-    ratios = ["ratio", "(lowest to highest)", "p50 ratio"] if compared else []
-    for heading in ("figure", "unit", "p50 us", "p99 us", *ratios, "note"):
+    ratios = [*(["ratio", "(lowest to highest)"] if compared else []), *(["p50 ratio"] if compared and timed else [])]
+    for heading in ("figure", "unit", *(["p50 us", "p99 us"] if timed else []), *ratios, *(["note"] if noted else [])):
         table.add_column(heading, justify="left" if heading in ("unit", "note") else "right", no_wrap=True)
     for sides in zip(*every.values(), strict=True):
         first = [sides[0].name, *([str(sides[0].cores)] if by_cores else [])]
         for side, summary in zip(every, sides, strict=True):
-            cells = [_number(summary.value.median), summary.unit, *(_latency(summary, each) for each in (50, 99))]
-            table.add_row(
-                *first, results.sides[side].name, *cells, *(_ratio(summary) if compared else ()), summary.note
-            )
+            cells = [_number(summary.value.median), summary.unit]
+            cells += [_latency(summary, percent) for percent in (50, 99) if timed]
+            cells += _ratio(summary.ratio)[: 2 if compared else 0]
+            cells += _ratio(summary.p50_ratio)[: 1 if compared and timed else 0]
+            table.add_row(*first, results.sides[side].name, *cells, *([summary.note] if noted else []))
             first = [""] * len(first)
     print_table(table, "\n".join(_footer(results)))
 
@@ -61,13 +70,13 @@ def _footer(results: Results) -> Iterator[str]:
         base = results.sides[results.baseline].name
         yield (
             f"Ratio: how many times as fast as {base}, within each round; the median. "
-            "p50 ratio: the same by the median latencies."
+            "p50 ratio: by the median latencies."
         )
     for failure in results.failures:
         yield f"{results.sides[failure.side].name} FAILED in round {failure.round + 1}: {failure.reason}"
 
 
-def _as_json(results: Results) -> dict[str, Any]:
+def _run(results: Results) -> dict[str, Any]:
     return {
         "workload": results.workload.name,
         "title": results.workload.title,
@@ -88,13 +97,8 @@ def _latency(summary: Summary, percent: float) -> str:
     return _number(summary.latency[percent]) if percent in summary.latency else ""
 
 
-def _ratio(summary: Summary) -> tuple[str, str, str]:
-    ratio, latency = summary.ratio, summary.p50_ratio
-    return (
-        "" if ratio is None else f"{ratio.median:.3f}",
-        "" if ratio is None else ratio.extent,
-        "" if latency is None else f"{latency.median:.3f}",
-    )
+def _ratio(ratio: Spread | None) -> list[str]:
+    return ["", ""] if ratio is None else [f"{ratio.median:.3f}", ratio.extent]
 
 
 def _number(value: float) -> str:

@@ -40,5 +40,5 @@ WORKLOAD = OnDirectories(
     where="where to make the file",
     add_options=_add_options,
     make=_make,
-    brief=("--size", str(16 << 20), "--seconds", "1"),
+    brief=("--jobs", "randwrite,randread,write,read", "--size", str(16 << 20), "--seconds", "1"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,5 +42,5 @@ WORKLOAD = OnDirectories(
     where="where to unpack the tree",
     add_options=_add_options,
     make=_make,
-    brief=("--files", "2000"),
+    brief=("--source", str(Path(sysconfig.get_path("stdlib"), "email")), "--files", "150"),
 )
