@@ -53,7 +53,7 @@ def _add_mount(subparsers: Subcommands) -> None:
     )
     parser.add_argument("--huge", metavar="POLICY", help="huge pages for shared content, as in tmpfs(5) (never)")
     parser.add_argument("--mpol", metavar="POLICY", help="its memory policy, as in tmpfs(5) (interleave)")
-    parser.add_argument("--inodes", metavar="N", help="inodes at the most (by the machine's memory)")
+    parser.add_argument("--inodes", metavar="N", help="inodes at the most (by the memory of each node)")
     parser.add_argument(
         "--cache", metavar="writeback|none", help="what the kernel may keep: all it can, or nothing (writeback)"
     )

@@ -197,7 +197,7 @@ class Filesystem:
         size: the most bytes of file content: an int, or a string such as ``"8G"``. Each replica holds a copy, so the
             machine needs ``nodes`` times as much. Or ``"50%"``: that part of the memory of each NUMA node, for all
             replicas there together; of the node that has the least for each, as all replicas have the same content.
-        inodes: the most inodes; by default as many as half the machine's memory has pages. Further names and long
+        inodes: the most inodes; by default as many as a size of ``"50%"`` has pages. Further names and long
             attributes and lists count, too: see docs/memory.md.
         mode: permission bits of the root directory.
         uid: owner of the root directory; by default the caller.

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Mounts
-from hypothesis import Verbosity, given
 from support import acl, programs, shell
 from support import operations as ops
-from support.compare import Failed, Program, Step, compare, outcome, perform
-from support.generating import generated
+from support.compare import Failed, Step, compare, outcome, perform
+from support.generating import compare_generated
 from support.mounts import Pair, configurations, mounted_pair
 from support.operations import ACCESS_LIST, DEFAULT_LIST, Pattern, World
 from support.syscalls import getxattr
@@ -42,10 +41,8 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
             yield pair
 
 
-@generated(verbosity=Verbosity.quiet)
-@given(program=programs.acl_programs())
-def test_lists_and_what_inherits_them_are_those_of_tmpfs(pair: Pair, program: Program) -> None:
-    compare(program, pair.reference, pair.subject, pair.abilities)
+def test_lists_and_what_inherits_them_are_those_of_tmpfs(pair: Pair) -> None:
+    compare_generated(pair, programs.acl_programs())
 
 
 _LISTS = """

@@ -26,11 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import Verbosity, given
 from support import operations as ops
 from support import programs
-from support.compare import Failed, Program, Step, compare, outcome, perform
-from support.generating import generated
+from support.compare import Failed, Step, compare, outcome, perform
+from support.generating import compare_generated
 from support.mounts import Pair, configurations, mounted_pair
 from support.operations import Pattern, World
 from support.syscalls import (
@@ -59,28 +58,20 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield pair
 
 
-@generated(verbosity=Verbosity.quiet)
-@given(program=programs.tree_programs())
-def test_names_links_and_attributes_are_those_of_tmpfs(pair: Pair, program: Program) -> None:
-    compare(program, pair.reference, pair.subject, pair.abilities)
+def test_names_links_and_attributes_are_those_of_tmpfs(pair: Pair) -> None:
+    compare_generated(pair, programs.tree_programs())
 
 
-@generated(verbosity=Verbosity.quiet)
-@given(program=programs.content_programs())
-def test_bytes_sizes_and_holes_are_those_of_tmpfs(pair: Pair, program: Program) -> None:
-    compare(program, pair.reference, pair.subject, pair.abilities)
+def test_bytes_sizes_and_holes_are_those_of_tmpfs(pair: Pair) -> None:
+    compare_generated(pair, programs.content_programs())
 
 
-@generated(verbosity=Verbosity.quiet)
-@given(program=programs.flag_programs())
-def test_what_chattr_sets_and_forbids_is_that_of_tmpfs(pair: Pair, program: Program) -> None:
-    compare(program, pair.reference, pair.subject, pair.abilities)
+def test_what_chattr_sets_and_forbids_is_that_of_tmpfs(pair: Pair) -> None:
+    compare_generated(pair, programs.flag_programs())
 
 
-@generated(verbosity=Verbosity.quiet)
-@given(program=programs.mixed_programs())
-def test_all_operations_mixed_do_what_they_do_on_tmpfs(pair: Pair, program: Program) -> None:
-    compare(program, pair.reference, pair.subject, pair.abilities)
+def test_all_operations_mixed_do_what_they_do_on_tmpfs(pair: Pair) -> None:
+    compare_generated(pair, programs.mixed_programs())
 
 
 # -- single programs, each for a behaviour that generated ones reach seldom -------------------------------------------

@@ -86,7 +86,7 @@ def make(number):
 
 full = until_full(make)
 assert full > 1000, full
-for ino in made:
+for ino in made[::16]:
     try:
         filesystem.set_attributes(ino, mtime_ns=5)
     except OSError as error:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import Mounts, daemon_of, in_a_guest, run_nrfs
+import pytest
+from conftest import REPOSITORY, Mounts, daemon_of, in_a_guest, run_nrfs
 from support.placement import (
     assert_near,
     cpus_of_nodes,
@@ -129,3 +133,41 @@ def test_a_mounts_content_is_on_the_nodes_of_its_replicas_and_the_digests_are_eq
     verified = run_nrfs("status", "--verify", path)
     assert (verified.returncode, verified.stderr) == (0, "")
     assert_near(daemon_of(path), set(expected()), 8 << 20)
+
+
+FILL_UP = """
+import ctypes, errno, os, sys, nrfs
+SET_MEMPOLICY, MPOL_BIND = 238, 2
+mask = ctypes.c_ulong(sum(1 << int(node) for node in sys.argv[1:]))
+assert ctypes.CDLL(None).syscall(SET_MEMPOLICY, MPOL_BIND, ctypes.byref(mask), 64) == 0
+filesystem = nrfs.Filesystem(nodes="auto", size="64G")
+file, piece, written = filesystem.mknod(nrfs.ROOT, b"file", 0o644).ino, os.urandom(1 << 20), 0
+try:
+    while (got := filesystem.write(file, written, piece)) == len(piece):
+        written += got
+except OSError as error:
+    assert error.errno == errno.ENOSPC
+assert all(len(set(log["digests"])) == 1 for log in filesystem.verify())
+print(written, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one node", "several nodes"])
+def test_a_process_whose_memory_is_bound_to_nodes_has_no_space_when_they_are_full(several: bool) -> None:
+    """Though the machine has memory on other nodes. It gets none of that, and is not killed."""
+    memory = sorted(nodes_with_memory())
+    bound = memory[:2] if several else memory[-1:]
+    command = [sys.executable, "-c", FILL_UP, *map(str, bound)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        written = process.stdout.readline()
+        assert written, f"it was ended: {process.wait()}"
+        found: Counter[int] = Counter()
+        for line in Path(f"/proc/{process.pid}/numa_maps").read_text().splitlines():
+            if "anon=" in line:
+                found.update({int(node): int(pages) for node, pages in re.findall(r" N(\d+)=(\d+)", line)})
+        process.stdin.close()
+    assert int(written) > 64 << 20
+    # What the interpreter had before it was bound is anywhere.
+    assert sum(found[node] for node in bound) > 0.9 * found.total(), found

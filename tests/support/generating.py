@@ -7,8 +7,13 @@ different in every run, and hypothesis saves failing ones in ``.hypothesis``.
 from __future__ import annotations
 
 import os
+from zlib import crc32
 
-from hypothesis import HealthCheck, Verbosity, settings
+from hypothesis import HealthCheck, Verbosity, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+
+from .compare import Program, compare
+from .mounts import Pair
 
 _DEFAULT = 40
 
@@ -35,3 +40,16 @@ def generated(divide: int = 1, steps: int = 40, verbosity: Verbosity = Verbosity
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def compare_generated(pair: Pair, programs: SearchStrategy[Program]) -> None:
+    """Compares generated programs, which are others for each configuration: so each needs only half as many."""
+
+    @generated(divide=2, verbosity=Verbosity.quiet)
+    @given(program=programs)
+    def run(program: Program) -> None:
+        compare(program, pair.reference, pair.subject, pair.abilities)
+
+    if "NRFS_TEST_EXAMPLES" not in os.environ:
+        run = seed(crc32(str(pair.configuration).encode()))(run)
+    run()

@@ -19,7 +19,7 @@ use crate::capacity::{Capacity, InodeSpace};
 use crate::clock;
 use crate::contents::{self, Contents, Replicated, Shared, Space};
 use crate::holds::{Holder, Holds};
-use crate::size::{Size, machine_memory};
+use crate::size::Size;
 use crate::tokens::Token;
 
 /// Describes the file system that [`Filesystem::new`] makes.
@@ -33,7 +33,8 @@ pub struct Configuration {
     pub logs: usize,
     /// The most content of files. Each page counts once, however many replicas have it.
     pub size: Size,
-    /// The most inodes. `None`: as many as half the machine's memory has pages.
+    /// The most inodes. `None`: as many as half of a node's memory has pages, shared by the replicas there, as a size of
+    /// 50% is.
     pub inodes: Option<u64>,
     /// Permissions of the root directory.
     pub permissions: Permissions,
@@ -133,7 +134,8 @@ impl Filesystem {
             ContentPlace::Replicated => size.bytes(&topology),
             ContentPlace::Shared { .. } => size.bytes_of_one_copy(&topology),
         });
-        let inodes = inodes.unwrap_or_else(|| machine_memory() / 2 / PAGE_SIZE as u64);
+        let half = || Size::Percent(50).bytes(&topology) / PAGE_SIZE as u64;
+        let inodes = inodes.unwrap_or_else(|| half().clamp(1, INODES_MAX));
         if !(1..=LOGS_MAX).contains(&logs) {
             return Err(ConfigurationError::Logs);
         }

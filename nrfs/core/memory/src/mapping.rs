@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 
 use crate::heap::Home;
-use crate::topology::{is_bound_to_one_node, memory_nodes};
+use crate::topology::{bound_nodes, memory_nodes};
 use crate::{PhysicalNode, Topology, placement};
 
 /// Maps zeroed memory, without reserving it, at an address that is `remainder` above a multiple of `alignment`. Both
@@ -50,7 +50,7 @@ pub fn map_for(home: Home, size: usize, alignment: usize) -> io::Result<*mut u8>
         Home::Anywhere => {}
         Home::Node(node) => prefer_node(base, size, node),
         // The nodes' list is in no heap that may just be in the making.
-        Home::Interleaved => Home::Anywhere.during(|| set_policy(base, size, MPOL_INTERLEAVE, &memory_nodes())),
+        Home::Interleaved => Home::Anywhere.during(|| set_policy(base, size, libc::MPOL_INTERLEAVE, &memory_nodes())),
     }
     Ok(base)
 }
@@ -59,9 +59,24 @@ pub fn map_for(home: Home, size: usize, alignment: usize) -> io::Result<*mut u8>
 /// [unmapped](unmap) its [`placement`] can be seen.
 pub(crate) fn prefer_node(base: *mut u8, size: usize, node: PhysicalNode) {
     placement::add(base, size, node);
-    // A process whose memory is bound to one node gets all of it there; a policy of the mapping's own would lift that.
-    if !is_bound_to_one_node() {
-        set_policy(base, size, MPOL_PREFERRED, &[node]);
+    match bound_nodes() {
+        None => set_policy(base, size, libc::MPOL_PREFERRED, &[node]),
+        // It gets all its memory there; a policy of the mapping's own would lift that.
+        Some([_]) => {}
+        // A mapping that preferred a node would get memory of any other when that is full.
+        Some(nodes) => {
+            set_policy(base, size, libc::MPOL_BIND, nodes);
+            set_home(base, size, node);
+        }
+    }
+}
+
+/// Has memory of a mapping that is bound to several nodes come from `node`, as long as that has some.
+fn set_home(base: *mut u8, size: usize, node: PhysicalNode) {
+    // SAFETY: the range is our own mapping. A kernel before 5.17 refuses: then memory comes from that of the bound nodes
+    // which is nearest to the thread that first touches it.
+    if unsafe { libc::syscall(libc::SYS_set_mempolicy_home_node, base, size, node.0, 0) } != 0 {
+        placement::refused();
     }
 }
 
@@ -74,9 +89,6 @@ pub(crate) unsafe fn unmap(base: *mut u8, size: usize) {
     // SAFETY: the caller's promise.
     unsafe { libc::munmap(base.cast(), size) };
 }
-
-const MPOL_PREFERRED: libc::c_int = 1;
-const MPOL_INTERLEAVE: libc::c_int = 3;
 
 fn set_policy(base: *mut u8, size: usize, policy: libc::c_int, nodes: &[PhysicalNode]) {
     const BITS: usize = 64;

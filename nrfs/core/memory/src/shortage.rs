@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::Buffer;
+use crate::topology::{bytes_of, confined_to};
+use crate::{Buffer, PhysicalNode};
 
 /// The spare of a machine or a cgroup is at most its whole memory divided by this.
 const SPARE_PART: u64 = 8;
@@ -145,7 +146,7 @@ fn judge(bytes: u64) -> (Left, u64) {
 fn room() -> u64 {
     let spare =
         |all: u64| (all / SPARE_PART).min((UNDER_WAY.load(Ordering::Relaxed).saturating_add(HEAP_UNDER_WAY)) as u64);
-    let sources = GROUPS.iter().filter_map(Group::left).chain(machine_left());
+    let sources = GROUPS.iter().filter_map(Group::left).chain(machine_left()).chain(nodes_left());
     sources.map(|(left, all)| left.saturating_sub(spare(all))).min().unwrap_or(u64::MAX)
 }
 
@@ -178,6 +179,17 @@ fn machine_left() -> Option<(u64, u64)> {
     };
     let left = kibibytes("MemAvailable")? + kibibytes("SwapFree").unwrap_or(0);
     Some((left * 1024, kibibytes("MemTotal")? * 1024))
+}
+
+/// The same of the nodes that this process is confined to, if it is. Of pages of files, half counts as free.
+fn nodes_left() -> Option<(u64, u64)> {
+    let of_node = |node: &PhysicalNode| {
+        let table = fs::read_to_string(format!("/sys/devices/system/node/node{}/meminfo", node.0)).ok()?;
+        let files = bytes_of(&table, "Active(file):") + bytes_of(&table, "Inactive(file):");
+        Some((bytes_of(&table, "MemFree:") + files / 2, bytes_of(&table, "MemTotal:")))
+    };
+    let nodes: Vec<(u64, u64)> = confined_to()?.iter().map(of_node).collect::<Option<_>>()?;
+    Some((nodes.iter().map(|(left, _)| left).sum(), nodes.iter().map(|(_, all)| all).sum()))
 }
 
 /// A cgroup that may limit the memory of this process.

@@ -110,12 +110,11 @@ fn client<D: Dispatch + 'static>(
     })
 }
 
-#[test]
-fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
-    model(3, || {
-        const ENTRIES: u64 = 3;
+/// One replica appends `entries` to a log of `places`, and both apply them in order; the last one drops each.
+fn follow_a_log(entries: u64, places: usize, preemptions: usize) {
+    model(preemptions, move || {
         let drops = Arc::new(AtomicUsize::new(0));
-        let log = Arc::new(Log::new(2, 2, 0));
+        let log = Arc::new(Log::new(2, places, 0));
         let follow = |log: &Log<Counted>, replica: usize, from: &mut LogPosition| {
             while *from < log.tail() {
                 // SAFETY: before the tail; `from` counts the positions one by one.
@@ -128,28 +127,39 @@ fn replicas_apply_the_log_in_order_and_the_last_one_drops_each_entry() {
             let log = Arc::clone(&log);
             thread::spawn(move || {
                 let mut applied = LogPosition(0);
-                while applied.0 < ENTRIES {
+                while applied.0 < entries {
                     follow(&log, 1, &mut applied);
                     thread::yield_now();
                 }
             })
         };
-        let mut entries = (0..ENTRIES).map(|number| Counted(number, Arc::clone(&drops)));
-        let mut entry = entries.next();
+        let mut waiting = (0..entries).map(|number| Counted(number, Arc::clone(&drops)));
+        let mut entry = waiting.next();
         let mut applied = LogPosition(0);
-        while applied.0 < ENTRIES {
+        while applied.0 < entries {
             let mut appender = log.appender(NodeId(0)).unwrap();
             while entry.is_some() && appender.append(&mut entry) {
-                entry = entries.next();
+                entry = waiting.next();
             }
             drop(appender);
             follow(&log, 0, &mut applied);
             thread::yield_now();
         }
         other.join().unwrap();
-        assert_eq!(drops.load(Relaxed) as u64, ENTRIES);
+        assert_eq!(drops.load(Relaxed) as u64, entries);
         assert_eq!(log.statistics().payload_bytes, 0);
     });
+}
+
+// With three preemptions, three entries take minutes.
+#[test]
+fn replicas_apply_a_log_of_one_place_in_order_and_the_last_one_drops_each_entry() {
+    follow_a_log(2, 1, 3);
+}
+
+#[test]
+fn replicas_apply_batches_in_order_and_the_last_one_drops_each_entry() {
+    follow_a_log(3, 2, 2);
 }
 
 #[test]

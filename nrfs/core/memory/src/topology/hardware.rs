@@ -152,7 +152,7 @@ fn sorted(mut numbers: Vec<usize>) -> Vec<usize> {
 }
 
 /// A field of /proc/meminfo, or of a node's meminfo, whose lines begin with the node: `Node 0 MemTotal:  16 kB`.
-fn bytes_of(table: &str, name: &str) -> u64 {
+pub(crate) fn bytes_of(table: &str, name: &str) -> u64 {
     let value = table.lines().find_map(|line| line.split_once(name).map(|(_, value)| value));
     let kibibytes = value.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024

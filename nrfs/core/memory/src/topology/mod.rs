@@ -21,6 +21,9 @@ use std::fmt;
 use std::fs;
 use std::sync::LazyLock;
 
+use crate::heap::Home;
+
+pub(crate) use hardware::bytes_of;
 pub use hardware::{Hardware, HardwareNode};
 
 /// A CPU, by the kernel's number.
@@ -290,10 +293,23 @@ pub fn physical_node_of(cpu: Cpu) -> Option<PhysicalNode> {
     names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).map(PhysicalNode).next()
 }
 
-/// Whether this process was started with all its memory bound to a single node, as by `numactl --membind=0`.
-pub(crate) fn is_bound_to_one_node() -> bool {
-    static IS_BOUND: LazyLock<bool> = LazyLock::new(|| policy::bound_nodes().is_some_and(|nodes| nodes.len() == 1));
-    *IS_BOUND
+/// The nodes that all memory of this process was bound to when it was started, as by `numactl --membind=0,1`.
+pub(crate) fn bound_nodes() -> Option<&'static [PhysicalNode]> {
+    // In no heap of a node, as this may be called to make one.
+    static BOUND: LazyLock<Option<Vec<PhysicalNode>>> = LazyLock::new(|| {
+        Home::Anywhere.during(|| Some(policy::bound_nodes()?.into_iter().map(PhysicalNode).collect()))
+    });
+    BOUND.as_deref()
+}
+
+/// The nodes whose memory this process may use, if it may not use that of all: by its policy, or its cpuset.
+pub(crate) fn confined_to() -> Option<&'static [PhysicalNode]> {
+    static NODES: LazyLock<Option<Vec<PhysicalNode>>> = LazyLock::new(|| {
+        let nodes = Hardware::read().ok()?.nodes;
+        let is_confined = nodes.iter().any(|node| node.memory > 0 && !node.is_usable);
+        is_confined.then(|| nodes.iter().filter(|node| node.is_usable).map(|node| node.node).collect())
+    });
+    NODES.as_deref()
 }
 
 /// The nodes of the hardware whose memory this process may use.
