@@ -63,8 +63,8 @@ class Abilities:
     """setxattr(2) with both XATTR_CREATE and XATTR_REPLACE always fails; pyfuse3 treats it as XATTR_CREATE."""
 
     chown_of_nothing: bool = True
-    """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. A FUSE file system is only
-    asked to set ctime.
+    """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. Under the writeback cache a FUSE
+    file system is only asked to set ctime.
     """
 
     removal_of_a_list_by_outsiders: bool = True
@@ -96,7 +96,7 @@ def abilities_of(cache: str, channel: str, content: str) -> Abilities:
         fallocate=native,
         refusal_of_zero_ranges=not native,
         xattr_flags_that_exclude_each_other=native,
-        chown_of_nothing=False,
+        chown_of_nothing=not writeback,
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
         nameless_files=native,

@@ -23,8 +23,8 @@ use crate::protocol::request::Request;
 use crate::protocol::wire::{
     BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
     GetxattrArguments, LinkArguments, LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments,
-    OpenReply, OpenedFlags, ReadArguments, ReleaseArguments, Rename2Arguments, RenameArguments, SetattrArguments,
-    SetattrValid, SetxattrArguments, WriteArguments, WriteFlags,
+    OpenReply, OpenedFlags, ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetattrValid,
+    SetxattrArguments, WriteArguments, WriteFlags,
 };
 use crate::rights::{self, Capability};
 
@@ -168,21 +168,21 @@ impl Native {
                     let stamped = NewAttributes { modified: Some(filesystem::now()), ..NewAttributes::default() };
                     fs.set_attributes(ino, Some(0), stamped, token)?;
                 }
-                Answer::Opened(self.open(ino, (request.header().pid, flags), false, token)?)
+                Answer::Opened(self.open(ino, flags, false)?)
             }
             Opcode::Tmpfile => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let inode = NewInode::new(NewNode::File, mode, umask, owner(request));
                 // The hold that it is made with counts as the kernel's lookup.
                 let made = fs.create_nameless(ino, inode, token)?;
-                Answer::Created(made, self.open(made.ino, (request.header().pid, flags), true, token)?)
+                self.open_new(made, flags, token)?
             }
             // After ENOSYS the kernel makes files by MKNOD, and sends neither OPEN nor RELEASE.
             Opcode::Create if self.opens_are_free(InitFlags::NO_OPEN_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Create => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let made = self.create(request, request.name()?, NewNode::File, (mode, umask), token)?;
-                Answer::Created(made, self.open(made.ino, (request.header().pid, flags), true, token)?)
+                self.open_new(made, flags, token)?
             }
             Opcode::Opendir if self.opens_are_free(InitFlags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Opendir => {
@@ -192,8 +192,7 @@ impl Native {
             }
             Opcode::Release => {
                 if let Some(passthrough) = &self.passthrough {
-                    let ReleaseArguments { flags, .. } = request.argument()?;
-                    passthrough.release(ino, flags);
+                    passthrough.release(ino);
                 }
                 Answer::Done
             }
@@ -362,12 +361,7 @@ impl Native {
             modified: time(SetattrValid::MODIFIED, new.modified, new.modified_nanoseconds),
             changed: time(SetattrValid::CHANGED, new.changed, new.changed_nanoseconds),
         };
-        let all = self.filesystem.set_attributes(request.ino(), size, new, token)?;
-        let set_id = (libc::S_ISUID | libc::S_ISGID) & all.permissions.bits();
-        if let Some(passthrough) = self.passthrough.as_ref().filter(|_| set_id != 0) {
-            passthrough.watch(&self.filesystem, request.ino());
-        }
-        Ok(all)
+        self.filesystem.set_attributes(request.ino(), size, new, token)
     }
 
     /// Copies at most [`COPY_MAX`] bytes, so that other requests do not wait long. Callers ask again for the rest.
@@ -461,14 +455,21 @@ impl Native {
         self.caching && self.has(support)
     }
 
-    /// Opens a file `by` a thread, with these flags of open(2). `is_new` says that the kernel has no attributes of it yet.
-    fn open(&self, ino: Ino, by: (u32, u32), is_new: bool, token: &Token) -> Result<Opened> {
+    /// Opens a file with these flags of open(2). `is_new` says that the kernel has no attributes of it yet.
+    fn open(&self, ino: Ino, how: u32, is_new: bool) -> Result<Opened> {
         let flags = match (&self.passthrough, self.caching) {
-            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, by, is_new, token),
+            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, is_new),
             (None, true) => OpenedFlags::KEEP_CACHE,
             (None, false) => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
         };
         Ok(Opened { flags, backing: None })
+    }
+
+    /// Opens a file that was just made, and is held for the reply. If that fails, the kernel never hears of the hold.
+    fn open_new(&self, made: Attributes, how: u32, token: &Token) -> Result<Answer> {
+        let opened = self.open(made.ino, how, true);
+        let opened = opened.inspect_err(|_| self.filesystem.forget(made.ino, 1, token))?;
+        Ok(Answer::Created(made, opened))
     }
 }
 

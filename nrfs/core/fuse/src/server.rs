@@ -54,9 +54,6 @@ impl Server {
             let _ = self.filesystem().kill_privileges(ino, privileges, token);
         }
         self.negotiation.note(request);
-        if let Some(passthrough) = &self.native.passthrough {
-            passthrough.look_at_watched(self.filesystem(), token);
-        }
         let Some(steward) = &self.steward else { return self.answer(request, origin, token) };
         match steward.need(request, may_wait, token)? {
             None => self.answer(request, origin, token),

@@ -38,6 +38,17 @@ macro_rules! flags {
     )* };
 }
 
+impl SetattrValid {
+    /// All that can be set.
+    pub const SET: Self = Self::MODE
+        .union(Self::UID)
+        .union(Self::GID)
+        .union(Self::SIZE)
+        .union(Self::ACCESSED)
+        .union(Self::MODIFIED)
+        .union(Self::CHANGED);
+}
+
 requests! {
     /// The header of every request.
     RequestHeader {
