@@ -237,6 +237,15 @@ def cached(channel: str) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def shared() -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may let the kernel read and write other files")
+    with mounted_nrfs(nodes=1, content="shared", channel="device") as path:
+        use_once(path)
+        yield path
+
+
+@pytest.fixture(scope="module")
 def uncached(channel: str) -> Iterator[Path]:
     with mounted_nrfs(nodes=1, cache="none", channel=channel) as path:
         use_once(path)
@@ -285,6 +294,34 @@ def test_with_the_cache_an_operation_costs_no_more_requests_than_it_must(cached:
     budget = OPERATIONS[name].budget["pyfuse3" if channel == "pyfuse3" else "native"]
     made = cost(cached, OPERATIONS[name], lambda made: made.total() <= budget)
     assert made.total() <= budget, dict(made)
+
+
+SHARED = {
+    "open, read and close of a file read before": 2,
+    "open, read and close of a text read before": 4,
+}
+"""Requests at the most with shared content, where that is more than with the writeback cache: each open(2) is a
+request, and after each read the kernel asks for the time of access."""
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_with_shared_content_only_opens_cost_more_requests(shared: Path, name: str) -> None:
+    budget = SHARED.get(name, OPERATIONS[name].budget["native"])
+    made = cost(shared, OPERATIONS[name], lambda made: made.total() <= budget)
+    assert made.total() <= budget, dict(made)
+
+
+def test_with_shared_content_writes_cost_nothing_and_the_next_stat_one_request(shared: Path) -> None:
+    descriptor = os.open(shared / "file", os.O_WRONLY | os.O_CREAT)
+    try:
+        os.write(descriptor, CHUNK)
+        before = requests(shared)
+        for _ in range(100):
+            os.write(descriptor, CHUNK)
+        assert os.fstat(descriptor).st_size == os.fstat(descriptor).st_size == 101 * len(CHUNK)
+        assert requests(shared) - before == Counter(getattr=1)
+    finally:
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -29,6 +29,10 @@ Further differences:
   copied into or allocated for root's processes with CAP_FSETID; on tmpfs for all processes with these. The kernel does
   not send capabilities, so the file system inspects the calling process, which may act for another one, as overlayfs
   does (``test_id_mapped_mounts``);
+- with shared content: a file that is mapped for writing, and not open, can be executed (ETXTBSY on tmpfs); a file
+  without a name, unlinked while space was nearly used up, cannot be opened again by a descriptor with O_PATH (ESTALE);
+  set-user-id also goes if root writes to a file that has security.capability, too, and if a write fails at a limit
+  of the process;
 - statx(2) does not show flags of chattr(1): nrfs sends them, and the kernel ignores them (``test_inode_flags``);
 - the kernel does not know which inodes are immutable or append-only. So access(2) says that such a directory may be
   written; if an operation is wrong in two ways, the errno may be the other one; a file that was opened for appending
