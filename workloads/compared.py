@@ -109,12 +109,13 @@ class Results:
                 done: dict[int, Pass] = {}
                 for side in self._order(number):
                     each = self.sides[side]
+                    where = f"round {number + 1}/{rounds}  {each.name}"
                     try:
-                        done[side] = measure(each.directory, f"round {number + 1}/{rounds}  {each.name}", number)
+                        done[side] = measure(each.directory, where, number)
                     except (WorkloadError, OSError) as failure:
                         if not go_on:
                             raise
-                        self.failures.append(Failure(side, number, str(failure)))
+                        self.failures.append(Failure(side, number, str(failure).removeprefix(where).lstrip(" :")))
                 if done:
                     self.rounds.append(done)
 

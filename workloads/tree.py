@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import signal
 import subprocess
 import sysconfig
 import tarfile
@@ -220,6 +221,8 @@ class _Pass:
         if done.returncode not in statuses:
             said = (done.stderr or done.stdout).decode(errors="replace").splitlines()
             why = said[0] if said else f"ended with {done.returncode}"
+            if done.returncode < 0:
+                why = f"killed by {signal.Signals(-done.returncode).name}"
             raise WorkloadError(f"{self._where}: {command[0]}: {why}")
         return done.stdout
 

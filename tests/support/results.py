@@ -28,13 +28,15 @@ class Run:
     def orders(self) -> list[list[int]]:
         return [each["order"] for each in self.run["rounds"]]
 
-    def values(self, name: str, side: int = 0) -> list[float]:
+    def values(self, name: str, side: int = 0, cores: int | None = None) -> list[float]:
         """A figure in each round."""
-        return [self.figure(name, side, number)["value"] for number in range(len(self.run["rounds"]))]
+        return [self.figure(name, side, number, cores)["value"] for number in range(len(self.run["rounds"]))]
 
-    def figure(self, name: str, side: int = 0, number: int = 0) -> dict[str, Any]:
+    def figure(self, name: str, side: int = 0, number: int = 0, cores: int | None = None) -> dict[str, Any]:
+        """A figure of one pass; ``cores`` tells it apart if it was measured with several."""
         found: dict[str, Any]
-        (found,) = [each for each in self.run["rounds"][number]["sides"][str(side)] if each["name"] == name]
+        every = self.run["rounds"][number]["sides"][str(side)]
+        (found,) = [each for each in every if each["name"] == name and cores in (None, each["cores"])]
         return found
 
     def check(self) -> None:
@@ -44,12 +46,12 @@ class Run:
         for side, summaries in self.run["summary"].items():
             assert [each["name"] for each in summaries] == self.names
             for each in summaries:
-                ours = self.values(each["name"], int(side))
+                ours = self.values(each["name"], int(side), each["cores"])
                 assert each["value"] == _spread(ours)
                 if baseline is None or int(side) == baseline:
                     assert each["ratio"] is None
                     continue
-                theirs = self.values(each["name"], baseline)
+                theirs = self.values(each["name"], baseline, each["cores"])
                 pairs = [(x, y) for x, y in zip(ours, theirs, strict=True) if x and y]
                 # One division, as the figure is of a time or of a rate.
                 speeds = [1 / x / (1 / y) if each["unit"] in ("s", "us") else x / y for x, y in pairs]

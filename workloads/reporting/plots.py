@@ -130,8 +130,7 @@ def _speeds(run: Run) -> Plot:
     return Plot(
         f"{run.workload}-speed",
         f"Speed, compared with {base}",
-        f"A mark at 2{TIMES} is twice as fast as {base} in the same round, at 0.5{TIMES} half as fast. The mark is the "
-        f"median of {run.rounds} rounds; the line goes from the lowest to the highest.",
+        f"A mark at 2{TIMES} is twice as fast as {base} in the same round, at 0.5{TIMES} half as fast. {_spreads(run)}",
         canvas,
     )
 
@@ -189,10 +188,16 @@ def _by_cores(run: Run) -> Iterator[Plot]:
         yield Plot(
             f"{run.workload}-{re.sub(r'[^0-9A-Za-z]+', '-', name)}-cores",
             f"{name}: throughput by cores",
-            f"All cores together, medians of {run.rounds} rounds; bars go from the lowest to the highest. A line that "
-            "rises steeply scales well.",
+            f"What all cores do together. A line that rises steeply scales well. {_spreads(run)}",
             canvas,
         )
+
+
+def _spreads(run: Run) -> str:
+    """What a mark and its line say of the rounds."""
+    if run.rounds == 1:
+        return "There was one round, so it is not known how much it varies."
+    return f"The mark is the median of {run.rounds} rounds; the line goes from the lowest to the highest."
 
 
 def _rows(run: Run, labels: Sequence[str], each: int, sides: Sequence[int]) -> tuple[Canvas, Axes]:
