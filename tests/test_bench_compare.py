@@ -16,7 +16,7 @@ from support.results import only_run, runs
 
 from workloads.commands import ON_DIRECTORIES, compare
 
-pytestmark = pytest.mark.usefixtures("_fuse_can_be_used")
+pytestmark = pytest.mark.usefixtures("_fuse_can_be_used", "_mounts_of_its_own")
 
 FILES = "files --counts 20"
 
@@ -26,8 +26,16 @@ def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
 
 
+@pytest.fixture
+def _mounts_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may compare on this machine meanwhile: what a test mounts is below its own directory."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 def mounts_left() -> list[str]:
-    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "nrfs-compare-" in line]
+    """What is mounted for a comparison by this test."""
+    own = f"{os.environ['TMPDIR']}/nrfs-compare-"
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if line.split()[4].startswith(own)]
 
 
 def a_peer(place: Path, body: str = "") -> str:
