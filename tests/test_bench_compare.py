@@ -55,6 +55,8 @@ def test_every_workload_runs_on_nrfs_in_each_way_and_on_tmpfs(tmp_path: Path) ->
         FILES,
         f"tree --source {tmp_path} --files 1",
         "fio --size 1048576 --seconds 1 --jobs read",
+        "fxmark --workloads DRBL,MWCL --milliseconds 20 --cores 1",
+        "sqlite --rows 200 --inserts 20 --reads 100",
     ]
     wanted = [next((each for each in small if each.split()[0] == one.name), one.name) for one in ON_DIRECTORIES]
     (tmp_path / "file").write_text("content")
