@@ -49,17 +49,18 @@ def a_peer(place: Path, body: str = "") -> str:
 
 
 def test_every_workload_runs_on_nrfs_in_each_way_and_on_tmpfs(tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
+    report, source = tmp_path / "report.json", tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("content")
     small = [
         "leveldb --num 100",
         FILES,
-        f"tree --source {tmp_path} --files 1",
+        f"tree --source {source} --files 1",
         "fio --size 1048576 --seconds 1 --jobs read",
         "fxmark --workloads DRBL,MWCL --milliseconds 20 --cores 1",
         "sqlite --rows 200 --inserts 20 --reads 100",
     ]
     wanted = [next((each for each in small if each.split()[0] == one.name), one.name) for one in ON_DIRECTORIES]
-    (tmp_path / "file").write_text("content")
     mounts = "nrfs --size 1G,nrfs --nodes 2 --channel device --size 1G,nrfs --channel pyfuse3 --size 1G,tmpfs size=1G"
     done = bench("--mounts", mounts, "--workloads", ",".join(wanted), "--rounds", 2, "--json", report)
     assert (done.returncode, done.stderr) == (0, "")
