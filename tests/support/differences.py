@@ -67,8 +67,13 @@ class Abilities:
     """setxattr(2) with both XATTR_CREATE and XATTR_REPLACE always fails; pyfuse3 treats it as XATTR_CREATE."""
 
     chown_of_nothing: bool = True
-    """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. Under the writeback cache a FUSE
-    file system is only asked to set ctime.
+    """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. A FUSE file system is only
+    asked to set ctime, or nothing. With shared content the latter takes them away.
+    """
+
+    privileges_after_failures: bool = True
+    """If another user's fallocate(2) fails, or copy_file_range(2) finds nothing to copy, set-user-id and set-group-id
+    stay. With shared content they go, as the kernel tells that they must before it asks for the change.
     """
 
     removal_of_a_list_by_outsiders: bool = True
@@ -100,7 +105,8 @@ def abilities_of(cache: str, channel: str, content: str) -> Abilities:
         fallocate=native,
         refusal_of_zero_ranges=not native,
         xattr_flags_that_exclude_each_other=native,
-        chown_of_nothing=not writeback,
+        chown_of_nothing=content == "shared",
+        privileges_after_failures=content != "shared",
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
         nameless_files=native,

@@ -349,6 +349,12 @@ impl Native {
 
     fn set_attributes(&self, request: Request, token: &Token) -> Result<Attributes> {
         let new: SetattrArguments = request.argument()?;
+        if self.passthrough.is_some() && !new.valid.intersects(SetattrValid::SET) {
+            // Before the kernel itself writes for a caller who may not keep set-user-id and set-group-id, it sends a
+            // SETATTR that sets nothing; and for chown(2) with -1 for both ids, which takes them away, too. It fails if
+            // the inode has been dropped: then so does what follows.
+            let _ = self.filesystem.kill_privileges(request.ino(), Privileges::All, token);
+        }
         let given = |flag| new.valid.contains(flag);
         let time =
             |flag, seconds: u64, nanoseconds| given(flag).then_some(Time { seconds: seconds as i64, nanoseconds });

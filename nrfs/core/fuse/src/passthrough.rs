@@ -6,7 +6,7 @@
 //! an open on, the kernel must not keep the file's attributes, until a lease shows that nobody can store to it.
 //!
 //! Before the kernel writes for a caller who may not keep set-user-id and set-group-id, it sends a SETATTR that sets
-//! nothing: see [`kills_privileges`](crate::protocol::request::Request::kills_privileges).
+//! nothing: see `Native::set_attributes`.
 
 use std::collections::HashMap;
 use std::io;

@@ -129,16 +129,14 @@ impl<'a> Request<'a> {
     }
 
     /// The inode that loses privileges by this request, and which. The kernel marks requests that take set-user-id and
-    /// set-group-id away, if `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT` were agreed on. Or it sends a SETATTR that sets
-    /// nothing: before it changes a file itself, and for chown(2) with -1 for both ids. A WRITE of collected data takes
+    /// set-group-id away, if `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT` were agreed on. A WRITE of collected data takes
     /// none away: that happened when the data was collected.
     pub fn kills_privileges(self) -> Option<(Ino, Privileges)> {
         let ino = self.ino();
         let (is_marked, changes) = match self.opcode? {
             Opcode::Setattr => {
                 let bits = self.argument::<SetattrArguments>().ok()?.valid;
-                let is_marked = bits.contains(SetattrValid::KILL_PRIVILEGES) || !bits.intersects(SetattrValid::SET);
-                (is_marked, bits.contains(SetattrValid::SIZE))
+                (bits.contains(SetattrValid::KILL_PRIVILEGES), bits.contains(SetattrValid::SIZE))
             }
             Opcode::Open => {
                 let OpenArguments { flags, open_flags } = self.argument().ok()?;
@@ -199,9 +197,6 @@ mod tests {
         assert_eq!(write(1), None);
         assert_eq!(write(1 << 2), Some(Privileges::All));
         assert_eq!(setattr(1), None);
-        assert_eq!(setattr(1 << 10), None);
-        assert_eq!(setattr(0), Some(Privileges::All));
-        assert_eq!(setattr(1 << 6), Some(Privileges::All));
         assert_eq!(setattr(1 << 3), Some(Privileges::Capability));
         assert_eq!(setattr(1 << 3 | 1 << 11), Some(Privileges::All));
         assert_eq!(kills(OPEN, &[2, 0]), None);
