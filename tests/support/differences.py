@@ -71,9 +71,9 @@ class Abilities:
     asked to set ctime, or nothing. With shared content the latter takes them away.
     """
 
-    privileges_after_failures: bool = True
-    """If another user's fallocate(2) fails, or copy_file_range(2) finds nothing to copy, set-user-id and set-group-id
-    stay. With shared content they go, as the kernel tells that they must before it asks for the change.
+    privileges_after_nothing: bool = True
+    """If another user's copy_file_range(2) finds nothing to copy, set-user-id and set-group-id stay. With shared content
+    they go, as the kernel tells that they must before it asks for the copy.
     """
 
     removal_of_a_list_by_outsiders: bool = True
@@ -106,7 +106,7 @@ def abilities_of(cache: str, channel: str, content: str) -> Abilities:
         refusal_of_zero_ranges=not native,
         xattr_flags_that_exclude_each_other=native,
         chown_of_nothing=content == "shared",
-        privileges_after_failures=content != "shared",
+        privileges_after_nothing=content != "shared",
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
         nameless_files=native,
