@@ -261,6 +261,20 @@ def test_set_user_id_goes_when_another_user_writes(pair: Pair, way: str, opened:
     assert on_both(pair, action) == (0, "0o6777" if writer == 0 else "0o777")
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_nobody_else_takes_set_user_id_away_without_a_write(pair: Pair, *, is_open: bool) -> None:
+    """As chown(2) of nothing may be taken for a write that is about to come."""
+    path = pair.subject / "program"
+    path.touch()
+    path.chmod(SET_ID)
+    with syscalls.opened(path, os.O_RDWR if is_open else os.O_RDONLY) as descriptor:
+        in_child(lambda: os.chown(path, -1, -1), NOBODY)
+        in_child(lambda: os.chown(path, -1, -1, follow_symlinks=False), NOBODY)
+        in_child(lambda: os.fchown(descriptor, -1, -1), NOBODY)
+        assert mode_of(path) == oct(SET_ID)
+    path.unlink()
+
+
 def test_truncation_by_open_takes_set_user_id_away(pair: Pair) -> None:
     def action(directory: Path) -> object:
         path = directory / "file"

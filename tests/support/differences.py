@@ -68,12 +68,12 @@ class Abilities:
 
     chown_of_nothing: bool = True
     """chown(2) with -1 for both ids takes set-user-id and set-group-id away on tmpfs. A FUSE file system is only
-    asked to set ctime, or nothing. With shared content the latter takes them away.
+    asked to set ctime, or nothing, and also for callers to whom tmpfs refuses it.
     """
 
     privileges_after_nothing: bool = True
-    """If another user's copy_file_range(2) finds nothing to copy, set-user-id and set-group-id stay. With shared content
-    they go, as the kernel tells that they must before it asks for the copy.
+    """If another user's copy_file_range(2) finds nothing to copy, set-user-id and set-group-id stay. With shared
+    content they go, as the kernel tells that they must before it asks for the copy.
     """
 
     removal_of_a_list_by_outsiders: bool = True
@@ -105,7 +105,7 @@ def abilities_of(cache: str, channel: str, content: str) -> Abilities:
         fallocate=native,
         refusal_of_zero_ranges=not native,
         xattr_flags_that_exclude_each_other=native,
-        chown_of_nothing=content == "shared",
+        chown_of_nothing=False,
         privileges_after_nothing=content != "shared",
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,

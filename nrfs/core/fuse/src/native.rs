@@ -23,10 +23,10 @@ use crate::protocol::request::Request;
 use crate::protocol::wire::{
     BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
     GetxattrArguments, LinkArguments, LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments,
-    OpenReply, OpenedFlags, ReadArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetattrValid,
-    SetxattrArguments, WriteArguments, WriteFlags,
+    OpenReply, OpenedFlags, ReadArguments, ReleaseArguments, Rename2Arguments, RenameArguments, SetattrArguments,
+    SetattrValid, SetxattrArguments, WriteArguments, WriteFlags,
 };
-use crate::rights::{self, Capability};
+use crate::rights::{self, Capability, Purpose};
 
 /// The most bytes that one request copies. The kernel passes on any length.
 pub(crate) const COPY_MAX: u64 = 1 << 24;
@@ -192,7 +192,8 @@ impl Native {
             }
             Opcode::Release => {
                 if let Some(passthrough) = &self.passthrough {
-                    passthrough.release(ino);
+                    let ReleaseArguments { flags, .. } = request.argument()?;
+                    passthrough.release(ino, flags);
                 }
                 Answer::Done
             }
@@ -349,11 +350,8 @@ impl Native {
 
     fn set_attributes(&self, request: Request, token: &Token) -> Result<Attributes> {
         let new: SetattrArguments = request.argument()?;
-        if self.passthrough.is_some() && !new.valid.intersects(SetattrValid::SET) {
-            // Before the kernel itself writes for a caller who may not keep set-user-id and set-group-id, it sends a
-            // SETATTR that sets nothing; and for chown(2) with -1 for both ids, which takes them away, too. It fails if
-            // the inode has been dropped: then so does what follows.
-            let _ = self.filesystem.kill_privileges(request.ino(), Privileges::All, token);
+        if !new.valid.intersects(SetattrValid::SET) {
+            self.kill_before_write(request, token);
         }
         let given = |flag| new.valid.contains(flag);
         let time =
@@ -368,6 +366,19 @@ impl Native {
             changed: time(SetattrValid::CHANGED, new.changed, new.changed_nanoseconds),
         };
         self.filesystem.set_attributes(request.ino(), size, new, token)
+    }
+
+    /// Before the kernel itself writes for a caller who may not keep set-user-id and set-group-id, it sends a SETATTR that
+    /// sets nothing: this takes them away. Anybody can have one sent by chown(2) with -1 for both ids, too, of any file;
+    /// and after fallocate(2)'s comes a FALLOCATE, which takes them away unless it fails.
+    fn kill_before_write(&self, request: Request, token: &Token) {
+        let (ino, pid) = (request.ino(), request.header().pid);
+        let is_written = self.passthrough.as_ref().is_some_and(|passthrough| passthrough.has_writers(ino));
+        let may_lose = is_written && self.filesystem.has_privileges(ino, Privileges::All, token);
+        if may_lose && !matches!(rights::purpose(pid), Purpose::GiveAway | Purpose::Allocate) {
+            // It fails if the inode has been dropped: then so does the request.
+            let _ = self.filesystem.kill_privileges(ino, Privileges::All, token);
+        }
     }
 
     /// Copies at most [`COPY_MAX`] bytes, so that other requests do not wait long. Callers ask again for the rest.

@@ -6,7 +6,7 @@
 //! an open on, the kernel must not keep the file's attributes, until a lease shows that nobody can store to it.
 //!
 //! Before the kernel writes for a caller who may not keep set-user-id and set-group-id, it sends a SETATTR that sets
-//! nothing: see `Native::set_attributes`.
+//! nothing: see `Native::kill_before_write`.
 
 use std::collections::HashMap;
 use std::io;
@@ -43,6 +43,8 @@ struct File {
     /// `None` if it is not open.
     backing: Option<BackingId>,
     opens: u32,
+    /// How many of the opens are for writing.
+    writers: u32,
     /// Whether somebody may have a mapping to which it can be stored.
     may_be_mapped: bool,
 }
@@ -69,6 +71,7 @@ impl Passthrough {
         let file = shard.entry(ino).or_default();
         file.backing = Some(backing);
         file.opens += 1;
+        file.writers += u32::from(is_for_writing(how));
         if how & libc::O_ACCMODE as u32 == libc::O_RDWR as u32 && !file.may_be_mapped {
             file.may_be_mapped = true;
             if !is_new {
@@ -84,17 +87,23 @@ impl Passthrough {
         backing::open(&self.device, file.as_fd()).map_err(|_| Errno::EIO)
     }
 
-    /// Called when an open file has been closed.
-    pub fn release(&self, ino: Ino) {
+    /// Called when an open file has been closed that was opened with the flags `how`.
+    pub fn release(&self, ino: Ino, how: u32) {
         let mut shard = self.shard(ino);
         let Some(file) = shard.get_mut(&ino) else { return };
         file.opens = file.opens.saturating_sub(1);
+        file.writers = file.writers.saturating_sub(u32::from(is_for_writing(how)));
         if file.opens == 0 {
             if let Some(backing) = file.backing.take() {
                 backing::close(&self.device, backing);
             }
             Self::tidy(&mut shard, ino);
         }
+    }
+
+    /// Whether a file is open for writing.
+    pub fn has_writers(&self, ino: Ino) -> bool {
+        self.shard(ino).get(&ino).is_some_and(|file| file.writers > 0)
     }
 
     /// Whether the kernel may keep the attributes of a file.
@@ -136,4 +145,8 @@ impl Passthrough {
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
         lock(&self.shards[ino.0 as usize % Self::SHARDS])
     }
+}
+
+fn is_for_writing(how: u32) -> bool {
+    how & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
 }

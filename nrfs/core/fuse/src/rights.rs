@@ -42,6 +42,10 @@ pub(crate) enum Purpose {
     Access(u32),
     /// To set its times.
     SetTimes,
+    /// To give it another owner or group.
+    GiveAway,
+    /// For fallocate(2).
+    Allocate,
     /// For something else, or for an unknown purpose: we do not know the system call, it is made by io_uring, or we may
     /// not look at the thread.
     Other,
@@ -60,6 +64,10 @@ fn purpose_of(pid: u32, call: &SystemCall) -> Purpose {
         libc::SYS_openat2 => Purpose::Open(flags_at(pid, call.arguments[2]).unwrap_or(libc::O_RDWR as u32)),
         libc::SYS_faccessat | libc::SYS_faccessat2 => Purpose::Access(argument(2)),
         libc::SYS_utimensat => Purpose::SetTimes,
+        libc::SYS_fallocate => Purpose::Allocate,
+        libc::SYS_fchown | libc::SYS_fchownat => Purpose::GiveAway,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_chown | libc::SYS_lchown => Purpose::GiveAway,
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => Purpose::Open(argument(1)),
         #[cfg(target_arch = "x86_64")]
