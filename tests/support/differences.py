@@ -71,11 +71,6 @@ class Abilities:
     asked to set ctime, or nothing, and also for callers to whom tmpfs refuses it.
     """
 
-    privileges_after_nothing: bool = True
-    """If another user's copy_file_range(2) finds nothing to copy, set-user-id and set-group-id stay. With shared
-    content they go, as the kernel tells that they must before it asks for the copy.
-    """
-
     removal_of_a_list_by_outsiders: bool = True
     """If an owner who is outside the file's group removes the access control list, set-group-id is taken away. The
     kernel tells this to a FUSE file system when a list is set, but not when it is removed.
@@ -106,7 +101,6 @@ def abilities_of(cache: str, channel: str, content: str) -> Abilities:
         refusal_of_zero_ranges=not native,
         xattr_flags_that_exclude_each_other=native,
         chown_of_nothing=False,
-        privileges_after_nothing=content != "shared",
         removal_of_a_list_by_outsiders=False,
         mapped_writes=writeback or native,
         nameless_files=native,
