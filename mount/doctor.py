@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.text import Text
 
 import nrfs
-from mount import channel, control, machine, mountinfo, mounting, places, surroundings, wording
+from mount import channel, control, machine, mountinfo, mounting, places, rights, surroundings, wording
 from mount.failure import MountError
 from mount.liveness import Life
 from mount.options import MountOptions
@@ -37,8 +37,6 @@ from nrfs.terminal import plain
 _CONFIGURATION = Path("/etc/fuse.conf")
 _LIMITS = Path("/etc/security/limits.conf")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
-_SYS_ADMIN = 21
-_SYS_RESOURCE = 24
 _DESCRIPTORS = 19
 """How many descriptors a daemon has open, without those of its workers."""
 _DESCRIPTORS_OF_A_WORKER = 4
@@ -162,16 +160,6 @@ def _installing(package: str) -> str | None:
     return _by_root(f"{manager} install {package}") if manager else None
 
 
-def _of_this_process(field: str) -> str:
-    """A field of /proc/self/status (proc_pid_status(5))."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:"))
-
-
-def _has_capability(number: int) -> bool:
-    return bool(int(_of_this_process("CapEff"), 16) >> number & 1)
-
-
 def _life(entry: mountinfo.MountEntry) -> Life:
     try:
         control.daemon_of(entry)
@@ -201,7 +189,7 @@ def _device() -> Finding:
 def _rights() -> Finding:
     if os.geteuid() != 0:
         return Finding(State.OK, "an ordinary user's, who mounts through fusermount3")
-    if _has_capability(_SYS_ADMIN):
+    if rights.has_capability(rights.SYS_ADMIN):
         return Finding(State.OK, "root's")
     return Finding(State.MISSING, "root's, but without CAP_SYS_ADMIN (containers: --cap-add SYS_ADMIN)")
 
@@ -217,7 +205,7 @@ def _fusermount3() -> Finding:
         return Finding(state, f"{path} is not set-user-id root: only root can mount", _by_root(f"chmod u+s {path}"))
     if os.statvfs(path).f_flag & os.ST_NOSUID:
         return Finding(state, f"{path} is on a file system without set-user-id: only root can mount")
-    if os.geteuid() != 0 and _of_this_process("NoNewPrivs") == "1":
+    if os.geteuid() != 0 and rights.of_this_process("NoNewPrivs") == "1":
         return Finding(state, "this process can gain no rights (no_new_privs, as in a sandbox)")
     return Finding(State.OK, f"{path}, with which ordinary users can mount")
 
@@ -255,7 +243,7 @@ def _python() -> Finding:
 def _open_files() -> Finding:
     """A daemon raises its own limit as far as it may, and with CAP_SYS_RESOURCE beyond the hard limit."""
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _has_capability(_SYS_RESOURCE):
+    if rights.has_capability(rights.SYS_RESOURCE):
         allowed = max(allowed, surroundings.OPEN_FILES)
     needed = _DESCRIPTORS + _DESCRIPTORS_OF_A_WORKER * len(os.sched_getaffinity(0))
     if allowed == resource.RLIM_INFINITY:

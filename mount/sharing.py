@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mount import rights
 from mount.failure import MountError
 from nrfs import Connection
-
-_SYS_ADMIN = 21
 
 
 def check(channel: str) -> None:
@@ -37,9 +36,7 @@ def check_kernel(connection: Connection) -> None:
 
 def rights_missing() -> str | None:
     """Why this process may not let the kernel read and write a file in place of another; None if it may."""
-    lines = (line.partition(":") for line in Path("/proc/self/status").read_text().splitlines())
-    effective = next(int(bits, 16) for name, _, bits in lines if name == "CapEff")
-    if not effective >> _SYS_ADMIN & 1:
+    if not rights.has_capability(rights.SYS_ADMIN):
         return "only root may (CAP_SYS_ADMIN is missing)"
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]:
         return "not in a user namespace (CAP_SYS_ADMIN in the first one is needed)"

@@ -68,12 +68,15 @@ def nrfs_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "nrfs.cli", *map(str, arguments)]
 
 
-def run_nrfs(*arguments: object, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run_nrfs(
+    *arguments: object, before: tuple[str, ...] = (), seconds: float = PATIENCE_SECONDS
+) -> subprocess.CompletedProcess[str]:
     """Runs ``nrfs`` to its end.
 
     Args:
         arguments: of ``nrfs``.
         before: a command that runs it, such as ``setpriv`` with its own arguments.
+        seconds: how long it may take.
 
     """
     return subprocess.run(
@@ -81,7 +84,7 @@ def run_nrfs(*arguments: object, before: tuple[str, ...] = ()) -> subprocess.Com
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=seconds,
         check=False,
     )
 

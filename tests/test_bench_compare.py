@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Mounts, daemon_of, nrfs_command, wait_until
+from conftest import Mounts, daemon_of, nrfs_command, run_nrfs, wait_until
 from support.results import only_run, runs
 
 from workloads.commands import ON_DIRECTORIES, compare
@@ -22,8 +22,7 @@ FILES = "files --counts 20"
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = nrfs_command("bench", "compare", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    return run_nrfs("bench", "compare", *arguments, seconds=280)
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Mounts, nrfs_command, wait_until
+from conftest import Mounts, nrfs_command, run_nrfs, wait_until
 from support.results import only_run
 
 from workloads.files import PHASES
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = nrfs_command("bench", "files", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return run_nrfs("bench", "files", *arguments, seconds=120)
 
 
 @pytest.mark.parametrize("size", ["0", "4096"])

@@ -6,23 +6,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mounts
+from conftest import Mounts, nrfs_command, run_nrfs
 from support.mounts import Configuration, configurations
 
-COMMAND = [sys.executable, "-m", "nrfs.cli", "bench", "fxmark"]
 WITHOUT_MANY_FILES = ("DRBL", "DWOL", "DWSL", "MRPL", "mix")
 """All others prepare thousands of files, which takes minutes in a mount. bench/tests/fxmark.rs has them all."""
 SHORT = ("--milliseconds", "20", "--file-size", "1048576", "--rounds", "1", "--cores", "1,2")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=600)
+    return run_nrfs("bench", "fxmark", *arguments, seconds=600)
 
 
 def summary_of(report: Path) -> dict[str, list[dict[str, Any]]]:
@@ -74,7 +72,11 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path: Path, number
     place.mkdir()
     arguments = ("--dir", str(place), "--workloads", "MWCL,MWCM", "--milliseconds", "100000", "--cores", "1,2")
     with subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        nrfs_command("bench", "fxmark", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     ) as run:
         while not list(place.glob("*/measured/0000/*")):
             assert run.poll() is None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
+
+from conftest import run_nrfs
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nrfs.cli", "bench", "memory", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return run_nrfs("bench", "memory", *arguments, seconds=120)
 
 
 def test_memory_is_reported_per_replica(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
+
+from conftest import run_nrfs
 
 from workloads.commands.service import OPERATIONS
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nrfs.cli", "bench", "service", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return run_nrfs("bench", "service", *arguments, seconds=600)
 
 
 SHORT = ("--rounds", "1", "--milliseconds", "20", "--file-size", "16384")

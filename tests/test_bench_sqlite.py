@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import Mounts
+from conftest import Mounts, run_nrfs
 from support.mounts import Configuration, configurations
 
 from workloads import sqlite
@@ -20,8 +19,7 @@ LITTLE = ("--rows", "2500", "--inserts", "50", "--reads", "300", "--rounds", "1"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nrfs.cli", "bench", "sqlite", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return run_nrfs("bench", "sqlite", *arguments, seconds=600)
 
 
 @pytest.mark.parametrize("configuration", configurations([2, 1, 3]), ids=str)

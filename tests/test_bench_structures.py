@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from conftest import run_nrfs
 
 import nrfs
 from workloads import cores
@@ -17,8 +17,7 @@ from workloads.cores import Cores
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nrfs.cli", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return run_nrfs("bench", *arguments, seconds=600)
 
 
 @pytest.mark.parametrize("structure", ["hashmap", "stack", "queue", "scheduler"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
+
+from conftest import run_nrfs
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nrfs.cli", "bench", "vm", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return run_nrfs("bench", "vm", *arguments, seconds=600)
 
 
 def test_every_address_space_is_measured(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ use machines::types::{Errno, Ino, Kind};
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
-/// The most bytes that a copy moves at once.
-const STEP_BYTES: usize = 1 << 20;
+/// The most bytes that are written at once: the largest WRITE of the kernel.
+pub(crate) const STEP_BYTES: usize = 1 << 20;
 
 /// What [`seek`](Filesystem::seek) looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

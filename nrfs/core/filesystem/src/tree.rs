@@ -135,7 +135,7 @@ impl Filesystem {
         let there = contents::NewAttributes { size, accessed: accessed_there, modified, changed };
         let about_contents = is_file && (size.is_some() || modified.is_some() || accessed_there.is_some());
         if about_contents {
-            self.contents.check_change(ino, token)?;
+            self.contents.check_memory(ino, token)?;
         }
         let accessed = accessed.filter(|_| accessed_there.is_none());
         if permissions.is_some() || uid.is_some() || gid.is_some() || accessed.is_some() || !about_contents {

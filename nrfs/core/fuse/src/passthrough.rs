@@ -63,10 +63,9 @@ impl Passthrough {
     /// Opens a file with the flags `how` of open(2). `is_new` says that the kernel has no attributes of it yet.
     pub fn open(&self, fs: &Filesystem, ino: Ino, how: u32, is_new: bool) -> Result<Opened, Errno> {
         let mut shard = self.shard(ino);
-        let file = shard.entry(ino).or_default();
-        let backing = match file.backing {
+        let backing = match shard.get(&ino).and_then(|file| file.backing) {
             Some(backing) => backing,
-            None => self.open_backing(fs, ino).inspect_err(|_| Self::tidy(&mut shard, ino))?,
+            None => self.open_backing(fs, ino)?,
         };
         let file = shard.entry(ino).or_default();
         file.backing = Some(backing);

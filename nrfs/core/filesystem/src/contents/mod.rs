@@ -1,7 +1,7 @@
 //! The contents of files: where their bytes lie, and what is done with them.
 //!
-//! [`Contents`] is what the service asks for. An implementation knows inode numbers and nothing of the tree, and a number
-//! that it has not seen is an empty file. There are two:
+//! [`Contents`] is what the service asks for. An implementation knows inode numbers and nothing of the tree, and a
+//! number that it has not seen is an empty file. There are two:
 //!
 //! - [`Replicated`]: every node has all bytes. `ledger` counts their pages, `promises` sets pages aside for data that
 //!   the kernel has collected, `by_inode` chooses the log of a file.
@@ -84,7 +84,7 @@ pub(crate) trait Contents: Send + Sync {
     fn has_access_times(&self) -> bool;
 
     /// ENOSPC if there is no memory to set attributes of a file.
-    fn check_change(&self, ino: Ino, token: &tokens::Token) -> Result<(), Errno>;
+    fn check_memory(&self, ino: Ino, token: &tokens::Token) -> Result<(), Errno>;
 
     /// Sets attributes. A new size also sets the time of modification to the present, unless that is given.
     fn set_attributes(&self, ino: Ino, new: NewAttributes, token: &tokens::Token) -> Result<(), Errno>;
@@ -111,8 +111,8 @@ pub(crate) trait Contents: Send + Sync {
     /// The space.
     fn space(&self) -> Space;
 
-    /// Whether a file that has lost its last name, and is not open, should end at once: as the kernel takes space itself,
-    /// nobody could wait until it has forgotten the inode.
+    /// Whether a file that has lost its last name, and is not open, should end at once: as the kernel takes space
+    /// itself, nobody could wait until it has forgotten the inode.
     fn is_nearly_full(&self) -> bool;
 
     /// What memory is left after `bytes` more are taken. 0 stands for a few bytes.
@@ -131,10 +131,11 @@ pub(crate) trait Contents: Send + Sync {
     /// Brings all replicas to the same position of each log, and takes their digests there.
     fn verify(&self, token: &tokens::Token) -> Vec<Verification>;
 
-    /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself writes it to its place.
+    /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself writes it to its
+    /// place.
     fn collecting(&self) -> Option<&Replicated>;
 
-    /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if there is
-    /// none.
+    /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if there
+    /// is none.
     fn backing(&self, ino: Ino) -> Option<OwnedFd>;
 }

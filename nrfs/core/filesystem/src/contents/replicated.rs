@@ -19,7 +19,7 @@ use super::ledger::Ledger;
 use super::promises::Promises;
 use super::{Attributes, Contents, NewAttributes, Space};
 use crate::clock;
-use crate::files::Whence;
+use crate::files::{STEP_BYTES, Whence};
 use crate::filesystem::{LOG_PAYLOAD, home};
 use crate::holds::Holds;
 use crate::status::Verification;
@@ -31,9 +31,6 @@ pub(crate) type Token = nr::Token<Placed<Content>, ByInode>;
 /// The most pages that may be free in the ledger while replicas without running threads still have them. Besides these,
 /// each log may have as much content that they have not applied.
 const FREED_MAX: u64 = content::pages_in(8 << 20);
-
-/// The most bytes that one operation writes: the largest WRITE of the kernel.
-pub(crate) const STEP_BYTES: usize = 1 << 20;
 
 /// A write of so many bytes returns when all replicas have copied them: so they need no copy of their own in the log, and
 /// threads of other nodes can copy at the same time. A smaller one returns when its own replica has.
@@ -192,7 +189,7 @@ impl Contents for Replicated {
         false
     }
 
-    fn check_change(&self, ino: Ino, token: &tokens::Token) -> Result<(), Errno> {
+    fn check_memory(&self, ino: Ino, token: &tokens::Token) -> Result<(), Errno> {
         // The first change to a file takes memory.
         let is_known = || self.look(ino, |content| content.attributes(ino), token).is_some();
         if self.memory_left(0) == Left::Nothing && !is_known() { Err(Errno::ENOSPC) } else { Ok(()) }

@@ -94,14 +94,13 @@ impl Contents for Shared {
         true
     }
 
-    fn check_change(&self, _: Ino, _: &tokens::Token) -> Result<(), Errno> {
+    fn check_memory(&self, _: Ino, _: &tokens::Token) -> Result<(), Errno> {
         Ok(())
     }
 
     fn set_attributes(&self, ino: Ino, new: NewAttributes, _: &tokens::Token) -> Result<(), Errno> {
-        let NewAttributes { size, accessed, modified, .. } = new;
+        let NewAttributes { size, accessed, mut modified, .. } = new;
         let file = self.open_for_writing(ino)?;
-        let mut modified = modified;
         if let Some(size) = size {
             let before = fs::fstat(&file).map_err(errno)?;
             fs::ftruncate(&file, size).map_err(errno)?;
