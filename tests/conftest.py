@@ -89,6 +89,11 @@ def run_nrfs(
     )
 
 
+def hear_interrupts() -> None:
+    """For ``preexec_fn``: what a shell runs in the background has SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def options_of(options: dict[str, object]) -> list[str]:
     """Keyword arguments as long options: ``allow_other=True`` is ``--allow-other``, ``o="ro"`` is ``-o ro``."""
     words: list[str] = []

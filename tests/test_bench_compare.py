@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Mounts, daemon_of, nrfs_command, run_nrfs, wait_until
+from conftest import Mounts, daemon_of, hear_interrupts, nrfs_command, run_nrfs, wait_until
 from support.results import only_run, runs
 
 from workloads.commands import ON_DIRECTORIES, compare
@@ -137,7 +137,7 @@ def test_an_interrupted_run_tells_what_it_has_and_unmounts(tmp_path: Path) -> No
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_interrupts,
     ) as process:
 
         def in_the_second() -> bool:

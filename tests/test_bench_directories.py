@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import nrfs_command, run_nrfs, shown_at, wait_until
+from conftest import hear_interrupts, nrfs_command, run_nrfs, shown_at, wait_until
 from support.results import only_run
 
 from workloads.commands import ON_DIRECTORIES
@@ -45,7 +45,7 @@ def test_an_interrupted_run_tells_what_it_has_measured(tmpfs: Path, tmp_path: Pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_interrupts,
     ) as process:
         seen: set[Path] = set()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mounts, nrfs_command, run_nrfs
+from conftest import Mounts, hear_interrupts, nrfs_command, run_nrfs
 from support.mounts import Configuration, configurations
 
 WITHOUT_MANY_FILES = ("DRBL", "DWOL", "DWSL", "MRPL", "mix")
@@ -77,6 +77,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path: Path, number
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
+        preexec_fn=hear_interrupts,
     ) as run:
         while not list(place.glob("*/measured/0000/*")):
             assert run.poll() is None

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import shown_at
+from conftest import hear_interrupts, shown_at
 from support.results import only_run
 
 from workloads.failure import WorkloadError
@@ -269,10 +269,7 @@ def test_a_signal_ends_it_and_leaves_nothing(
 ) -> None:
     arguments = command("--dir", memory_path, "--benchmarks", "readwhilewriting", "--reads", "2000000")
     arguments += ["--num", "1000", "--threads", threads]
-    # A shell that runs us in the background has SIGINT ignored, and children inherit that.
-    with subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ) as process:
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
         wait_for(lambda: any(memory_path.glob("*/*/*.log")))
         process.send_signal(number)
         _, complaint = process.communicate(timeout=60)

@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from conftest import Mounts, nrfs_command, wait_until
+from conftest import Mounts, hear_interrupts, nrfs_command, wait_until
 from support.results import only_run
 
 from workloads.tree import STEPS
@@ -145,9 +145,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(tmpfs: Path, source: Path) 
 def test_a_signal_ends_it_and_leaves_nothing(number: signal.Signals, status: int, tmpfs: Path, source: Path) -> None:
     command = nrfs_command("bench", "tree", "--dir", tmpfs, "--source", source, "--files", 600, "--rounds", 1000)
     # A shell that runs us in the background has SIGINT ignored, and children inherit that.
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
         wait_until(lambda: any(tmpfs.glob("*/copy")), "a step")
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, wait_until
+from conftest import REPOSITORY, hear_interrupts, wait_until
 
 PROGRAM = REPOSITORY / "scripts" / "numa-vm"
 SECONDS = 600
@@ -46,7 +46,7 @@ def test_in_a_guest_each_replicas_content_is_on_its_node_and_the_replicas_are_eq
 def test_a_guest_that_is_interrupted_leaves_nothing(_a_guest_can_be_made: None, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [str(PROGRAM), "--nodes", "1", "--memory", "256", "--", "sleep", "600"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, preexec_fn=hear_interrupts)
     try:
         wait_until(lambda: list(tmp_path.glob("numa-vm-*/console")), "the guest")
         process.send_signal(signal.SIGINT)
