@@ -462,6 +462,24 @@ def test_it_lies_under_overlayfs(pair: Pair, tmp_path: Path, layer: str) -> None
     shutil.rmtree(ours)
 
 
+def test_the_space_of_deleted_files_comes_back(pair: Pair) -> None:
+    def free() -> int:
+        return os.statvfs(pair.subject).f_bavail
+
+    before = free()
+    for number in range(300):
+        path = pair.subject / f"deleted{number % 7}"
+        with syscalls.opened(path, os.O_CREAT | os.O_RDWR) as descriptor:
+            os.write(descriptor, bytes(64 << 10))
+            if number % 2:
+                path.unlink()
+                os.pread(descriptor, 9, 0)
+        if number % 2 == 0:
+            path.read_bytes()
+            path.unlink()
+    wait_until(lambda: free() >= before, "all space is free again")
+
+
 def test_many_files_take_few_descriptors_of_the_daemon() -> None:
     with mounted_nrfs(nodes=1, content="shared") as path:
         descriptors = Path(f"/proc/{daemon_of(path)}/fd")
@@ -471,6 +489,8 @@ def test_many_files_take_few_descriptors_of_the_daemon() -> None:
         kept = [os.open(path / "0" / f"open{number}", os.O_CREAT | os.O_RDWR) for number in range(500)]
         for number in range(20_000):
             os.close(os.open(path / f"{number % 100}" / f"{number}", os.O_CREAT | os.O_WRONLY))
+        for number in range(0, 20_000, 50):
+            assert (path / f"{number % 100}" / f"{number}").read_bytes() == b""
         assert len(list(descriptors.iterdir())) < before + 10
         for descriptor in kept:
             os.close(descriptor)

@@ -262,7 +262,11 @@ impl Filesystem {
     pub(crate) fn join(&self, tree: Attributes, token: &Token) -> Attributes {
         let known = || self.contents.attributes(tree.ino, token);
         let known = (tree.kind == Kind::File).then(known).flatten();
-        let Some(contents::Attributes { size, blocks, accessed, modified, changed }) = known else { return tree };
+        known.map_or(tree, |known| Self::joined(tree, known))
+    }
+
+    pub(crate) fn joined(tree: Attributes, known: contents::Attributes) -> Attributes {
+        let contents::Attributes { size, blocks, accessed, modified, changed } = known;
         let accessed = accessed.unwrap_or(tree.accessed);
         Attributes { size, blocks, accessed, modified, changed: changed.max(tree.changed), ..tree }
     }

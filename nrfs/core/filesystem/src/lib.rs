@@ -42,4 +42,4 @@ pub use memory::{Cpu, HardwareNode, Node, PhysicalNode, Topology, TopologyError}
 pub use nr::{LogPosition, NodeId};
 pub use size::{ParseSizeError, Size};
 pub use tokens::Token;
-pub use tree::Entry;
+pub use tree::{Entry, Made};

@@ -1,12 +1,13 @@
 //! The operations on names, attributes, flags and extended attributes.
 
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 
 use machines::namespace::{Attributes, Change, Cookie, NewAttributes, NewInode, Privileges, RenameMode, XattrMode};
 use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner};
 use machines::{content, namespace};
 
-use crate::contents;
+use crate::contents::{self, Begun};
 use crate::filesystem::Filesystem;
 use crate::tokens::Token;
 
@@ -19,6 +20,15 @@ pub struct Entry {
     pub cookie: Cookie,
     /// The attributes of the inode.
     pub attributes: Attributes,
+}
+
+/// An inode that was just made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// What [`Filesystem::backing`] would open. `None` also if it cannot be opened.
+    pub backing: Option<OwnedFd>,
 }
 
 impl Filesystem {
@@ -36,24 +46,31 @@ impl Filesystem {
 
     /// Makes an inode under a new name.
     pub fn create(&self, parent: Ino, name: Name, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
+        self.make(parent, name, inode, token).map(|made| made.attributes)
+    }
+
+    /// The same, for a file that is to be opened.
+    pub fn make(&self, parent: Ino, name: Name, inode: NewInode, token: &Token) -> Result<Made, Errno> {
         let made = self.change_tree(Change::Create { parent, name, inode }, token)?.attributes;
-        self.begin(made);
-        Ok(self.join(made, token))
+        self.begin(made, token)
     }
 
     /// Makes a file without a name, and takes a hold on it. When the hold is given up, the file is dropped, unless it
     /// has been linked.
-    pub fn create_nameless(&self, parent: Ino, inode: NewInode, token: &Token) -> Result<Attributes, Errno> {
+    pub fn create_nameless(&self, parent: Ino, inode: NewInode, token: &Token) -> Result<Made, Errno> {
         let made = self.change_tree(Change::CreateNameless { parent, inode }, token)?.attributes;
         self.holds.add_nameless(made.ino);
-        self.begin(made);
-        Ok(self.join(made, token))
+        self.begin(made, token)
     }
 
-    fn begin(&self, made: Attributes) {
-        if made.kind == Kind::File {
-            self.contents.begin(made.ino);
-        }
+    /// ENOENT if somebody has dropped the inode since it was made.
+    fn begin(&self, tree: Attributes, token: &Token) -> Result<Made, Errno> {
+        let begun = (tree.kind == Kind::File).then(|| self.contents.begin(tree.ino)).flatten();
+        let Some(Begun { attributes, backing }) = begun else {
+            return Ok(Made { attributes: self.join(tree, token), backing: None });
+        };
+        self.check_change(tree.ino, token)?;
+        Ok(Made { attributes: Self::joined(tree, attributes), backing: Some(backing) })
     }
 
     /// Gives an inode one more name.

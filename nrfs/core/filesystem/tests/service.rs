@@ -224,7 +224,7 @@ fn a_file_made_without_a_name_goes_when_it_is_forgotten_unless_it_was_linked() {
     let fs = filesystem(2, 4, 100, 10);
     fs.with_token(|token| {
         let inode = || NewInode::new(NewNode::File, 0o644, 0, Owner { uid: 0, gid: 0 });
-        let [kept, lost] = [(); 2].map(|()| fs.create_nameless(Ino::ROOT, inode(), token).unwrap().ino);
+        let [kept, lost] = [(); 2].map(|()| fs.create_nameless(Ino::ROOT, inode(), token).unwrap().attributes.ino);
         [kept, lost].iter().for_each(|&ino| assert_eq!(fs.write(ino, 0, b"content", token), Ok(7)));
         assert_eq!(fs.link(kept, Ino::ROOT, name("kept"), token).unwrap().links, 1);
         [kept, lost].iter().for_each(|&ino| fs.forget(ino, 1, token));

@@ -7,11 +7,12 @@
 //! Each reply that the kernel counts as a lookup takes a hold on the inode, until a FORGET. Open files need no hold, as
 //! the kernel does not forget an inode that is open.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use filesystem::{
-    AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Name, NewAttributes, NewInode, NewNode, Owner,
-    Permissions, Privileges, RenameMode, Time, Token, Whence, XattrMode,
+    AllocateMode, Attributes, Capacity, Cookie, Errno, Filesystem, Ino, Made, Name, NewAttributes, NewInode, NewNode,
+    Owner, Permissions, Privileges, RenameMode, Time, Token, Whence, XattrMode,
 };
 
 use crate::backing::BackingId;
@@ -135,15 +136,17 @@ impl Native {
                 let MknodArguments { mode, device, umask, .. } = request.argument()?;
                 let node = NewNode::from_mode(mode, device)?;
                 let made = self.create(request, request.name()?, node, (mode, umask), token)?;
-                Answer::Entry(Some(made))
+                Answer::Entry(Some(made.attributes))
             }
             Opcode::Mkdir => {
                 let MkdirArguments { mode, umask } = request.argument()?;
-                Answer::Entry(Some(self.create(request, request.name()?, NewNode::Directory, (mode, umask), token)?))
+                let made = self.create(request, request.name()?, NewNode::Directory, (mode, umask), token)?;
+                Answer::Entry(Some(made.attributes))
             }
             Opcode::Symlink => {
                 let (name, target) = request.names()?;
-                Answer::Entry(Some(self.create(request, name, NewNode::Symlink(target.into()), (0o777, 0), token)?))
+                let made = self.create(request, name, NewNode::Symlink(target.into()), (0o777, 0), token)?;
+                Answer::Entry(Some(made.attributes))
             }
             Opcode::Link => {
                 let LinkArguments { old_node } = request.argument()?;
@@ -168,7 +171,7 @@ impl Native {
                     let stamped = NewAttributes { modified: Some(filesystem::now()), ..NewAttributes::default() };
                     fs.set_attributes(ino, Some(0), stamped, token)?;
                 }
-                Answer::Opened(self.open(ino, flags, false)?)
+                Answer::Opened(self.open(ino, flags, None)?)
             }
             Opcode::Tmpfile => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
@@ -336,10 +339,11 @@ impl Native {
         node: NewNode,
         (mode, umask): (u32, u32),
         token: &Token,
-    ) -> Result<Attributes> {
+    ) -> Result<Made> {
         let inode = NewInode::new(node, mode, umask, owner(request));
-        let made = self.filesystem.create(request.ino(), Name::new(name)?, inode, token)?;
-        self.hold(made, token)
+        let made = self.filesystem.make(request.ino(), Name::new(name)?, inode, token)?;
+        self.hold(made.attributes, token)?;
+        Ok(made)
     }
 
     fn rename(&self, request: Request, new_parent: Ino, flags: u32, token: &Token) -> Result<()> {
@@ -472,10 +476,10 @@ impl Native {
         self.caching && self.has(support)
     }
 
-    /// Opens a file with these flags of open(2). `is_new` says that the kernel has no attributes of it yet.
-    fn open(&self, ino: Ino, how: u32, is_new: bool) -> Result<Opened> {
+    /// Opens a file with these flags of open(2). `made` is its backing file, if it was just made.
+    fn open(&self, ino: Ino, how: u32, made: Option<OwnedFd>) -> Result<Opened> {
         let flags = match (&self.passthrough, self.caching) {
-            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, is_new),
+            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, made),
             (None, true) => OpenedFlags::KEEP_CACHE,
             (None, false) => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
         };
@@ -483,10 +487,10 @@ impl Native {
     }
 
     /// Opens a file that was just made, and is held for the reply. If that fails, the kernel never hears of the hold.
-    fn open_new(&self, made: Attributes, how: u32, token: &Token) -> Result<Answer> {
-        let opened = self.open(made.ino, how, true);
-        let opened = opened.inspect_err(|_| self.filesystem.forget(made.ino, 1, token))?;
-        Ok(Answer::Created(made, opened))
+    fn open_new(&self, Made { attributes, backing }: Made, how: u32, token: &Token) -> Result<Answer> {
+        let opened = self.open(attributes.ino, how, backing);
+        let opened = opened.inspect_err(|_| self.filesystem.forget(attributes.ino, 1, token))?;
+        Ok(Answer::Created(attributes, opened))
     }
 }
 

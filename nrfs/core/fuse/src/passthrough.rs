@@ -1,14 +1,17 @@
 //! Opens files whose bytes the kernel reads and writes itself, in a backing file (FUSE passthrough).
 //!
-//! All opens of a file at one time share one [`BackingId`]. What the kernel does with a backing file it does not tell
-//! us. After its own reads and writes it forgets the attributes that they change, but not after a store to a mapping. A
-//! mapping may be there longer than the open file, and needs one that was opened for reading and writing. So from such
-//! an open on, the kernel must not keep the file's attributes, until a lease shows that nobody can store to it.
+//! All opens of a file share one [`BackingId`]. To get one takes longer than the rest of an open, so the last files that
+//! were closed keep theirs for the next open, until the kernel forgets the inode: it does that after the last RELEASE.
+//!
+//! What the kernel does with a backing file it does not tell us. After its own reads and writes it forgets the
+//! attributes that they change, but not after a store to a mapping. A mapping may be there longer than the open file,
+//! and needs one that was opened for reading and writing. So from such an open on, the kernel must not keep the file's
+//! attributes, until a lease shows that nobody can store to it.
 //!
 //! Before the kernel writes for a caller who may not keep set-user-id and set-group-id, it sends a SETATTR that sets
 //! nothing: see `Native::kill_before_write`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,22 +39,32 @@ pub(crate) struct Passthrough {
     shards: [CachePadded<Mutex<Shard>>; Self::SHARDS],
 }
 
-type Shard = HashMap<Ino, File>;
+#[derive(Default)]
+struct Shard {
+    files: HashMap<Ino, File>,
+    /// Files that have been closed, in this order. Some have been opened since, or have ended.
+    closed: VecDeque<Ino>,
+}
 
 #[derive(Default)]
 struct File {
-    /// `None` if it is not open.
+    /// There is one while the file is open, and perhaps longer.
     backing: Option<BackingId>,
     opens: u32,
     /// How many of the opens are for writing.
     writers: u32,
     /// Whether somebody may have a mapping to which it can be stored.
     may_be_mapped: bool,
+    /// Whether it is in [`Shard::closed`].
+    is_listed: bool,
 }
 
 impl Passthrough {
     /// So many that threads rarely meet at one. A power of two.
     const SHARDS: usize = 64;
+
+    /// How many closed files of a shard keep their ids. Each takes some hundred bytes of memory of the kernel.
+    const CLOSED_MAX: usize = 256;
 
     /// For the mount that `device` belongs to.
     pub fn new(device: OwnedFd, kernel: Arc<Kernel>) -> io::Result<Self> {
@@ -60,14 +73,20 @@ impl Passthrough {
         Ok(Self { device, kernel, shards })
     }
 
-    /// Opens a file with the flags `how` of open(2). `is_new` says that the kernel has no attributes of it yet.
-    pub fn open(&self, fs: &Filesystem, ino: Ino, how: u32, is_new: bool) -> Result<Opened, Errno> {
+    /// Opens a file with the flags `how` of open(2). `made` is its backing file, if it was just made: then the kernel has
+    /// no attributes of it yet.
+    pub fn open(&self, fs: &Filesystem, ino: Ino, how: u32, made: Option<OwnedFd>) -> Result<Opened, Errno> {
+        let is_new = made.is_some();
         let mut shard = self.shard(ino);
-        let backing = match shard.get(&ino).and_then(|file| file.backing) {
+        let backing = match shard.files.get(&ino).and_then(|file| file.backing) {
             Some(backing) => backing,
-            None => self.open_backing(fs, ino)?,
+            None => {
+                // It may have ended since the kernel looked for it: then the kernel looks again.
+                let file = made.or_else(|| fs.backing(ino)).ok_or(Errno::ESTALE)?;
+                backing::open(&self.device, file.as_fd()).map_err(|_| Errno::EIO)?
+            }
         };
-        let file = shard.entry(ino).or_default();
+        let file = shard.files.entry(ino).or_default();
         file.backing = Some(backing);
         file.opens += 1;
         file.writers += u32::from(is_for_writing(how));
@@ -80,35 +99,51 @@ impl Passthrough {
         Ok(Opened { flags: OpenedFlags::PASSTHROUGH | OpenedFlags::NO_FLUSH, backing: Some(backing) })
     }
 
-    fn open_backing(&self, fs: &Filesystem, ino: Ino) -> Result<BackingId, Errno> {
-        // It may have ended since the kernel looked for it: then the kernel looks again.
-        let file = fs.backing(ino).ok_or(Errno::ESTALE)?;
-        backing::open(&self.device, file.as_fd()).map_err(|_| Errno::EIO)
-    }
-
     /// Called when an open file has been closed that was opened with the flags `how`.
     pub fn release(&self, ino: Ino, how: u32) {
         let mut shard = self.shard(ino);
-        let Some(file) = shard.get_mut(&ino) else { return };
+        let shard = &mut *shard;
+        let Some(file) = shard.files.get_mut(&ino) else { return };
         file.opens = file.opens.saturating_sub(1);
         file.writers = file.writers.saturating_sub(u32::from(is_for_writing(how)));
-        if file.opens == 0 {
-            if let Some(backing) = file.backing.take() {
-                backing::close(&self.device, backing);
+        if file.opens == 0 && !file.is_listed {
+            file.is_listed = true;
+            shard.closed.push_back(ino);
+            if shard.closed.len() > Self::CLOSED_MAX {
+                let first = shard.closed.pop_front();
+                first.inspect(|&ino| self.unlist(shard, ino));
             }
-            Self::tidy(&mut shard, ino);
+        }
+    }
+
+    /// Called when a file has been taken from the list of those that have been closed.
+    fn unlist(&self, shard: &mut Shard, ino: Ino) {
+        if let Some(file) = shard.files.get_mut(&ino) {
+            file.is_listed = false;
+            self.close_id(file);
+            Self::tidy(shard, ino);
+        }
+    }
+
+    /// Closes the id of a file, unless the file is open.
+    fn close_id(&self, file: &mut File) {
+        if file.opens == 0 {
+            file.backing.take().inspect(|&backing| backing::close(&self.device, backing));
         }
     }
 
     /// Whether a file is open for writing.
     pub fn has_writers(&self, ino: Ino) -> bool {
-        self.shard(ino).get(&ino).is_some_and(|file| file.writers > 0)
+        self.shard(ino).files.get(&ino).is_some_and(|file| file.writers > 0)
     }
 
     /// Whether the kernel may keep the attributes of a file.
     pub fn may_cache(&self, fs: &Filesystem, ino: Ino) -> bool {
-        let mut shard = self.shard(ino);
-        let Some(file) = shard.get_mut(&ino) else { return true };
+        Self::may_cache_here(&mut self.shard(ino), fs, ino)
+    }
+
+    fn may_cache_here(shard: &mut Shard, fs: &Filesystem, ino: Ino) -> bool {
+        let Some(file) = shard.files.get_mut(&ino) else { return true };
         // Under the lock nobody opens it, so the lease is in nobody's way.
         if file.opens == 0 && file.may_be_mapped {
             // If the inode has been dropped, nothing of it is mapped.
@@ -116,28 +151,36 @@ impl Passthrough {
             file.may_be_mapped = !fs.backing(ino).is_none_or(has_none);
         }
         let may = !file.may_be_mapped;
-        Self::tidy(&mut shard, ino);
+        Self::tidy(shard, ino);
         may
     }
 
     /// Calls `end` unless a file is open. Nobody opens it meanwhile.
     pub fn unless_open(&self, ino: Ino, end: &dyn Fn()) {
-        let shard = self.shard(ino);
-        if shard.get(&ino).is_none_or(|file| file.opens == 0) {
+        let mut shard = self.shard(ino);
+        let file = shard.files.get_mut(&ino);
+        if file.is_none_or(|file| {
+            self.close_id(file);
+            file.opens == 0
+        }) {
             end();
         }
     }
 
     /// Called when the kernel has forgotten an inode.
     pub fn forget(&self, fs: &Filesystem, ino: Ino) {
-        self.may_cache(fs, ino);
+        let mut shard = self.shard(ino);
+        if let Some(file) = shard.files.get_mut(&ino) {
+            self.close_id(file);
+            Self::may_cache_here(&mut shard, fs, ino);
+        }
     }
 
-    /// Removes the entry of a file that is neither open nor mapped.
+    /// Removes the entry of a file that has no id and is not mapped.
     fn tidy(shard: &mut Shard, ino: Ino) {
-        let is_idle = |file: &File| file.opens == 0 && !file.may_be_mapped;
-        if shard.get(&ino).is_some_and(is_idle) {
-            shard.remove(&ino);
+        let is_idle = |file: &File| file.backing.is_none() && !file.may_be_mapped;
+        if shard.files.get(&ino).is_some_and(is_idle) {
+            shard.files.remove(&ino);
         }
     }
 

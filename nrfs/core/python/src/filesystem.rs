@@ -134,7 +134,9 @@ impl Filesystem {
         gid: Option<u32>,
     ) -> PyResult<Attributes> {
         let inode = NewInode::new(NewNode::File, mode, umask, owner(uid, gid));
-        self.call(py, |service, token| service.create_nameless(Ino(parent), inode, token).map(Attributes::from))
+        self.call(py, |service, token| {
+            service.create_nameless(Ino(parent), inode, token).map(|made| made.attributes.into())
+        })
     }
 
     #[pyo3(signature = (parent, name, mode, *, umask = 0, uid = None, gid = None))]

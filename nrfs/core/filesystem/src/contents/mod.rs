@@ -44,6 +44,13 @@ pub(crate) struct Attributes {
     pub changed: Time,
 }
 
+/// A file that was just made.
+pub(crate) struct Begun {
+    pub attributes: Attributes,
+    /// What [`Contents::backing`] would open.
+    pub backing: OwnedFd,
+}
+
 /// Attributes to be set. `None` leaves one as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NewAttributes {
@@ -71,8 +78,8 @@ pub(crate) trait Contents: Send + Sync {
     /// A thread's place at the replica of `node`, if there are replicas.
     fn register(&self, node: NodeId) -> Option<Token>;
 
-    /// Called when a file has been made.
-    fn begin(&self, ino: Ino);
+    /// Called when a file has been made. Returns what there is of it from the beginning, if anything.
+    fn begin(&self, ino: Ino) -> Option<Begun>;
 
     /// Forgets a file.
     fn end(&self, ino: Ino, token: &tokens::Token);

@@ -17,7 +17,7 @@ use nr::{LogId, NodeId, NodeReplicated, Statistics};
 use super::by_inode::ByInode;
 use super::ledger::Ledger;
 use super::promises::Promises;
-use super::{Attributes, Contents, NewAttributes, Space};
+use super::{Attributes, Begun, Contents, NewAttributes, Space};
 use crate::clock;
 use crate::files::{STEP_BYTES, Whence};
 use crate::filesystem::{LOG_PAYLOAD, home};
@@ -169,7 +169,9 @@ impl Contents for Replicated {
         Some(self.content.register(node))
     }
 
-    fn begin(&self, _: Ino) {}
+    fn begin(&self, _: Ino) -> Option<Begun> {
+        None
+    }
 
     fn end(&self, ino: Ino, token: &tokens::Token) {
         self.cut_promises(ino, 0);

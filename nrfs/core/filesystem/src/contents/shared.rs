@@ -10,12 +10,12 @@ use machines::types::{Errno, Ino, Time};
 use memory::PAGE_SIZE;
 use memory::shortage::{self, Left};
 use nr::{NodeId, Statistics};
-use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{pread, pwrite};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use rustix::path::DecInt;
 
-use super::{Attributes, Contents, NewAttributes, Replicated, Space, Token};
+use super::{Attributes, Begun, Contents, NewAttributes, Replicated, Space, Token};
 use crate::files::Whence;
 use crate::status::Verification;
 use crate::tokens;
@@ -69,9 +69,11 @@ impl Contents for Shared {
         None
     }
 
-    fn begin(&self, ino: Ino) {
+    fn begin(&self, ino: Ino) -> Option<Begun> {
         // If it fails, the file cannot be opened.
-        let _ = fs::mknodat(&self.directory, name(ino), FileType::RegularFile, MODE, 0);
+        let backing = self.open(ino, OFlags::RDONLY | OFlags::CREATE).ok()?;
+        let attributes = attributes(&fs::fstat(&backing).ok()?);
+        Some(Begun { attributes, backing })
     }
 
     fn end(&self, ino: Ino, _: &tokens::Token) {
@@ -80,14 +82,7 @@ impl Contents for Shared {
     }
 
     fn attributes(&self, ino: Ino, _: &tokens::Token) -> Option<Attributes> {
-        let found = fs::statat(&self.directory, name(ino), AtFlags::empty()).ok()?;
-        Some(Attributes {
-            size: found.st_size as u64,
-            blocks: found.st_blocks as u64,
-            accessed: Some(time(found.st_atime, found.st_atime_nsec)),
-            modified: time(found.st_mtime, found.st_mtime_nsec),
-            changed: time(found.st_ctime, found.st_ctime_nsec),
-        })
+        fs::statat(&self.directory, name(ino), AtFlags::empty()).ok().as_ref().map(attributes)
     }
 
     fn has_access_times(&self) -> bool {
@@ -203,6 +198,16 @@ impl Contents for Shared {
 /// The name of the backing file of `ino`.
 fn name(ino: Ino) -> DecInt {
     DecInt::new(ino.0)
+}
+
+fn attributes(found: &Stat) -> Attributes {
+    Attributes {
+        size: found.st_size as u64,
+        blocks: found.st_blocks as u64,
+        accessed: Some(time(found.st_atime, found.st_atime_nsec)),
+        modified: time(found.st_mtime, found.st_mtime_nsec),
+        changed: time(found.st_ctime, found.st_ctime_nsec),
+    }
 }
 
 /// Overwrites bytes that space has been reserved for. tmpfs itself has no FALLOC_FL_ZERO_RANGE.
