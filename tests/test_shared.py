@@ -11,6 +11,7 @@ import faulthandler
 import fcntl
 import mmap
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -18,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -494,6 +495,28 @@ def test_many_files_take_few_descriptors_of_the_daemon() -> None:
         assert len(list(descriptors.iterdir())) < before + 10
         for descriptor in kept:
             os.close(descriptor)
+
+
+def test_a_daemon_without_descriptors_left_loses_nothing() -> None:
+    with mounted_nrfs(nodes=1, content="shared") as path:
+        daemon = daemon_of(path)
+        (path / "old").write_bytes(b"old")
+        with mapped(path / "mapped", 4096) as store:
+            limit = resource.prlimit(daemon, resource.RLIMIT_NOFILE)
+            free = next(number for number in count() if not Path(f"/proc/{daemon}/fd/{number}").exists())
+            resource.prlimit(daemon, resource.RLIMIT_NOFILE, (free, limit[1]))
+            try:
+                with pytest.raises(OSError, match="Input/output error"):
+                    (path / "new").write_bytes(b"new")
+                before = (path / "mapped").stat().st_mtime_ns
+                time.sleep(TICK)
+                store(7)
+                assert (path / "mapped").stat().st_mtime_ns > before
+            finally:
+                resource.prlimit(daemon, resource.RLIMIT_NOFILE, limit)
+        (path / "new").write_bytes(b"new")
+        assert (path / "new").read_bytes() == b"new"
+        assert (path / "old").read_bytes() == b"old"
 
 
 def shared_memory() -> int:

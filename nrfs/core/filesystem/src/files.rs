@@ -105,8 +105,17 @@ impl Filesystem {
 
     /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if the
     /// content is replicated, or the file has ended.
-    pub fn backing(&self, ino: Ino) -> Option<OwnedFd> {
+    pub fn backing(&self, ino: Ino) -> Result<Option<OwnedFd>, Errno> {
         self.contents.backing(ino)
+    }
+
+    /// The same, if that file could not be made when the inode was. ESTALE if the inode is gone, or has no name: then its
+    /// content may have ended before it.
+    pub fn late_backing(&self, ino: Ino, token: &Token) -> Result<OwnedFd, Errno> {
+        let tree = self.namespace.execute(|tree| tree.attributes(ino), &token.namespace);
+        let begun = if tree.is_ok_and(|tree| tree.links > 0) { self.contents.begin(ino)? } else { None };
+        self.check_change(ino, token).map_err(|_| Errno::ESTALE)?;
+        begun.map(|begun| begun.backing).ok_or(Errno::ESTALE)
     }
 
     /// Called after each change to the content of a file. If the file has been dropped from the tree, the change may

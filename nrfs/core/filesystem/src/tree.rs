@@ -65,8 +65,9 @@ impl Filesystem {
 
     /// ENOENT if somebody has dropped the inode since it was made.
     fn begin(&self, tree: Attributes, token: &Token) -> Result<Made, Errno> {
-        let begun = (tree.kind == Kind::File).then(|| self.contents.begin(tree.ino)).flatten();
-        let Some(Begun { attributes, backing }) = begun else {
+        let begun = if tree.kind == Kind::File { self.contents.begin(tree.ino) } else { Ok(None) };
+        // If it failed, it is tried again when the file is opened.
+        let Ok(Some(Begun { attributes, backing })) = begun else {
             return Ok(Made { attributes: self.join(tree, token), backing: None });
         };
         self.check_change(tree.ino, token)?;

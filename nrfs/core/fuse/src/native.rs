@@ -171,7 +171,7 @@ impl Native {
                     let stamped = NewAttributes { modified: Some(filesystem::now()), ..NewAttributes::default() };
                     fs.set_attributes(ino, Some(0), stamped, token)?;
                 }
-                Answer::Opened(self.open(ino, flags, None)?)
+                Answer::Opened(self.open(ino, flags, None, token)?)
             }
             Opcode::Tmpfile => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
@@ -185,7 +185,10 @@ impl Native {
             Opcode::Create => {
                 let CreateArguments { flags, mode, umask, .. } = request.argument()?;
                 let made = self.create(request, request.name()?, NewNode::File, (mode, umask), token)?;
-                self.open_new(made, flags, token)?
+                self.open_new(made, flags, token).inspect_err(|_| {
+                    // Nobody else has changed the name since, as the kernel has locked the directory.
+                    let _ = request.entry_name().and_then(|name| fs.unlink(ino, name, token));
+                })?
             }
             Opcode::Opendir if self.opens_are_free(InitFlags::NO_OPENDIR_SUPPORT) => return Err(Errno::ENOSYS),
             Opcode::Opendir => {
@@ -477,9 +480,9 @@ impl Native {
     }
 
     /// Opens a file with these flags of open(2). `made` is its backing file, if it was just made.
-    fn open(&self, ino: Ino, how: u32, made: Option<OwnedFd>) -> Result<Opened> {
+    fn open(&self, ino: Ino, how: u32, made: Option<OwnedFd>, token: &Token) -> Result<Opened> {
         let flags = match (&self.passthrough, self.caching) {
-            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, made),
+            (Some(passthrough), _) => return passthrough.open(&self.filesystem, ino, how, made, token),
             (None, true) => OpenedFlags::KEEP_CACHE,
             (None, false) => OpenedFlags::DIRECT_IO | OpenedFlags::PARALLEL_DIRECT_WRITES,
         };
@@ -488,7 +491,7 @@ impl Native {
 
     /// Opens a file that was just made, and is held for the reply. If that fails, the kernel never hears of the hold.
     fn open_new(&self, Made { attributes, backing }: Made, how: u32, token: &Token) -> Result<Answer> {
-        let opened = self.open(attributes.ino, how, backing);
+        let opened = self.open(attributes.ino, how, backing, token);
         let opened = opened.inspect_err(|_| self.filesystem.forget(attributes.ino, 1, token))?;
         Ok(Answer::Created(attributes, opened))
     }

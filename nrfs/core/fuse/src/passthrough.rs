@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_utils::CachePadded;
-use filesystem::{Errno, Filesystem, Ino};
+use filesystem::{Errno, Filesystem, Ino, Token};
 
 use crate::backing::{self, BackingId};
 use crate::kernel::Kernel;
@@ -75,14 +75,21 @@ impl Passthrough {
 
     /// Opens a file with the flags `how` of open(2). `made` is its backing file, if it was just made: then the kernel has
     /// no attributes of it yet.
-    pub fn open(&self, fs: &Filesystem, ino: Ino, how: u32, made: Option<OwnedFd>) -> Result<Opened, Errno> {
+    pub fn open(
+        &self,
+        fs: &Filesystem,
+        ino: Ino,
+        how: u32,
+        made: Option<OwnedFd>,
+        token: &Token,
+    ) -> Result<Opened, Errno> {
         let is_new = made.is_some();
         let mut shard = self.shard(ino);
         let backing = match shard.files.get(&ino).and_then(|file| file.backing) {
             Some(backing) => backing,
             None => {
-                // It may have ended since the kernel looked for it: then the kernel looks again.
-                let file = made.or_else(|| fs.backing(ino)).ok_or(Errno::ESTALE)?;
+                let found = made.map_or_else(|| fs.backing(ino), |made| Ok(Some(made)))?;
+                let file = found.map_or_else(|| fs.late_backing(ino, token), Ok)?;
                 backing::open(&self.device, file.as_fd()).map_err(|_| Errno::EIO)?
             }
         };
@@ -147,8 +154,8 @@ impl Passthrough {
         // Under the lock nobody opens it, so the lease is in nobody's way.
         if file.opens == 0 && file.may_be_mapped {
             // If the inode has been dropped, nothing of it is mapped.
-            let has_none = |file: OwnedFd| backing::has_no_writers(file.as_fd());
-            file.may_be_mapped = !fs.backing(ino).is_none_or(has_none);
+            let has_none = |file: Option<OwnedFd>| file.is_none_or(|file| backing::has_no_writers(file.as_fd()));
+            file.may_be_mapped = !fs.backing(ino).is_ok_and(has_none);
         }
         let may = !file.may_be_mapped;
         Self::tidy(shard, ino);

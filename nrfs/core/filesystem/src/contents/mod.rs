@@ -78,8 +78,9 @@ pub(crate) trait Contents: Send + Sync {
     /// A thread's place at the replica of `node`, if there are replicas.
     fn register(&self, node: NodeId) -> Option<Token>;
 
-    /// Called when a file has been made. Returns what there is of it from the beginning, if anything.
-    fn begin(&self, ino: Ino) -> Option<Begun>;
+    /// Called when a file has been made. Returns what there is of it from the beginning, if anything. If it fails, it can
+    /// be tried again.
+    fn begin(&self, ino: Ino) -> Result<Option<Begun>, Errno>;
 
     /// Forgets a file.
     fn end(&self, ino: Ino, token: &tokens::Token);
@@ -144,5 +145,5 @@ pub(crate) trait Contents: Send + Sync {
 
     /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if there
     /// is none.
-    fn backing(&self, ino: Ino) -> Option<OwnedFd>;
+    fn backing(&self, ino: Ino) -> Result<Option<OwnedFd>, Errno>;
 }

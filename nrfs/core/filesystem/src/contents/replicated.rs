@@ -169,8 +169,8 @@ impl Contents for Replicated {
         Some(self.content.register(node))
     }
 
-    fn begin(&self, _: Ino) -> Option<Begun> {
-        None
+    fn begin(&self, _: Ino) -> Result<Option<Begun>, Errno> {
+        Ok(None)
     }
 
     fn end(&self, ino: Ino, token: &tokens::Token) {
@@ -338,7 +338,7 @@ impl Contents for Replicated {
         Some(self)
     }
 
-    fn backing(&self, _: Ino) -> Option<OwnedFd> {
-        None
+    fn backing(&self, _: Ino) -> Result<Option<OwnedFd>, Errno> {
+        Ok(None)
     }
 }

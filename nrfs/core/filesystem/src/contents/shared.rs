@@ -69,11 +69,10 @@ impl Contents for Shared {
         None
     }
 
-    fn begin(&self, ino: Ino) -> Option<Begun> {
-        // If it fails, the file cannot be opened.
-        let backing = self.open(ino, OFlags::RDONLY | OFlags::CREATE).ok()?;
-        let attributes = attributes(&fs::fstat(&backing).ok()?);
-        Some(Begun { attributes, backing })
+    fn begin(&self, ino: Ino) -> Result<Option<Begun>, Errno> {
+        let backing = self.open(ino, OFlags::RDONLY | OFlags::CREATE).map_err(errno)?;
+        let attributes = attributes(&fs::fstat(&backing).map_err(errno)?);
+        Ok(Some(Begun { attributes, backing }))
     }
 
     fn end(&self, ino: Ino, _: &tokens::Token) {
@@ -190,8 +189,11 @@ impl Contents for Shared {
         None
     }
 
-    fn backing(&self, ino: Ino) -> Option<OwnedFd> {
-        self.open(ino, OFlags::RDONLY).ok()
+    fn backing(&self, ino: Ino) -> Result<Option<OwnedFd>, Errno> {
+        match self.open(ino, OFlags::RDONLY) {
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            opened => opened.map(Some).map_err(errno),
+        }
     }
 }
 
