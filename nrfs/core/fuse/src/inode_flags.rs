@@ -7,12 +7,10 @@
 //! still asks for the attributes of such a file, as it may not cache them; then [`rights`] finds out whether the file
 //! is being opened.
 
-use filesystem::{Attributes, Errno, Ino, InodeFlags, Kind, Token};
+use filesystem::{Attributes, Errno, Filesystem, Ino, InodeFlags, Kind, Token};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::native::{Answer, Native};
 use crate::protocol::opcode::Opcode;
-use crate::protocol::reply::Validity;
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
     CopyFileRangeArguments, ExtendedFlags, FallocateArguments, GetattrArguments, GetattrFlags, IoctlArguments,
@@ -37,118 +35,112 @@ const SET_EXTENDED: u32 = 0x401c_5820;
 const GET: u32 = libc::FS_IOC_GETFLAGS as u32;
 const SET: u32 = libc::FS_IOC_SETFLAGS as u32;
 
-impl Native {
-    /// How long the kernel may cache the attributes of an inode.
-    pub fn validity(&self, attributes: &Attributes) -> Validity {
-        let is_asked_for = attributes.kind == Kind::File && attributes.flags.check_change().is_err();
-        let may_cache = || match &self.passthrough {
-            Some(passthrough) => passthrough.may_cache(self.filesystem(), attributes.ino),
-            None => !self.filesystem().is_scarce(),
-        };
-        if self.is_caching() && !is_asked_for && may_cache() { Validity::FOREVER } else { Validity::NONE }
-    }
+/// Whether the kernel must ask for the attributes of an inode each time that it needs them: so that we see each open of
+/// a file that may not be written.
+pub(crate) fn must_ask(attributes: &Attributes) -> bool {
+    attributes.kind == Kind::File && attributes.flags.check_change().is_err()
+}
 
-    /// EPERM if the flags of its inode forbid a request. A malformed request passes: it is refused when it is answered.
-    pub fn check_flags(&self, request: Request, token: &Token) -> Result<()> {
-        let of = |ino| self.filesystem().flags(ino, token);
-        match request.opcode() {
-            Some(Opcode::Setattr) => self.check_setattr(request, token),
-            Some(Opcode::Open) => match request.argument() {
-                Ok(OpenArguments { flags, .. }) => check_open(of(request.ino())?, flags),
-                Err(_) => Ok(()),
-            },
-            Some(Opcode::Getattr) => match request.argument() {
-                Ok(GetattrArguments { flags, .. }) if !flags.contains(GetattrFlags::BY_FILE) => {
-                    self.check_named(request, token)
-                }
-                _ => Ok(()),
-            },
-            Some(Opcode::Fallocate) => match request.argument() {
-                Ok(FallocateArguments { mode, .. }) if mode & !(libc::FALLOC_FL_KEEP_SIZE as u32) != 0 => {
-                    of(request.ino())?.check_change()
-                }
-                _ => of(request.ino())?.check_addition(),
-            },
-            Some(Opcode::CopyFileRange | Opcode::CopyFileRange64) => match request.argument() {
-                Ok(CopyFileRangeArguments { node_out, .. }) => of(Ino(node_out))?.check_addition(),
-                Err(_) => Ok(()),
-            },
+/// EPERM if the flags of its inode forbid a request. A malformed request passes: it is refused when it is answered.
+pub(crate) fn check(fs: &Filesystem, request: Request, token: &Token) -> Result<()> {
+    let of = |ino| fs.flags(ino, token);
+    match request.opcode() {
+        Some(Opcode::Setattr) => check_setattr(fs, request, token),
+        Some(Opcode::Open) => match request.argument() {
+            Ok(OpenArguments { flags, .. }) => check_open(of(request.ino())?, flags),
+            Err(_) => Ok(()),
+        },
+        Some(Opcode::Getattr) => match request.argument() {
+            Ok(GetattrArguments { flags, .. }) if !flags.contains(GetattrFlags::BY_FILE) => {
+                check_named(fs, request, token)
+            }
             _ => Ok(()),
-        }
-    }
-
-    /// As `check_flags`, for a GETATTR that does not name an open file. Only files are checked: a directory may be just
-    /// a part of the path in the system call.
-    fn check_named(&self, request: Request, token: &Token) -> Result<()> {
-        let flags = self.filesystem().flags(request.ino(), token)?;
-        if flags.check_change().is_ok() || self.filesystem().attributes(request.ino(), token)?.kind != Kind::File {
-            return Ok(());
-        }
-        match rights::purpose(request.header().pid) {
-            Purpose::Open(how) => check_open(flags, how),
-            Purpose::Access(how) if how & libc::W_OK as u32 != 0 => flags.check_addition(),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_setattr(&self, request: Request, token: &Token) -> Result<()> {
-        let Ok(SetattrArguments { valid, .. }) = request.argument() else { return Ok(()) };
-        let has = |any: SetattrValid| valid.intersects(any);
-        let of_owner = SetattrValid::MODE | SetattrValid::UID | SetattrValid::GID;
-        if !has(of_owner | SetattrValid::SIZE | SetattrValid::ACCESSED | SetattrValid::MODIFIED) {
-            return Ok(());
-        }
-        let flags = self.filesystem().flags(request.ino(), token)?;
-        if flags.check_change().is_ok() {
-            return Ok(());
-        }
-        // Whether these may be times that the kernel cached and now writes back, so that no process sets them.
-        let may_be_kept = has(SetattrValid::CHANGED) && !has(SetattrValid::ACCESSED);
-        if has(of_owner) {
-            flags.check_change()
-        } else if has(SetattrValid::SIZE) {
-            // By an open file it is ftruncate(2): the file was checked when it was opened for writing.
-            if has(SetattrValid::HANDLE) && !flags.has(InodeFlags::APPEND_ONLY) { Ok(()) } else { flags.check_change() }
-        } else if has(SetattrValid::ACCESSED_NOW) && has(SetattrValid::MODIFIED_NOW | SetattrValid::CHANGED) {
-            // Both times become the present, as far as can be seen: that is what touch(1) does.
-            flags.check_addition()
-        } else if may_be_kept && rights::purpose(request.header().pid) != Purpose::SetTimes {
-            Ok(())
-        } else {
-            flags.check_change()
-        }
-    }
-
-    /// Answers the ioctls for flags that the kernel itself sends, after it has checked the caller's rights: their
-    /// argument is no pointer of the caller's. All others get ENOTTY, also the same commands with a pointer, which the
-    /// kernel passes on from the caller unchecked.
-    pub fn ioctl(&self, request: Request, token: &Token) -> Result<Answer> {
-        let IoctlArguments { command, argument, in_size, .. } = request.argument()?;
-        let (fs, ino) = (self.filesystem(), request.ino());
-        if argument != 0 || !matches!(command, GET | SET | GET_EXTENDED | SET_EXTENDED) {
-            return Err(Errno::ENOTTY);
-        }
-        let given = request.data(in_size)?;
-        let data: Box<[u8]> = match command {
-            GET => fs.flags(ino, token)?.bits().as_bytes().into(),
-            GET_EXTENDED => {
-                let all = fs.flags(ino, token)?;
-                let flags = EXTENDED.iter().filter(|(flag, _)| all.has(*flag)).map(|(_, bit)| bit).sum();
-                ExtendedFlags { flags, ..ExtendedFlags::default() }.as_bytes().into()
+        },
+        Some(Opcode::Fallocate) => match request.argument() {
+            Ok(FallocateArguments { mode, .. }) if mode & !(libc::FALLOC_FL_KEEP_SIZE as u32) != 0 => {
+                of(request.ino())?.check_change()
             }
-            SET => {
-                let (bits, _) = u32::read_from_prefix(given).map_err(|_| Errno::EINVAL)?;
-                fs.set_flags(ino, InodeFlags::from_bits(bits)?, token)?;
-                Box::default()
-            }
-            _ => {
-                let (given, _) = ExtendedFlags::read_from_prefix(given).map_err(|_| Errno::EINVAL)?;
-                fs.set_flags(ino, from_extended(given)?, token)?;
-                Box::default()
-            }
-        };
-        Ok(Answer::Bytes([IoctlReply::default().as_bytes(), &data].concat().into()))
+            _ => of(request.ino())?.check_addition(),
+        },
+        Some(Opcode::CopyFileRange | Opcode::CopyFileRange64) => match request.argument() {
+            Ok(CopyFileRangeArguments { node_out, .. }) => of(Ino(node_out))?.check_addition(),
+            Err(_) => Ok(()),
+        },
+        _ => Ok(()),
     }
+}
+
+/// As [`check`], for a GETATTR that does not name an open file. Only files are checked: a directory may be just a part
+/// of the path in the system call.
+fn check_named(fs: &Filesystem, request: Request, token: &Token) -> Result<()> {
+    let flags = fs.flags(request.ino(), token)?;
+    if flags.check_change().is_ok() || fs.attributes(request.ino(), token)?.kind != Kind::File {
+        return Ok(());
+    }
+    match rights::purpose(request.header().pid) {
+        Purpose::Open(how) => check_open(flags, how),
+        Purpose::Access(how) if how & libc::W_OK as u32 != 0 => flags.check_addition(),
+        _ => Ok(()),
+    }
+}
+
+fn check_setattr(fs: &Filesystem, request: Request, token: &Token) -> Result<()> {
+    let Ok(SetattrArguments { valid, .. }) = request.argument() else { return Ok(()) };
+    let has = |any: SetattrValid| valid.intersects(any);
+    let of_owner = SetattrValid::MODE | SetattrValid::UID | SetattrValid::GID;
+    if !has(of_owner | SetattrValid::SIZE | SetattrValid::ACCESSED | SetattrValid::MODIFIED) {
+        return Ok(());
+    }
+    let flags = fs.flags(request.ino(), token)?;
+    if flags.check_change().is_ok() {
+        return Ok(());
+    }
+    // Whether these may be times that the kernel cached and now writes back, so that no process sets them.
+    let may_be_kept = has(SetattrValid::CHANGED) && !has(SetattrValid::ACCESSED);
+    if has(of_owner) {
+        flags.check_change()
+    } else if has(SetattrValid::SIZE) {
+        // By an open file it is ftruncate(2): the file was checked when it was opened for writing.
+        if has(SetattrValid::HANDLE) && !flags.has(InodeFlags::APPEND_ONLY) { Ok(()) } else { flags.check_change() }
+    } else if has(SetattrValid::ACCESSED_NOW) && has(SetattrValid::MODIFIED_NOW | SetattrValid::CHANGED) {
+        // Both times become the present, as far as can be seen: that is what touch(1) does.
+        flags.check_addition()
+    } else if may_be_kept && rights::purpose(request.header().pid) != Purpose::SetTimes {
+        Ok(())
+    } else {
+        flags.check_change()
+    }
+}
+
+/// The bytes with which to answer an IOCTL: those that get and set flags, which the kernel itself sends after it has
+/// checked the caller's rights, so that their argument is no pointer of the caller's. All others get ENOTTY, also the
+/// same commands with a pointer: the kernel passes these on from the caller unchecked.
+pub(crate) fn ioctl(fs: &Filesystem, request: Request, token: &Token) -> Result<Box<[u8]>> {
+    let IoctlArguments { command, argument, in_size, .. } = request.argument()?;
+    let ino = request.ino();
+    if argument != 0 || !matches!(command, GET | SET | GET_EXTENDED | SET_EXTENDED) {
+        return Err(Errno::ENOTTY);
+    }
+    let given = request.data(in_size)?;
+    let data: Box<[u8]> = match command {
+        GET => fs.flags(ino, token)?.bits().as_bytes().into(),
+        GET_EXTENDED => {
+            let all = fs.flags(ino, token)?;
+            let flags = EXTENDED.iter().filter(|(flag, _)| all.has(*flag)).map(|(_, bit)| bit).sum();
+            ExtendedFlags { flags, ..ExtendedFlags::default() }.as_bytes().into()
+        }
+        SET => {
+            let (bits, _) = u32::read_from_prefix(given).map_err(|_| Errno::EINVAL)?;
+            fs.set_flags(ino, InodeFlags::from_bits(bits)?, token)?;
+            Box::default()
+        }
+        _ => {
+            let (given, _) = ExtendedFlags::read_from_prefix(given).map_err(|_| Errno::EINVAL)?;
+            fs.set_flags(ino, from_extended(given)?, token)?;
+            Box::default()
+        }
+    };
+    Ok([IoctlReply::default().as_bytes(), &data].concat().into())
 }
 
 /// The flags that the structure of FS_IOC_FSSETXATTR sets. EOPNOTSUPP if it sets anything else.
@@ -183,19 +175,16 @@ pub(crate) fn sets_flags(request: Request) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::protocol::wire::RequestHeader;
     use filesystem::{
-        Configuration, ContentPlace, Filesystem, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Topology,
-        XattrMode,
+        Configuration, ContentPlace, Name, NewInode, NewNode, NodeId, Owner, Permissions, Size, Topology, XattrMode,
     };
 
     const OWNER: Owner = Owner { uid: 0, gid: 0 };
 
-    /// A file system with one file; the file's inode number; and a `Native` for it.
-    fn with_file() -> (Arc<Filesystem>, Ino, Native) {
+    /// A file system with one file, and the file's inode number.
+    fn with_file() -> (Filesystem, Ino) {
         let configuration = Configuration {
             topology: Topology::emulated(1).unwrap(),
             content: ContentPlace::Replicated,
@@ -210,8 +199,7 @@ mod tests {
         let inode = NewInode::new(NewNode::File, 0o644, 0, OWNER);
         let ino = filesystem.create(Ino::ROOT, Name::new(b"file").unwrap(), inode, &token).unwrap().ino;
         drop(token);
-        let filesystem = Arc::new(filesystem);
-        (Arc::clone(&filesystem), ino, Native::new(filesystem, true, None))
+        (filesystem, ino)
     }
 
     /// A request whose caller the kernel does not name.
@@ -225,78 +213,75 @@ mod tests {
     }
 
     /// The data of the reply to an ioctl, without the structure that all replies to ioctls begin with.
-    fn ioctl(native: &Native, ino: Ino, command: u32, argument: u64, data: &[u8]) -> Result<Vec<u8>> {
+    fn ioctl(fs: &Filesystem, ino: Ino, command: u32, argument: u64, data: &[u8]) -> Result<Vec<u8>> {
         let in_size = data.len() as u32;
         let argument = IoctlArguments { handle: 0, flags: 0, command, argument, in_size, out_size: 28 };
         let message = message(Opcode::Ioctl, ino, argument.as_bytes(), data);
-        let token = native.filesystem().register(NodeId(0));
-        match native.answer(Request::from_message(&message, false).unwrap(), &token)? {
-            Answer::Bytes(bytes) => Ok(bytes[size_of::<IoctlReply>()..].to_vec()),
-            _ => panic!("it is answered here"),
-        }
+        let request = Request::from_message(&message, false).unwrap();
+        let bytes = super::ioctl(fs, request, &fs.register(NodeId(0)))?;
+        Ok(bytes[size_of::<IoctlReply>()..].to_vec())
     }
 
     #[test]
     fn the_kernels_own_ioctls_set_and_show_flags() {
-        let (_, ino, native) = with_file();
+        let (fs, ino) = with_file();
         let all = 0xf0_u32.to_ne_bytes();
-        assert_eq!(ioctl(&native, ino, SET, 0, &all), Ok(vec![]));
-        assert_eq!(ioctl(&native, ino, GET, 0, b""), Ok(all.to_vec()));
-        let extended = ioctl(&native, ino, GET_EXTENDED, 0, b"").unwrap();
+        assert_eq!(ioctl(&fs, ino, SET, 0, &all), Ok(vec![]));
+        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(all.to_vec()));
+        let extended = ioctl(&fs, ino, GET_EXTENDED, 0, b"").unwrap();
         assert_eq!((extended.len(), &extended[..4]), (28, &0xd8_u32.to_ne_bytes()[..]));
         let other = ExtendedFlags { flags: 1 << 7, ..ExtendedFlags::default() };
-        assert_eq!(ioctl(&native, ino, SET_EXTENDED, 0, other.as_bytes()), Ok(vec![]));
-        assert_eq!(ioctl(&native, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
+        assert_eq!(ioctl(&fs, ino, SET_EXTENDED, 0, other.as_bytes()), Ok(vec![]));
+        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
         for refused in [
             ExtendedFlags { flags: 1 << 5, ..ExtendedFlags::default() },
             ExtendedFlags { project: 5, ..ExtendedFlags::default() },
             ExtendedFlags { extent_size: 4096, ..ExtendedFlags::default() },
         ] {
-            assert_eq!(ioctl(&native, ino, SET_EXTENDED, 0, refused.as_bytes()), Err(Errno::EOPNOTSUPP));
+            assert_eq!(ioctl(&fs, ino, SET_EXTENDED, 0, refused.as_bytes()), Err(Errno::EOPNOTSUPP));
         }
-        assert_eq!(ioctl(&native, ino, SET, 0, b"\x10"), Err(Errno::EINVAL));
-        assert_eq!(ioctl(&native, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
+        assert_eq!(ioctl(&fs, ino, SET, 0, b"\x10"), Err(Errno::EINVAL));
+        assert_eq!(ioctl(&fs, ino, GET, 0, b""), Ok(0x40_u32.to_ne_bytes().to_vec()));
     }
 
     #[test]
     fn a_callers_own_ioctl_is_refused_as_the_kernel_has_not_checked_its_rights() {
         const TCGETS: u32 = 0x5401;
-        let (fs, ino, native) = with_file();
+        let (fs, ino) = with_file();
         for command in [SET, GET, SET_EXTENDED, GET_EXTENDED, TCGETS] {
-            assert_eq!(ioctl(&native, ino, command, 0x7fff_0000, &[0x10; 28]), Err(Errno::ENOTTY));
+            assert_eq!(ioctl(&fs, ino, command, 0x7fff_0000, &[0x10; 28]), Err(Errno::ENOTTY));
         }
-        assert_eq!(ioctl(&native, ino, TCGETS, 0, b""), Err(Errno::ENOTTY));
+        assert_eq!(ioctl(&fs, ino, TCGETS, 0, b""), Err(Errno::ENOTTY));
         assert_eq!(fs.flags(ino, &fs.register(NodeId(0))), Ok(InodeFlags::default()));
     }
 
     #[test]
-    fn the_kernel_keeps_no_attributes_of_a_file_that_must_be_asked_for() {
-        let (fs, ino, native) = with_file();
+    fn the_kernel_asks_for_attributes_of_a_file_that_may_not_be_written() {
+        let (fs, ino) = with_file();
         let token = fs.register(NodeId(0));
-        let validity = |flags, ino| {
+        let must_ask = |flags, ino| {
             fs.set_flags(ino, flags, &token).unwrap();
-            native.validity(&fs.attributes(ino, &token).unwrap())
+            must_ask(&fs.attributes(ino, &token).unwrap())
         };
         for flags in [InodeFlags::default(), InodeFlags::NO_DUMP, InodeFlags::NO_ACCESS_TIME] {
-            assert_eq!(validity(flags, ino), Validity::FOREVER);
+            assert!(!must_ask(flags, ino));
         }
         for flags in [InodeFlags::IMMUTABLE, InodeFlags::APPEND_ONLY] {
-            assert_eq!(validity(flags, ino), Validity::NONE);
-            assert_eq!(validity(flags, Ino::ROOT), Validity::FOREVER);
+            assert!(must_ask(flags, ino));
+            assert!(!must_ask(flags, Ino::ROOT));
         }
     }
 
     /// Whether SETATTR with these bits passes.
-    fn may_set(native: &Native, ino: Ino, valid: SetattrValid) -> bool {
+    fn may_set(fs: &Filesystem, ino: Ino, valid: SetattrValid) -> bool {
         let words: Vec<u32> = [valid.bits()].into_iter().chain([0; 21]).collect();
         let message = message(Opcode::Setattr, ino, words.as_bytes(), b"");
-        let token = native.filesystem().register(NodeId(0));
-        native.check_flags(Request::from_message(&message, false).unwrap(), &token).is_ok()
+        check(fs, Request::from_message(&message, false).unwrap(), &fs.register(NodeId(0))).is_ok()
     }
 
     #[test]
     fn times_that_the_kernel_kept_are_taken_in_whatever_the_flags() {
-        let (fs, ino, native) = with_file();
+        let (fs, ino) = with_file();
         let kept = SetattrValid::MODIFIED | SetattrValid::CHANGED;
         let touch =
             SetattrValid::ACCESSED | SetattrValid::ACCESSED_NOW | SetattrValid::MODIFIED | SetattrValid::MODIFIED_NOW;
@@ -309,13 +294,13 @@ mod tests {
         ] {
             fs.set_flags(ino, flags, &fs.register(NodeId(0))).unwrap();
             let asked = [kept, touch, set, truncate, truncate | SetattrValid::HANDLE, SetattrValid::MODE];
-            assert_eq!(asked.map(|valid| may_set(&native, ino, valid)), may);
+            assert_eq!(asked.map(|valid| may_set(&fs, ino, valid)), may);
         }
     }
 
     #[test]
     fn an_extended_attribute_is_refused_by_the_tree_itself() {
-        let (fs, ino, _) = with_file();
+        let (fs, ino) = with_file();
         let token = fs.register(NodeId(0));
         fs.set_flags(ino, InodeFlags::IMMUTABLE, &token).unwrap();
         let set = |name: &[u8]| fs.set_xattr(ino, name.into(), b"v"[..].into(), XattrMode::Set, &token);

@@ -16,6 +16,7 @@ use filesystem::{
 };
 
 use crate::backing::BackingId;
+use crate::inode_flags;
 use crate::passthrough::{Opened, Passthrough};
 use crate::protocol::handshake::{Agreement, InitFlags};
 use crate::protocol::opcode::Opcode;
@@ -116,6 +117,16 @@ impl Native {
     /// Whether all of these features were agreed on.
     pub fn has(&self, flags: InitFlags) -> bool {
         self.agreement.get().is_some_and(|agreement| agreement.has(flags))
+    }
+
+    /// How long the kernel may cache the attributes of an inode.
+    fn validity(&self, attributes: &Attributes) -> Validity {
+        let may_cache = || match &self.passthrough {
+            Some(passthrough) => passthrough.may_cache(&self.filesystem, attributes.ino),
+            None => !self.filesystem.is_scarce(),
+        };
+        let is_cached = self.caching && !inode_flags::must_ask(attributes) && may_cache();
+        if is_cached { Validity::FOREVER } else { Validity::NONE }
     }
 
     /// Does what a request asks. The answer needs nothing more of the request.
@@ -250,7 +261,7 @@ impl Native {
                 done(fs.set_xattr(ino, name.into(), value.into(), XattrMode::from_flags(flags)?, token))?
             }
             Opcode::Removexattr => done(fs.remove_xattr(ino, request.name()?.into(), token))?,
-            Opcode::Ioctl => self.ioctl(request, token)?,
+            Opcode::Ioctl => Answer::Bytes(inode_flags::ioctl(fs, request, token)?),
             Opcode::Interrupt => Answer::NoReply,
             Opcode::Lseek => {
                 let LseekArguments { offset, whence, .. } = request.argument()?;

@@ -48,7 +48,7 @@ impl Server {
     /// Does what a request asks, forwards it, or leaves it to the steward. `may_wait` says whether the request may be
     /// kept while the kernel writes collected data. An error is the errno to reply with.
     pub fn serve(&self, request: Request, origin: &Origin, may_wait: bool, token: &Token) -> Result<Outcome, Errno> {
-        self.native.check_flags(request, token)?;
+        inode_flags::check(self.filesystem(), request, token)?;
         if let Some((ino, privileges)) = request.kills_privileges() {
             // If the inode has been dropped, the request itself fails.
             let _ = self.filesystem().kill_privileges(ino, privileges, token);

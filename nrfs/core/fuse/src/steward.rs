@@ -191,9 +191,8 @@ impl Steward {
                 if !write_flags.contains(WriteFlags::CACHE) {
                     return Ok(None);
                 }
-                if fs.is_promised(ino) {
-                    fs.place_promise(ino, &(offset..offset.saturating_add(size.into())), token);
-                } else if fs.is_scarce() {
+                let is_promised = fs.place_promise(ino, &(offset..offset.saturating_add(size.into())), token);
+                if !is_promised && fs.is_scarce() {
                     // It was collected without a promise: the kernel must ask before it collects more.
                     self.kernel.forget_attributes(ino);
                 }

@@ -286,12 +286,15 @@ impl Replicated {
         Ok(())
     }
 
-    /// Moves promises without a place to `range`: collected data is about to be written there.
-    pub fn place_promise(&self, ino: Ino, range: &Range<u64>, token: &Token) {
-        if self.is_promised(ino) {
+    /// Moves promises without a place to `range`: collected data is about to be written there. Returns whether there
+    /// are promises to the file.
+    pub fn place_promise(&self, ino: Ino, range: &Range<u64>, token: &Token) -> bool {
+        let is_promised = self.has_promises() && self.promises.lock().contains_key(&ino);
+        if is_promised {
             let holes = |content: &machines::content::Content| content.holes(ino, range).collect::<Vec<u64>>();
             self.promises.place(ino, &self.look(ino, holes, token));
         }
+        is_promised
     }
 
     /// Takes pages for a promise from the ledger; unless it is `urgent`, only if the pages held back are left besides.
@@ -319,11 +322,6 @@ impl Replicated {
             !range.is_empty() && content.missing(ino, &range) > 0
         };
         self.look(ino, has_holes, token)
-    }
-
-    /// Whether there are promises to a file.
-    pub fn is_promised(&self, ino: Ino) -> bool {
-        self.has_promises() && self.promises.lock().contains_key(&ino)
     }
 
     /// Whether there are promises to any file.
