@@ -5,17 +5,16 @@
 
 #![allow(unsafe_code, reason = "system calls that rustix lacks; each use carries its argument")]
 
-use std::ffi::c_void;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::io::{Errno, Result};
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
-/// A backing file by the number that the kernel has given it. It needs no descriptor of ours.
+/// The number that the kernel has given a backing file. With it, the kernel keeps the file open: we need not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BackingId(pub i32);
 
-/// Of `linux/fuse.h`.
+/// `struct fuse_backing_map`.
 #[repr(C)]
 struct Map {
     descriptor: i32,
@@ -23,71 +22,39 @@ struct Map {
     padding: u64,
 }
 
-const MAGIC: u8 = 229;
+/// FUSE_DEV_IOC_BACKING_OPEN.
+const OPEN: Opcode = opcode::write::<Map>(229, 1);
 
-struct Open(Map);
-
-// SAFETY: the kernel reads a `Map` at the pointer, and returns the number, or fails.
-unsafe impl Ioctl for Open {
-    type Output = BackingId;
-    const IS_MUTATING: bool = false;
-
-    fn opcode(&self) -> Opcode {
-        opcode::write::<Map>(MAGIC, 1)
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        (&raw mut self.0).cast()
-    }
-
-    unsafe fn output_from_ptr(result: IoctlOutput, _: *mut c_void) -> Result<BackingId> {
-        Ok(BackingId(result))
-    }
-}
-
-struct Close(u32);
-
-// SAFETY: the kernel reads a u32 at the pointer.
-unsafe impl Ioctl for Close {
-    type Output = ();
-    const IS_MUTATING: bool = false;
-
-    fn opcode(&self) -> Opcode {
-        opcode::write::<u32>(MAGIC, 2)
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        (&raw mut self.0).cast()
-    }
-
-    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> Result<()> {
-        Ok(())
-    }
-}
+/// FUSE_DEV_IOC_BACKING_CLOSE.
+const CLOSE: Opcode = opcode::write::<u32>(229, 2);
 
 /// Makes `file` known to the kernel of the mount that `device` belongs to. EPERM without CAP_SYS_ADMIN in the first user
 /// namespace.
-pub(crate) fn open(device: impl AsFd, file: BorrowedFd) -> Result<BackingId> {
+pub(crate) fn open(device: impl AsFd, file: BorrowedFd) -> io::Result<BackingId> {
     let map = Map { descriptor: file.as_raw_fd(), flags: 0, padding: 0 };
-    // SAFETY: see `Open`. The descriptor is borrowed during the call.
-    unsafe { ioctl(device, Open(map)) }
+    // SAFETY: the kernel reads a `Map` at the pointer, and returns the number, or fails.
+    let id = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), OPEN.into(), &raw const map) };
+    if id < 0 { Err(io::Error::last_os_error()) } else { Ok(BackingId(id)) }
 }
 
 /// Gives a number back. The kernel keeps the file until no open file uses it.
 pub(crate) fn close(device: impl AsFd, BackingId(id): BackingId) {
-    // It fails if the mount has ended. SAFETY: see `Close`.
-    let _ = unsafe { ioctl(device, Close(id as u32)) };
+    // It fails if the mount has ended. SAFETY: the kernel reads a u32 at the pointer.
+    let _ = unsafe { ioctl(device, Setter::<CLOSE, u32>::new(id as u32)) };
 }
 
-/// Whether nobody has the file of this descriptor, which is for reading, open or mapped for writing. This takes a lease,
-/// which ends with the descriptor, so `file` should be closed at once.
+/// Whether nobody has a file open for writing, or mapped so that it can be stored to. `file` must be open for reading
+/// alone, and should be closed at once: the answer is got by a lease on the file, which lasts as long as this descriptor.
 pub(crate) fn has_no_writers(file: BorrowedFd) -> bool {
     // SAFETY: it only takes a descriptor, which is borrowed, and a number.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 }
 }
 
-/// Makes the process ignore the signal by which the kernel says that a lease is in somebody's way.
-pub(crate) fn ignore_lease_breaks() -> Result<()> {
+/// Makes the process ignore SIGIO, by which the kernel says that somebody waits for the end of a lease.
+pub(crate) fn ignore_lease_breaks() -> io::Result<()> {
     // SAFETY: no handler runs for an ignored signal.
-    if unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) } == libc::SIG_ERR { Err(Errno::INVAL) } else { Ok(()) }
+    match unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }

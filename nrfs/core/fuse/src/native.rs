@@ -23,10 +23,10 @@ use crate::protocol::opcode::Opcode;
 use crate::protocol::reply::{self, Validity, Writer};
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
-    BatchForgetArguments, CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, ForgetArguments,
-    GetxattrArguments, LinkArguments, LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments,
-    OpenReply, OpenedFlags, ReadArguments, ReleaseArguments, Rename2Arguments, RenameArguments, SetattrArguments,
-    SetattrValid, SetxattrArguments, WriteArguments, WriteFlags,
+    CopyFileRangeArguments, CountReply, CreateArguments, FallocateArguments, GetxattrArguments, LinkArguments,
+    LseekArguments, MkdirArguments, MknodArguments, OffsetReply, OpenArguments, OpenReply, OpenedFlags, ReadArguments,
+    ReleaseArguments, Rename2Arguments, RenameArguments, SetattrArguments, SetattrValid, SetxattrArguments,
+    WriteArguments, WriteFlags,
 };
 use crate::rights::{self, Capability, Purpose};
 
@@ -313,23 +313,13 @@ impl Native {
 
     /// Gives up the holds on the inodes that a FORGET or BATCH_FORGET names. EIO if the request is malformed.
     pub fn forget(&self, request: Request, token: &Token) -> Result<()> {
-        if request.opcode() == Some(Opcode::Forget) {
-            let ForgetArguments { lookups } = request.argument()?;
-            self.forget_one(request.ino(), lookups, token);
-            return Ok(());
-        }
-        let BatchForgetArguments { count, .. } = request.argument()?;
-        for one in request.forgotten(count) {
-            self.forget_one(Ino(one.node), one.lookups, token);
+        for (ino, lookups) in request.forgotten()? {
+            self.filesystem.forget(ino, lookups, token);
+            if let Some(passthrough) = &self.passthrough {
+                passthrough.forget(&self.filesystem, ino);
+            }
         }
         Ok(())
-    }
-
-    fn forget_one(&self, ino: Ino, lookups: u64, token: &Token) {
-        self.filesystem.forget(ino, lookups, token);
-        if let Some(passthrough) = &self.passthrough {
-            passthrough.forget(&self.filesystem, ino);
-        }
     }
 
     fn lookup(&self, request: Request, token: &Token) -> Result<Answer> {

@@ -36,8 +36,8 @@ use crate::native::{Answer, COPY_MAX, Native};
 use crate::protocol::opcode::Opcode;
 use crate::protocol::request::Request;
 use crate::protocol::wire::{
-    BatchForgetArguments, CopyFileRangeArguments, FallocateArguments, GetattrArguments, GetattrFlags, LseekArguments,
-    ReadArguments, ReplyHeader, WriteArguments, WriteFlags,
+    CopyFileRangeArguments, FallocateArguments, GetattrArguments, GetattrFlags, LseekArguments, ReadArguments,
+    ReplyHeader, WriteArguments, WriteFlags,
 };
 use crate::protocol::{HEADER_ROOM, reply};
 
@@ -119,12 +119,9 @@ impl Steward {
     /// Notes that the kernel has forgotten the inodes that a FORGET or BATCH_FORGET names.
     pub fn untell(&self, request: Request) {
         let mut told = lock(&self.told);
-        if request.opcode() == Some(Opcode::Forget) {
-            told.remove(&request.ino());
-        } else if let Ok(BatchForgetArguments { count, .. }) = request.argument() {
-            for one in request.forgotten(count) {
-                told.remove(&Ino(one.node));
-            }
+        // A malformed one names none.
+        for (ino, _) in request.forgotten().into_iter().flatten() {
+            told.remove(&ino);
         }
     }
 

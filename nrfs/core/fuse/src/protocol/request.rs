@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::opcode::Opcode;
 use super::wire::{
-    ForgetOne, OpenArguments, OpenFlags, RequestHeader, SetattrArguments, SetattrValid, SetxattrArguments,
-    SetxattrExtension, SetxattrFlags, WriteArguments, WriteFlags,
+    BatchForgetArguments, ForgetArguments, ForgetOne, OpenArguments, OpenFlags, RequestHeader, SetattrArguments,
+    SetattrValid, SetxattrArguments, SetxattrExtension, SetxattrFlags, WriteArguments, WriteFlags,
 };
 
 /// A request: its header, the structure that its arguments begin with, and the names or data that follow (the payload).
@@ -122,10 +122,16 @@ impl<'a> Request<'a> {
         Name::new(self.name()?)
     }
 
-    /// The first `count` inodes of a BATCH_FORGET, with how many lookups of each are given up.
-    pub fn forgotten(self, count: u32) -> impl Iterator<Item = ForgetOne> + 'a {
-        let whole = self.payload.chunks_exact(size_of::<ForgetOne>());
-        whole.filter_map(|bytes| ForgetOne::read_from_bytes(bytes).ok()).take(count as usize)
+    /// The inodes that a FORGET or BATCH_FORGET names, with how many lookups of each are given up. EIO if the request is
+    /// malformed.
+    pub fn forgotten(self) -> Result<impl Iterator<Item = (Ino, u64)> + 'a, Errno> {
+        let (alone, count) = match self.opcode {
+            Some(Opcode::Forget) => (Some((self.ino(), self.argument::<ForgetArguments>()?.lookups)), 0),
+            _ => (None, self.argument::<BatchForgetArguments>()?.count),
+        };
+        let whole = self.payload.chunks_exact(size_of::<ForgetOne>()).take(count as usize);
+        let batch = whole.filter_map(|bytes| ForgetOne::read_from_bytes(bytes).ok());
+        Ok(alone.into_iter().chain(batch.map(|ForgetOne { node, lookups }| (Ino(node), lookups))))
     }
 
     /// The inode that loses privileges by this request, and which. The kernel marks requests that take set-user-id and
