@@ -1,7 +1,7 @@
-"""How long requests take: the histograms of a daemon, and what they say.
+"""How long requests take: the histograms of a daemon, and percentiles of them.
 
-A histogram has pairs ``(nanoseconds, count)`` in ascending order: so many requests took at most so long, and longer
-than the pair before says. Not all requests are timed: see ``Connection.latencies``.
+A histogram is a list of pairs ``(nanoseconds, count)`` in ascending order. ``count`` requests took at most
+``nanoseconds``, and longer than the pair before says. Not all requests are timed: see ``Connection.latencies``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def histograms(daemon: Mapping[str, Any]) -> dict[str, Histogram]:
 
 
 def since(now: Histogram, before: Histogram) -> Histogram:
-    """What has come since an earlier look at the same histogram."""
+    """What was added to a histogram since it was read as ``before``."""
     counted = dict(before)
     return [(limit, count - counted.get(limit, 0)) for limit, count in now if count > counted.get(limit, 0)]
 
 
 def microseconds(histogram: Histogram, percent: float) -> float | None:
-    """What so many of a hundred requests took at most; None if none was timed."""
+    """A percentile: the microseconds that ``percent`` of the requests took at most. None if none was timed."""
     left = sum(count for _, count in histogram) * percent / 100
     for limit, count in histogram:
         left -= count

@@ -17,7 +17,8 @@ from mount.latency import Histogram
 LOOPBACK = "127.0.0.1"
 
 _BOUNDS = [1 << power for power in range(10, 36)]
-"""Nanoseconds that buckets end at, from a microsecond to half a minute: all are bounds of the daemon's buckets."""
+"""Upper bounds of the buckets in nanoseconds, from a microsecond to half a minute. Each is also a bound of one of the
+daemon's buckets, so that no count is divided."""
 
 
 def show(path: str | None, port: int | None) -> int:

@@ -10,7 +10,7 @@ from nrfs import Connection
 
 
 def check(channel: str) -> None:
-    """Checks what can be known before there is a mount.
+    """Checks, before anything is mounted, whether content can be shared on this channel.
 
     Raises:
         MountError: why content cannot be shared.
@@ -24,7 +24,7 @@ def check(channel: str) -> None:
 
 
 def check_kernel(connection: Connection) -> None:
-    """Checks what the kernel has offered a mount, when it can be used.
+    """Checks, once there is a mount, whether its kernel offers FUSE passthrough.
 
     Raises:
         MountError: content cannot be shared.
@@ -35,7 +35,7 @@ def check_kernel(connection: Connection) -> None:
 
 
 def rights_missing() -> str | None:
-    """Why this process may not let the kernel read and write a file in place of another; None if it may."""
+    """Why this process may not use FUSE passthrough; None if it may."""
     if not rights.has_capability(rights.SYS_ADMIN):
         return "only root may (CAP_SYS_ADMIN is missing)"
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]:

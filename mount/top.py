@@ -1,7 +1,7 @@
-"""``nrfs top``: what a mount does, as it does it.
+"""``nrfs top``: the requests, replicas, logs and threads of a mount, live.
 
-Everything shown is the difference of two looks at the daemon's status. A look costs the mount nothing that its users
-would notice, and none of its replicas' time.
+All rates are differences between two states of the daemon (*looks*). To look takes no lock of a replica, so users of
+the mount do not notice it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mount.failure import MountError
 from nrfs.terminal import plain
 
 SORTS: Final = {"o": "per_second", "p": "p99_microseconds", "n": "kind"}
-"""By key: what kinds of requests are sorted by."""
+"""For each key that can be pressed: the column that the table of requests is sorted by."""
 
 _KEYS: Final = "o, p, n: sort by operations, p99, name   space: pause   q: quit"
 
@@ -91,7 +91,7 @@ def _threads(process: int) -> dict[int, tuple[str, float]]:
 
 
 def _view(path: str, before: _Look, now: _Look) -> dict[str, Any]:
-    """What has happened between two looks, as ``--json`` prints it."""
+    """The rates between two looks, with the state at the second, as ``--json`` prints them."""
     seconds = max(now.moment - before.moment, 1e-9)
     old, new = before.daemon, now.daemon
     if old["pid"] != new["pid"]:
@@ -290,7 +290,7 @@ def _with_help(view: dict[str, Any], sort: str, is_paused: bool) -> Group:
 
 @contextmanager
 def _keys() -> Iterator[None]:
-    """Keys arrive one by one meanwhile, and are not shown."""
+    """Makes the terminal deliver each key at once, and not show it, until the end of the ``with`` block."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:

@@ -1,9 +1,9 @@
-"""The most data that the kernel collects in its cache for a mount before it writes them.
+"""Sets how much data the kernel may collect in its cache for a mount before it writes them.
 
-The more it is, the more pages next to each other become one request, and the more often a page is changed again before
-it is written: scattered writes are faster by half with 200 MiB than with 50. But a file system that is nearly full must
-know how much it is: the kernel has already taken collected data from a program, so they must be stored. The lower the
-limit is, the fuller a mount can be before it becomes slower.
+With a high limit writes are faster: more neighbouring pages become one request, and a page that is changed again is
+written once. (Scattered writes were faster by half with 200 MiB than with 50.) With a low limit a mount can be fuller
+before it becomes slower: a program has been told that collected data are written, so near the end of the space nrfs
+must keep as much free as the kernel may have collected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mount import machine
 _DEVICES = Path("/sys/class/bdi")
 _LEAST = 1 << 19
 _MOST = 1 << 29
-"""More hardly makes writes faster. Where the kernel's own limit is above it, this stays so."""
+"""A higher limit hardly makes writes faster. If the kernel's own is higher, it may stay higher."""
 
 _PART_OF_SIZE = 32
 _OVERSHOOT = 2

@@ -1,6 +1,6 @@
 """What the parts of an operation cost on this machine, in nanoseconds: ``nrfs bench calibrate``.
 
-The figures are what ``nrfs simulate`` reckons with: see :mod:`workloads.simulation.costs`.
+``nrfs simulate`` uses these figures: see :mod:`workloads.simulation.costs`.
 """
 
 from __future__ import annotations

@@ -31,12 +31,12 @@ class Command:
     description: str
     add_options: Callable[[argparse.ArgumentParser], None]
     work: Callable[[argparse.Namespace], None]
-    """Does it, and prints what there is to tell. Here is imported what the command needs."""
+    """Runs the command, and prints its results. Imports what the command needs."""
     epilog: str | None = None
-    """Below the options, in lines of its own."""
+    """Text below the options in the help, whose lines stay as they are."""
 
     def add_to(self, commands: Subcommands) -> None:
-        """Adds its parser."""
+        """Adds the command's parser to ``commands``."""
         parser = commands.add_parser(
             self.name,
             help=self.help,
@@ -48,7 +48,7 @@ class Command:
         parser.set_defaults(run=lambda options: self._run(parser.prog, options))
 
     def _run(self, said_by: str, options: argparse.Namespace) -> int:
-        """Does it; if that fails, prints one line that says why. Returns the exit status."""
+        """Runs the command; if it fails, prints one line that says why. Returns the exit status."""
         signal.signal(signal.SIGTERM, _exit_on_signal)
         try:
             if getattr(options, "json", None) is not None:
@@ -64,7 +64,12 @@ class Command:
 
 
 def check_directories(directories: Sequence[Path]) -> None:
-    """Finds errors that would only appear after hours of work."""
+    """Checks that these are directories, as otherwise a command might fail only after hours of work.
+
+    Raises:
+        WorkloadError: one is not.
+
+    """
     for directory in directories:
         try:
             status = directory.stat()
@@ -77,7 +82,12 @@ def check_directories(directories: Sequence[Path]) -> None:
 
 
 def check_results(path: Path) -> None:
-    """The same, of a file for results: a new one, or what is no file, as a pipe."""
+    """Checks that results can be written to a path: a new file, or something that is no regular file, like a pipe.
+
+    Raises:
+        WorkloadError: they cannot.
+
+    """
     try:
         is_file = path.is_file()
     except OSError:
@@ -88,7 +98,12 @@ def check_results(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """The same, of a file that is to be written."""
+    """Checks that a file can be written, whether or not it exists.
+
+    Raises:
+        WorkloadError: it cannot.
+
+    """
     try:
         target = path if path.exists() else path.absolute().parent
         can_write = not path.is_dir() and os.access(target, os.W_OK)
@@ -99,5 +114,5 @@ def check_file(path: Path) -> None:
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends the command by an exception, so that what it made is removed."""
+    """Ends the command by an exception, so that its temporary files are removed and its mounts unmounted."""
     sys.exit(128 + number)

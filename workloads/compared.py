@@ -23,26 +23,26 @@ of this number. Leaves nothing there."""
 
 
 class Workload(Protocol):
-    """What is done with each directory; a dataclass of its options.
+    """A benchmark that runs in a directory; a dataclass of its options.
 
     All data that it reads is checked. It raises a ``WorkloadError`` if something is wrong.
     """
 
     @property
     def name(self) -> str:
-        """As the command line has it."""
+        """Its name on the command line."""
 
     @property
     def title(self) -> str:
-        """What is measured, for the head of a table."""
+        """The heading of its table."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader of the figures must know."""
+        """Notes below its table: what must be known to read the figures."""
 
     @property
     def steps(self) -> int:
-        """By how many steps of the progress bar a pass is done."""
+        """How many steps of the progress bar one pass takes."""
 
     def measuring(self, bar: ProgressBar) -> AbstractContextManager[Measure]:
         """Prepares what all passes share."""
@@ -56,7 +56,7 @@ class Side:
     name: str
     directory: Path
     mount: str = ""
-    """What the kernel says of the mount that it is on."""
+    """Type and options of the mount that it is on, as the kernel shows them."""
 
 
 @final
@@ -72,7 +72,7 @@ class Failure:
 @final
 @dataclass
 class Results:
-    """What was measured of a workload, as far as it has come."""
+    """The results of a workload: all rounds that have been measured so far."""
 
     workload: Workload
     sides: Sequence[Side]

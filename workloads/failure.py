@@ -28,7 +28,7 @@ class Cancelled(Exception):
 
 @contextmanager
 def said_plainly() -> Iterator[None]:
-    """Turns an ``OSError`` into a ``WorkloadError``."""
+    """Turns an ``OSError`` of the enclosed statements into a ``WorkloadError``, which the user sees as one line."""
     try:
         yield
     except OSError as failure:

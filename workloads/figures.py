@@ -11,13 +11,13 @@ TIMES: Final = frozenset({"s", "us"})
 """Units of which less is better."""
 
 PERCENTILES: Final = (1, 10, 25, 50, 75, 90, 95, 99, 99.9)
-"""What is kept of the distribution of latencies."""
+"""The percentiles of latencies that are kept."""
 
 
 @final
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one pass. Its name and cores are what it is known by."""
+    """One figure of one pass. Name and cores together identify it."""
 
     name: str
     value: float
@@ -86,7 +86,7 @@ class Summary:
 
 
 def summaries(rounds: Sequence[Pass], baseline: Sequence[Pass] | None) -> list[Summary]:
-    """What all rounds say of one side's figures, and against those of the baseline in the same rounds."""
+    """Sums up one side's figures over all rounds, with their ratios to the baseline's in the same rounds."""
     columns = list(zip(*rounds, strict=True))
     bases = [None] * len(columns) if baseline is None else list(zip(*baseline, strict=True))
     return [_summary(column, base) for column, base in zip(columns, bases, strict=True)]

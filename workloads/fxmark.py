@@ -34,7 +34,7 @@ class _Setting:
     writes: int
     file_size: int
     name: str
-    """What its figure is known by. It is the same for any number of nodes."""
+    """The name of its figure. It is the same for any number of nodes."""
 
 
 @final

@@ -63,7 +63,7 @@ def parse(line: str) -> Mount:
 
 
 def _command(line: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """What mounts, what unmounts, and whether the first may go on."""
+    """The commands that mount and unmount, and whether the first one may go on running while the mount is used."""
     kind, _, rest = line.partition(" ")
     try:
         words = shlex.split(rest)
@@ -151,7 +151,7 @@ def _wait(mount: Mount, place: Path, process: subprocess.Popen[bytes], said: int
 def _end(mount: Mount, place: Path, process: subprocess.Popen[bytes]) -> None:
     if _is_mounted(place):
         done = subprocess.run([*mount.umount, str(place)], capture_output=True, check=False)
-        if done.returncode != 0 and _is_mounted(place):  # It is dead, or still busy with what was cut off.
+        if done.returncode != 0 and _is_mounted(place):  # The daemon is dead, or the mount still in use.
             lazy = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
             subprocess.run([*lazy, str(place)], capture_output=True, check=False)
     with suppress(subprocess.TimeoutExpired):

@@ -47,7 +47,7 @@ def percentages(text: str) -> tuple[int, ...]:
 
 
 def names(kind: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """What reads a list of names of this kind."""
+    """Returns a function that parses a list of names, for argparse. ``kind`` says in errors what the names are of."""
 
     def parse(text: str) -> tuple[str, ...]:
         wanted = tuple(text.split(","))

@@ -48,7 +48,7 @@ def write_json(workload: str, configuration: Configuration, **results: object) -
 
 
 def as_text(results: Mapping[str, object]) -> str:
-    """What a results file has."""
+    """The text of a results file."""
     document = {"format": FORMAT, "version": VERSION, "machine": machine(), **results}
     return json.dumps(document, indent=2, default=str) + "\n"
 

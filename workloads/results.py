@@ -26,7 +26,7 @@ def as_json(every: Sequence[Results]) -> dict[str, Any]:
 
 
 def by_side(results: Results) -> dict[int, list[Summary]]:
-    """What all rounds say, of each side that has figures."""
+    """The figures of all rounds, summed up, for each side that has any."""
     measured = results.measured
     rounds = {side: [passes[side] for passes in results.rounds] for side in measured}
     base = results.baseline if results.baseline in measured else None

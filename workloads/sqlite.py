@@ -113,7 +113,7 @@ class _Pass:
                 raise WorkloadError(f"{self._where}: the database is damaged: {rows} rows, {whole}")
 
     def _value(self, key: int) -> bytes:
-        """Of each key another, by which a wrong row is known."""
+        """The value of a key. Each key has a different one, so that a wrong row is noticed."""
         return (b"%020d" % key * (self._options.value_size // 20 + 1))[: self._options.value_size]
 
     def _insert(self, database: sqlite3.Connection, keys: Sequence[int]) -> int:

@@ -30,7 +30,7 @@ DEFAULT_MOUNTS = "nrfs --nodes 1,nrfs --nodes 2,tmpfs"
 
 
 def _split(beginning: str, text: str) -> list[str]:
-    """Splits at the commas before which something begins: others belong to options."""
+    """Splits at each comma that is followed by ``beginning``, a pattern. Other commas belong to options."""
     return re.split(rf",\s*(?={beginning})", text)
 
 
@@ -126,7 +126,7 @@ def _work(options: argparse.Namespace) -> None:
 
 
 def _measure(workloads: Sequence[Workload], sides: Sequence[Side], rounds: int, measured: list[Results]) -> None:
-    """Fills ``measured``, which has what there is also after an exception."""
+    """Measures each workload. Appends to ``measured`` its results, which after an exception are incomplete."""
     from workloads.compared import Failure, Results
     from workloads.progress import ProgressBar
 
@@ -138,7 +138,7 @@ def _measure(workloads: Sequence[Workload], sides: Sequence[Side], rounds: int, 
         ) as bar:
             try:
                 each.measure(rounds, bar, go_on=True)
-            except WorkloadError as failure:  # It cannot even begin.
+            except WorkloadError as failure:  # It failed before the first round: a tool is missing, for example.
                 each.failures = [Failure(side, 0, str(failure)) for side in range(len(sides))]
 
 

@@ -25,11 +25,11 @@ class OnDirectories:
     help: str
     description: str
     where: str
-    """What is made in the directory."""
+    """What the workload makes in its directory, for the help."""
     add_options: Callable[[argparse.ArgumentParser], None]
-    """Adds those of its own."""
+    """Adds the options that only this command has."""
     make: Callable[[argparse.Namespace], Workload]
-    """From its options."""
+    """Makes the workload from the options."""
     brief: tuple[str, ...]
     """Options with which ``nrfs bench compare`` runs it unless told others, so that it takes seconds."""
     epilog: str | None = None
@@ -39,7 +39,7 @@ class OnDirectories:
 
     @property
     def command(self) -> Command:
-        """It as a command of its own."""
+        """The workload as a command of its own."""
         return Command(self.name, self.help, self.description, self._add_options, self._work, self.epilog)
 
     def _add_options(self, parser: argparse.ArgumentParser) -> None:

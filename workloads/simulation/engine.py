@@ -78,7 +78,7 @@ class Signal:
             self._waiting.append(action)
 
     def give(self) -> None:
-        """It happens now. Later calls do nothing."""
+        """Makes the event happen now. Later calls do nothing."""
         self._happened = True
         while self._waiting:
             self._clock.at(self._clock.now, self._waiting.pop())

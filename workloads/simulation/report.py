@@ -44,7 +44,7 @@ class Configuration:
 
     @property
     def contenders(self) -> list[tuple[str, str, int]]:
-        """What is compared: its name, the way, the logs."""
+        """For each column of the tables: its heading, the way, and its number of logs."""
         named = []
         for way in self.ways:
             if way == "nr" and self.logs != (1,):

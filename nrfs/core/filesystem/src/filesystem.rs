@@ -221,8 +221,8 @@ impl Filesystem {
         }
     }
 
-    /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself writes it to its
-    /// place.
+    /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself reads and writes
+    /// the bytes.
     pub fn collecting(&self) -> Option<&Replicated> {
         self.contents.collecting()
     }

@@ -28,8 +28,8 @@ const OPEN: Opcode = opcode::write::<Map>(229, 1);
 /// FUSE_DEV_IOC_BACKING_CLOSE.
 const CLOSE: Opcode = opcode::write::<u32>(229, 2);
 
-/// Makes `file` known to the kernel of the mount that `device` belongs to. EPERM without CAP_SYS_ADMIN in the first user
-/// namespace.
+/// Makes `file` known to the kernel of the mount that `device` belongs to. EPERM without CAP_SYS_ADMIN in the first
+/// user namespace.
 pub(crate) fn open(device: impl AsFd, file: BorrowedFd) -> io::Result<BackingId> {
     let map = Map { descriptor: file.as_raw_fd(), flags: 0, padding: 0 };
     // SAFETY: the kernel reads a `Map` at the pointer, and returns the number, or fails.
@@ -44,7 +44,7 @@ pub(crate) fn close(device: impl AsFd, BackingId(id): BackingId) {
 }
 
 /// Whether nobody has a file open for writing, or mapped so that it can be stored to. `file` must be open for reading
-/// alone, and should be closed at once: the answer is got by a lease on the file, which lasts as long as this descriptor.
+/// alone, and should be closed at once: a lease on the file tells, which lasts as long as this descriptor.
 pub(crate) fn has_no_writers(file: BorrowedFd) -> bool {
     // SAFETY: it only takes a descriptor, which is borrowed, and a number.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 }

@@ -3,9 +3,10 @@
 //!
 //! The kernel does not know which of our files are immutable or append-only. So the checks that it makes for tmpfs are
 //! made here; the tree itself checks changes of names and of extended attributes. As on tmpfs, a file is checked when
-//! it is opened, and a process that has it open may go on writing. If the kernel opens files without a request, it
-//! still asks for the attributes of such a file, as it may not cache them; then [`rights`] finds out whether the file
-//! is being opened.
+//! it is opened, and a process that has it open may go on writing.
+//!
+//! The kernel may open files without a request. So it may not cache the attributes of such a file ([`must_ask`]):
+//! before each open it sends a GETATTR, and [`rights`] finds out that this is for an open.
 
 use filesystem::{Attributes, Errno, Filesystem, Ino, InodeFlags, Kind, Token};
 use zerocopy::{FromBytes, IntoBytes};

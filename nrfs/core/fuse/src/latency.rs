@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use crate::protocol::opcode::Opcode;
 
-/// One of so many requests of a kind is timed, after the first ones.
+/// After the first requests of a kind, each one of so many is timed.
 const EVERY: u64 = 8;
 
-/// The first so many of a kind are all timed.
+/// How many requests of a kind, from the first on, are all timed.
 const ALL_OF: u64 = 64;
 
-/// Each power of two of nanoseconds has so many buckets, as a power of two: a latency is known to an eighth.
+/// The buckets between a number of nanoseconds and its double, as a power of two: a latency is known to an eighth.
 const FINENESS: u32 = 3;
 
-/// Longer latencies, from 18 minutes on, are in the last bucket.
+/// The last bucket also has all longer latencies. This is 18 minutes.
 const LONGEST: u64 = (1 << 40) - 1;
 
 const BUCKETS: usize = bucket_of(LONGEST) + 1;
@@ -31,8 +31,8 @@ struct Histogram([AtomicU64; BUCKETS]);
 /// Histograms of all kinds.
 pub(crate) struct Latencies(Box<[OnceLock<Box<Histogram>>]>);
 
-/// The nanoseconds that a request took at most, and how many that were timed took so long, but longer than in the entry
-/// before.
+/// A bucket: its upper bound in nanoseconds, and the number of timed requests that took so long at most, and longer
+/// than the bound of the bucket before.
 pub type Bucket = (u64, u64);
 
 impl Latencies {
@@ -60,7 +60,7 @@ impl Latencies {
     }
 }
 
-/// What several have counted, by name of the request: both forms of a request have the same.
+/// The sums of several histograms, by name of the request. Both forms of a request have the same name.
 pub(crate) fn together<'a>(every: impl Iterator<Item = &'a Latencies>) -> BTreeMap<&'static str, Vec<Bucket>> {
     let mut sum = BTreeMap::<_, BTreeMap<u64, u64>>::new();
     for latencies in every {

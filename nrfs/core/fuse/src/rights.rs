@@ -1,5 +1,5 @@
-//! Finds out from /proc what requests do not say of their caller: its capabilities, and what its system call names a
-//! file for.
+//! Finds out from /proc what requests do not tell about their caller: its capabilities, and for what purpose its system
+//! call names a file.
 //!
 //! With ALLOW_IDMAP, only requests that make inodes name the user. And a GETATTR does not say whether the file is being
 //! opened or only looked at. But each request names the calling thread, which waits for the reply: so /proc shows the

@@ -1,7 +1,7 @@
 //! Which node's memory small objects come from.
 //!
-//! Whoever makes or changes a replica says so, for the calling thread and for as long as that takes. The allocator of the
-//! process asks: see `python/src/heaps.rs`. In a program with another allocator it makes no difference.
+//! Code that makes or changes a replica sets the [`Home`] of the calling thread for as long as that takes. The
+//! allocator of the process reads it: see `python/src/heaps.rs`. With another allocator it has no effect.
 
 use std::cell::Cell;
 

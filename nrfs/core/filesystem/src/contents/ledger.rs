@@ -83,7 +83,7 @@ impl Ledger {
         if account.take(wanted) {
             return Grant { ledger: self, account, pages: wanted, returns: None, are_others_open: false };
         }
-        // Whoever waits for its turn has nothing yet that others could hope for.
+        // While this thread waits for the lock, it has no pages that it could give back to others.
         account.granted.fetch_sub(wanted, Ordering::SeqCst);
         let crediting = self.crediting();
         account.granted.fetch_add(wanted, Ordering::SeqCst);

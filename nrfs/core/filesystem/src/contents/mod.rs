@@ -139,8 +139,8 @@ pub(crate) trait Contents: Send + Sync {
     /// Brings all replicas to the same position of each log, and takes their digests there.
     fn verify(&self, token: &tokens::Token) -> Vec<Verification>;
 
-    /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself writes it to its
-    /// place.
+    /// The replicated contents, for which the kernel may collect data. `None` if the kernel itself reads and writes
+    /// the bytes.
     fn collecting(&self) -> Option<&Replicated>;
 
     /// Opens the file that has the bytes of `ino`, for reading: the kernel may read and write it itself. `None` if there

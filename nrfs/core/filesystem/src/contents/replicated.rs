@@ -1,4 +1,4 @@
-//! Contents that every node has.
+//! Contents of which every node has a copy.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
