@@ -3,10 +3,10 @@
 //! All opens of a file share one [`BackingId`]. To get one takes longer than the rest of an open, so the last files that
 //! were closed keep theirs for the next open, until the kernel forgets the inode: it does that after the last RELEASE.
 //!
-//! What the kernel does with a backing file it does not tell us. After its own reads and writes it forgets the
-//! attributes that they change, but not after a store to a mapping. A mapping may be there longer than the open file,
-//! and needs one that was opened for reading and writing. So from such an open on, the kernel must not keep the file's
-//! attributes, until a lease shows that nobody can store to it.
+//! The kernel does not report what it does with a backing file. After it has read or written one, it forgets the
+//! attributes that this changes; after a store to a mapping, it does not. Only a file that is opened for reading and
+//! writing can be mapped for stores, and the mapping may outlast the open file. So from such an open on, the kernel must
+//! not keep the file's attributes, until a lease shows that nobody can store to it any more.
 //!
 //! Before the kernel writes for a caller who may not keep set-user-id and set-group-id, it sends a SETATTR that sets
 //! nothing: see `Native::kill_before_write`.
@@ -53,7 +53,7 @@ struct File {
     opens: u32,
     /// How many of the opens are for writing.
     writers: u32,
-    /// Whether somebody may have a mapping to which it can be stored.
+    /// Whether somebody may have a mapping that can be stored to.
     may_be_mapped: bool,
     /// Whether it is in [`Shard::closed`].
     is_listed: bool,
@@ -88,6 +88,7 @@ impl Passthrough {
         let backing = match shard.files.get(&ino).and_then(|file| file.backing) {
             Some(backing) => backing,
             None => {
+                // The file may have ended since the kernel looked it up. After ESTALE the kernel looks it up again.
                 let found = made.map_or_else(|| fs.backing(ino), |made| Ok(Some(made)))?;
                 let file = found.map_or_else(|| fs.late_backing(ino, token), Ok)?;
                 backing::open(&self.device, file.as_fd()).map_err(|_| Errno::EIO)?
@@ -151,7 +152,7 @@ impl Passthrough {
 
     fn may_cache_here(shard: &mut Shard, fs: &Filesystem, ino: Ino) -> bool {
         let Some(file) = shard.files.get_mut(&ino) else { return true };
-        // Under the lock nobody opens it, so the lease is in nobody's way.
+        // Nobody can open it meanwhile, as the shard is locked: so nobody has to wait for the end of the lease.
         if file.opens == 0 && file.may_be_mapped {
             // If the inode has been dropped, nothing of it is mapped.
             let has_none = |file: Option<OwnedFd>| file.is_none_or(|file| backing::has_no_writers(file.as_fd()));
