@@ -40,7 +40,7 @@ pub(crate) fn at<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 's
     receiver.recv_timeout(PATIENCE).ok().flatten()
 }
 
-/// A place among those who look, given up when it is dropped.
+/// The right to run one more of these threads. It is given up when this is dropped.
 struct Place;
 
 impl Place {
