@@ -86,11 +86,11 @@ def needs_filled_database(name: str) -> bool:
 
 
 def _plan(name: str, database: Database, configuration: Configuration, threads: int, seed: Sequence[int]) -> Plan:
-    """For so many threads on a database."""
+    """Random key numbers for the threads that use one database."""
     count, num = configuration.operations(name), configuration.num
 
     def random_orders(limit: int) -> list[list[int]]:
-        """For each thread its own random key numbers."""
+        """The random key numbers of each thread."""
         generators = [np.random.default_rng([*seed, thread]) for thread in range(threads)]
         draw = _zipfian if configuration.keys == "zipfian" else _uniform
         return [draw(generator, limit, count) for generator in generators]

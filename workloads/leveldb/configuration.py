@@ -76,7 +76,7 @@ sizes of its artifact."""
 
 @dataclass(frozen=True)
 class Configuration:
-    """What to measure, every default filled in."""
+    """What to measure, with all defaults filled in."""
 
     benchmarks: tuple[str, ...]
     num: int

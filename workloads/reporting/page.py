@@ -34,10 +34,10 @@ class Section:
     """A run, with its plots."""
 
     name: str
-    """That the page can be linked with."""
+    """The name by which links lead to it."""
     run: Run
     plots: Sequence[tuple[Plot, Markup, str]]
-    """And each as SVG, and the name of its picture."""
+    """Each plot as SVG, with the file name of its picture."""
 
 
 def write(path: Path, documents: Sequence[Document], pictures: Path | None = None) -> None:
@@ -91,13 +91,13 @@ def _template(name: str) -> str:
 
 
 def _number(value: Any) -> str:  # noqa: ANN401 (what a template gives)
-    """A number of four digits or more."""
+    """A number, without decimals from 1000 on, and otherwise with four significant digits; ``-`` for 0."""
     number = float(value)
     return "-" if not number else f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def _ratio(value: float) -> str:
-    """Two digits behind the point; of what is small, two that say something."""
+    """A ratio with two decimals; a small one with two significant digits."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 

@@ -21,16 +21,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from workloads.reporting.read import Row, Run
 
 WIDTH: Final = 4.3
-"""Inches of a plot."""
+"""The width of a plot in inches."""
 
 INK: Final = "#010203"
-"""Of text and axes."""
+"""The colour of text and axes."""
 
 LINES: Final = "#c0c1c2"
-"""Of the grid."""
+"""The colour of the grid."""
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#3a93c8", "#7a7a7a", "#8a4fbf")
-"""Of the sides, after Okabe and Ito, so that people who are colour-blind can tell them apart."""
+"""The colours of the sides, after Okabe and Ito: colour-blind people can tell them apart, too."""
 
 MARKERS: Final = "osD^vPX*"
 
@@ -55,18 +55,18 @@ STYLE: Final[dict[Any, Any]] = {
 @final
 @dataclass(frozen=True)
 class Plot:
-    """A plot, and what it is called."""
+    """A plot with its names."""
 
     name: str
-    """For a file."""
+    """Its name as part of a file name."""
     title: str
     reading: str
-    """How it is read, in a sentence or two."""
+    """A sentence or two on how to read it."""
     canvas: Canvas
 
 
 def of(run: Run) -> Iterator[Plot]:
-    """All that there is to draw."""
+    """All plots that the results suffice for."""
     with mpl.rc_context(STYLE):
         if any(row.is_compared for row in run.rows):
             yield _speeds(run)
@@ -105,7 +105,7 @@ def _unsized(attributes: str) -> str:
 
 
 def write_png(plot: Plot, path: Path) -> None:
-    """Writes it as a picture, on white."""
+    """Writes a plot as a picture with a white background."""
     with mpl.rc_context(STYLE):
         plot.canvas.savefig(path, format="png", dpi=200, facecolor="white")
 
@@ -194,14 +194,14 @@ def _by_cores(run: Run) -> Iterator[Plot]:
 
 
 def _spreads(run: Run) -> str:
-    """What a mark and its line say of the rounds."""
+    """The sentence that explains marks and their lines."""
     if run.rounds == 1:
         return "There was one round, so it is not known how much it varies."
     return f"The mark is the median of {run.rounds} rounds; the line goes from the lowest to the highest."
 
 
 def _rows(run: Run, labels: Sequence[str], each: int, sides: Sequence[int]) -> tuple[Canvas, Axes]:
-    """A plot with a row for each label, in which so many lines have room."""
+    """An empty plot with a row for each label. Each row has room for ``each`` lines."""
     height = 1.0 + 0.19 * len(sides) * 0.6 + len(labels) * (0.12 + 0.1 * each)
     canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
     axes = canvas.subplots()
@@ -216,7 +216,7 @@ def _rows(run: Run, labels: Sequence[str], each: int, sides: Sequence[int]) -> t
 
 
 def _offset(place: int, number: int, lines: int) -> float:
-    """Where in a row a line is."""
+    """The vertical position of a line in its row."""
     return place + (number - (lines - 1) / 2) * 0.7 / lines
 
 
