@@ -102,5 +102,5 @@ def _ratio(ratio: Spread | None) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """A number of four digits or more."""
+    """A number, without decimals from 1000 on, and otherwise with four significant digits; ``-`` for 0."""
     return "-" if not value else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
