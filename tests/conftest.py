@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,35 @@ PR_SET_CHILD_SUBREAPER = 36
 
 in_a_guest = pytest.mark.skipif("NRFS_NUMA_VM" not in os.environ, reason="is for a guest: scripts/test --numa")
 """For tests that take CPUs away or ask for many nodes, and must not run on a machine that others use."""
+
+alone = pytest.mark.alone
+"""For tests beside which no other may run: they ask for nearly all memory or CPUs, or change the whole machine."""
+
+
+@contextlib.contextmanager
+def turn(is_alone: bool) -> Iterator[None]:
+    """While it lasts, no test of another process runs that is ``alone``; and none at all if this one is.
+
+    Who waits to be alone lets nobody else begin: so each has to pass the entrance first.
+    """
+    with contextlib.ExitStack() as room:
+        with locked("entrance"):
+            room.enter_context(locked("room", fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH))
+        yield
+
+
+@contextlib.contextmanager
+def locked(name: str, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """A lock between all processes that run tests."""
+    with (Path(tempfile.gettempdir()) / f"{PREFIX}{name}-{os.geteuid()}").open("w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with turn(item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def in_namespace(script: str) -> tuple[str, ...]:
@@ -271,9 +301,8 @@ class User:
 
 @pytest.fixture
 def user(mount_nrfs: Mounts) -> Iterator[User]:
-    """An ordinary user who may open /dev/fuse, as on every distribution."""
+    """An ordinary user who may open /dev/fuse, as on every distribution. One test at a time has it."""
     device = Path("/dev/fuse")
-    mode = stat.S_IMODE(device.stat().st_mode)
     home = mount_nrfs.directory()
     os.chown(home, NOBODY, NOBODY)
     # The interpreter may lie where only root can read: that right alone is kept.
@@ -281,14 +310,16 @@ def user(mount_nrfs: Mounts) -> Iterator[User]:
     identity = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     rights = (f"--inh-caps={capability}", f"--ambient-caps={capability}")
     before = (*identity, *rights, "env", "-u", "XDG_RUNTIME_DIR")
-    device.chmod(0o666)
-    try:
-        yield User(before, home)
-    finally:
-        device.chmod(mode)
-        take_away(home)
-        if any(Path(f"/tmp/nrfs-{NOBODY}").glob("*.sock")):  # Of killed daemons; root leaves that to the user.
-            run_nrfs("status", before=before)
+    with locked("user"):
+        mode = stat.S_IMODE(device.stat().st_mode)
+        device.chmod(0o666)
+        try:
+            yield User(before, home)
+        finally:
+            device.chmod(mode)
+            take_away(home)
+            if any(Path(f"/tmp/nrfs-{NOBODY}").glob("*.sock")):  # Of killed daemons; root leaves that to the user.
+                run_nrfs("status", before=before)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from conftest import (
     PATIENCE_SECONDS,
     REPOSITORY,
     Mounts,
+    alone,
     daemon_of,
     entry_at,
     exit_status,
@@ -206,6 +207,7 @@ def offline(cpu: int) -> Iterator[None]:
         switch.write_text("1")
 
 
+@alone
 @native
 def test_cpus_may_go_and_come_back(mount_nrfs: Mounts, as_reaper: None, how: str) -> None:
     """What else is pinned to a CPU that goes may stay unpinned: so this is done only where it is allowed."""

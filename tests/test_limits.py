@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from conftest import alone, wait_until
 from support import acl
 from support import operations as ops
 from support.compare import Failed, Step, compare, outcome
@@ -119,7 +119,7 @@ def test_a_lack_of_space_is_never_silent(pair: Pair, how: str) -> None:
     try:
         told += [outcome(os.write, descriptor, bytes(range(250)) * 400) for _ in range(2 * SIZE // 100_000)]
         if how == "msync":
-            os.sync()
+            subprocess.run(["sync", "-f", path], check=False)
         elif how != "close":
             told.append(outcome(os.fsync if how == "fsync" else os.fdatasync, descriptor))
     finally:
@@ -128,6 +128,7 @@ def test_a_lack_of_space_is_never_silent(pair: Pair, how: str) -> None:
     assert used(path)[0] <= SIZE
 
 
+@alone  # It drops caches of the whole machine.
 def test_what_is_there_is_not_harmed_by_what_does_not_fit(pair: Pair) -> None:
     """A full file system refuses new pages alone: old ones can be written, and read as they were."""
     directory = pair.directories("harm")[1]

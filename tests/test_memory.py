@@ -5,6 +5,7 @@ What was accepted is there, can be read, changed and deleted, and what is delete
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -141,7 +142,7 @@ def test_a_process_that_may_have_no_more_addresses_says_that_there_is_no_space(n
 def cgroup() -> Iterator[Path]:
     """A cgroup that allows 300 MiB."""
     version_1, version_2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-    group = (version_1 if version_1.is_dir() else version_2) / "nrfs-test"
+    group = (version_1 if version_1.is_dir() else version_2) / f"nrfs-test-{os.getpid()}"
     limit = "memory.limit_in_bytes" if version_1.is_dir() else "memory.max"
     try:
         group.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
-from conftest import NOBODY, Mounts, User, daemon_of, in_namespace, run_nrfs, wait_until
+from conftest import NOBODY, Mounts, User, alone, daemon_of, in_namespace, run_nrfs, wait_until
 from support import syscalls
 from support.mounts import Configuration, Pair, mounted_nrfs, mounted_pair
 
@@ -524,6 +524,7 @@ def shared_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Shmem:"))
 
 
+@alone  # It looks at how much memory all have.
 def test_a_byte_takes_a_byte() -> None:
     with mounted_nrfs(nodes=2, content="shared") as path:
         before, of_daemon = shared_memory(), resident(daemon_of(path))
@@ -577,6 +578,7 @@ def test_status_says_where_content_lies_and_what_is_used(mount_nrfs: Mounts) -> 
     assert "namespace" in verified.stdout
 
 
+@alone  # It looks at how much memory all have.
 def test_a_killed_daemon_leaves_no_call_hanging_and_no_memory(mount_nrfs: Mounts) -> None:
     before = shared_memory()
     path = mount_nrfs(content="shared")

@@ -82,7 +82,7 @@ def test_verify_compares_the_replicas_at_one_position(mount_nrfs: Mounts) -> Non
     path = mount_nrfs(nodes=3, logs=2)
     for number in range(20):
         (path / f"{number}").write_bytes(os.urandom(5000))
-    os.sync()
+    subprocess.run(["sync", "-f", path], check=True)
     result = run_nrfs("status", path, "--verify", "--json")
     assert result.returncode == 0
     status = json.loads(result.stdout)
