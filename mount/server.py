@@ -41,9 +41,13 @@ class ControlFiles:
         return cls(directory / f"{device}.sock", directory / f"{device}.log")
 
     def remove_empty_log(self) -> None:
-        """Removes the log if it is empty."""
+        """Removes the log, to which standard error goes, if it is empty.
+
+        Another mount may have this device number already, and its log at this path.
+        """
         with suppress(OSError):
-            if self.log.stat().st_size == 0:
+            log = os.fstat(2)
+            if log.st_size == 0 and os.path.samestat(log, self.log.lstat()):
                 self.log.unlink()
 
 

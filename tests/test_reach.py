@@ -19,6 +19,7 @@ from conftest import (
     PATIENCE_SECONDS,
     Mounts,
     User,
+    alone,
     daemon_of,
     entry_at,
     exit_status,
@@ -29,7 +30,7 @@ from conftest import (
     wait_until,
 )
 
-from mount import control, liveness, places
+from mount import control, kernel, liveness, places
 from mount.mountinfo import MountEntry
 
 PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
@@ -169,6 +170,21 @@ def test_root_knows_of_the_death_of_a_users_daemon(mount_nrfs: Mounts, user: Use
     assert left.exists()  # In a directory of the user's, root removes nothing.
     run_nrfs("status", before=user.before)
     assert not left.exists()
+
+
+@alone  # Others would take the number.
+def test_a_daemon_that_ends_late_takes_nothing_of_the_next_mount_with_its_number(
+    mount_nrfs: Mounts, as_reaper: None
+) -> None:
+    first = mount_nrfs()
+    process, number = daemon_of(first), entry_of(first).device
+    with stopped(process):
+        kernel.umount(bytes(first), kernel.MNT_DETACH)  # As umount(8), which would first ask the daemon.
+        second = next(path for path in (mount_nrfs() for _ in range(5)) if entry_of(path).device == number)
+        listens = socket_of(second)
+    assert exit_status(process) == 0
+    assert listens.exists() and listens.with_suffix(".log").exists()
+    assert status_of(second)["pid"] == daemon_of(second)
 
 
 def test_the_socket_has_its_final_name_where_cleaners_look(mountpoint: Path) -> None:
