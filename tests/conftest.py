@@ -152,7 +152,7 @@ def daemon_of(path: Path) -> int:
 def is_alive(process: int) -> bool:
     """Whether a process runs; one that has ended and is not waited for does not."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
