@@ -8,14 +8,17 @@ import logging
 import mmap
 import os
 import stat
+import subprocess
+import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyfuse3
 import pytest
-from conftest import Mounts, wait_until
+from conftest import Mounts, alone, wait_until
+from support.mounts import Option, mounted_nrfs
 
 from mount.operations import Operations
 from mount.options import Cache
@@ -24,17 +27,24 @@ from nrfs import Filesystem
 Reply = TypeVar("Reply")
 
 
-@pytest.fixture(
-    params=[
-        {"cache": "writeback", "nodes": "auto"},
-        {"cache": "writeback", "nodes": 2, "logs": 1},
-        {"cache": "none", "nodes": 5, "logs": 3},
-    ],
-    ids=["writeback", "two nodes", "no cache, more nodes than CPUs"],
-)
-def place(request: pytest.FixtureRequest, mount_nrfs: Mounts) -> Path:
+KINDS: dict[str, dict[str, Option]] = {
+    "writeback": {"cache": "writeback", "nodes": "auto"},
+    "two nodes": {"cache": "writeback", "nodes": 2, "logs": 1},
+    "no cache, more nodes than CPUs": {"cache": "none", "nodes": 5, "logs": 3},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=list(KINDS))
+def mounted(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A mount of each kind."""
-    return mount_nrfs(**request.param)
+    with mounted_nrfs(**request.param) as path:
+        yield path
+
+
+@pytest.fixture
+def place(mounted: Path) -> Path:
+    """A new directory on a mount of each kind."""
+    return Path(tempfile.mkdtemp(dir=mounted))
 
 
 def test_bytes_come_back(place: Path) -> None:
@@ -201,12 +211,14 @@ def test_extended_attributes(place: Path) -> None:
     assert os.listxattr(file) == ["user.empty"]
 
 
-def test_the_space_is_told_and_comes_back(place: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_space_is_told_and_comes_back(mount_nrfs: Mounts, kind: str) -> None:
+    place = mount_nrfs(None, **KINDS[kind])
     before = os.statvfs(place)
     assert before.f_blocks * before.f_frsize == 1 << 30
     assert before.f_namemax == 255
     (place / "file").write_bytes(bytes(1 << 20))
-    os.sync()
+    subprocess.run(["sync", "-f", place], check=True)
     during = os.statvfs(place)
     assert (before.f_bfree - during.f_bfree) * before.f_frsize >= 1 << 20
     assert before.f_ffree - during.f_ffree == 1
@@ -237,6 +249,7 @@ def test_a_file_can_be_mapped_and_shared(mountpoint: Path) -> None:
     assert (mountpoint / "file").read_bytes()[5000:5006] == b"mapped"
 
 
+@alone  # It drops caches of the whole machine.
 def test_a_file_is_found_again_by_its_handle(mountpoint: Path) -> None:
     """As an NFS server does, though the kernel may have forgotten the inode: name_to_handle_at(2)."""
     (mountpoint / "a" / "b").mkdir(parents=True)

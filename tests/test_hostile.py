@@ -167,7 +167,7 @@ def test_a_lock_on_the_mount_point_stops_nobody(mount_nrfs: Mounts) -> None:
 
 def listening(path: Path, serve: Callable[[socket.socket], None]) -> Callable[[], None]:
     """Answers in place of a daemon, until the returned function is called."""
-    path.unlink()
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(50)
@@ -219,11 +219,21 @@ STRANGE = {
 }
 
 
+@pytest.fixture(scope="module")
+def good_and_bad() -> Iterator[tuple[Path, Path]]:
+    """A mount, and one in place of whose daemon something else answers."""
+    mounts = Mounts()
+    try:
+        yield mounts(), mounts()
+    finally:
+        mounts.clean_up()
+
+
 @pytest.mark.parametrize(("serve", "problem"), STRANGE.values(), ids=STRANGE.keys())
 def test_what_answers_in_place_of_a_daemon_hides_no_other_and_is_shown_as_text(
-    mount_nrfs: Mounts, serve: Callable[[socket.socket], None], problem: str
+    good_and_bad: tuple[Path, Path], serve: Callable[[socket.socket], None], problem: str
 ) -> None:
-    good, bad = mount_nrfs(), mount_nrfs()
+    good, bad = good_and_bad
     process = daemon_of(good)
     entry = entry_at(bad)
     assert entry is not None
