@@ -59,16 +59,22 @@ class Mount:
 
         """
         entry = self._present()
-        if entry is not None:
+        if entry is None:
+            return
+        try:
             _take_away(entry)
+        except MountError:
+            if self._present() is not None:  # Else somebody took it away at the same time.
+                raise
 
     def detach_if_dead(self) -> None:
         """Like ``detach``, after the kernel ended the connection because of an unmount or an abort.
 
-        After an unmount, another mount may have the same numbers as this one had; it is alive, and stays.
+        After an unmount, another mount may have the same numbers as this one had; it is alive, and stays. If the kernel
+        shows its daemon, it is not even touched: for that moment, nobody could unmount it.
         """
         entry = self._present()
-        if entry is None:
+        if entry is None or processes.daemon_of(entry.device) is not None:
             return
         if _is_covered(entry):
             covered.take_away(entry)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from conftest import (
 )
 
 import nrfs
-from mount import mountinfo, mounting, places, replies, wording
+from mount import mountinfo, mounting, places, processes, replies, wording
 from mount.failure import MountError
 from mount.options import MountOptions
 from nrfs.terminal import plain
@@ -133,6 +134,29 @@ def test_root_mounts_where_it_looked_or_nowhere(mount_nrfs: Mounts, swapped: str
                 assert not mount.entry.mountpoint.startswith(str(precious))
             assert not [entry for entry in mountinfo.entries() if entry.mountpoint.startswith(str(precious))]
     assert "mounted" in came_about and len(came_about) > 1
+
+
+def test_a_mount_that_two_take_away_at_once_is_gone_for_both(mount_nrfs: Mounts) -> None:
+    path = mount_nrfs.directory()
+    runtime = places.make_runtime_directory(str(path))
+    with ThreadPoolExecutor() as both:
+        for _ in range(50):
+            mount = mounting.attach(MountOptions(mountpoint=str(path)), runtime)
+            os.close(mount.descriptor)
+            list(both.map(lambda mount: mount.detach(), [mount, mount]))
+            assert entry_at(path) is None
+
+
+def test_a_mount_that_another_daemon_serves_is_not_touched(mountpoint: Path, mount_nrfs: Mounts) -> None:
+    """By a daemon whose own mount had the same numbers."""
+    entry = entry_at(mountpoint)
+    assert entry is not None
+    if processes.daemon_of(entry.device) is None:
+        pytest.skip("the kernel does not show whose connection it is: Linux 6.18 does")
+    before = mount_nrfs.requests(mountpoint)
+    mounting.Mount(-1, entry).detach_if_dead()
+    assert mount_nrfs.requests(mountpoint) == before
+    assert entry_at(mountpoint) == entry
 
 
 @pytest.mark.parametrize("lazy", [False, True])
