@@ -284,6 +284,8 @@ def test_who_stores_slowly_in_a_mapping_is_told_as_well(pair: Pair) -> None:
 
 
 def test_space_that_collected_data_needs_is_taken_by_nothing_else(pair: Pair) -> None:
+    if not pair.abilities.fallocate:
+        pytest.skip("there, posix_fallocate is a writer like any other")
     told = []
     for directory in pair.directories("collected"):
         descriptor = os.open(directory / "collected", os.O_RDWR | os.O_CREAT)
@@ -295,9 +297,7 @@ def test_space_that_collected_data_needs_is_taken_by_nothing_else(pair: Pair) ->
         os.close(descriptor)
         drop_pages(directory)
         assert (directory / "collected").read_bytes() == content
-    assert told[0] == Failed("ENOSPC")
-    if pair.abilities.fallocate:
-        assert told[1] == told[0]
+    assert told == [Failed("ENOSPC")] * 2
 
 
 def test_many_who_write_and_look_for_holes_do_not_stop_each_other(pair: Pair) -> None:
