@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import final
@@ -28,7 +29,7 @@ from rich.console import Console
 from rich.text import Text
 
 import nrfs
-from mount import channel, control, machine, mountinfo, mounting, places, rights, surroundings, wording
+from mount import channel, control, machine, mountinfo, mounting, places, rights, sharing, surroundings, wording
 from mount.failure import MountError
 from mount.liveness import Life
 from mount.options import MountOptions
@@ -43,6 +44,8 @@ _DESCRIPTORS_OF_A_WORKER = 4
 _INIT = struct.Struct("40x5I")
 """The kernel's first request: a header, then major, minor, read-ahead, and two words of flags."""
 _LARGEST_INIT = 8192
+_PASSTHROUGH = 1 << 37
+"""The flag of FUSE passthrough among those two words."""
 
 
 class State(StrEnum):
@@ -210,19 +213,33 @@ def _fusermount3() -> Finding:
     return Finding(State.OK, f"{path}, with which ordinary users can mount")
 
 
-def _trial() -> Finding:
-    """Mounts, and reads the kernel's first request."""
+@cache
+def _first_request() -> tuple[int, int, int]:
+    """Mounts, and reads the kernel's first request: the protocol's version, major and minor, and what it offers.
+
+    Raises:
+        MountError: this process cannot mount.
+
+    """
     with tempfile.TemporaryDirectory(prefix="nrfs-doctor-") as directory:
+        mountpoint = os.path.realpath(directory)
         try:
-            mountpoint = os.path.realpath(directory)
             mount = mounting.attach(MountOptions(mountpoint=mountpoint), places.make_runtime_directory(mountpoint))
         except MountError as failure:
-            return Finding(State.MISSING, str(failure).removeprefix(f"{os.path.realpath(directory)}: "))
+            raise MountError(str(failure).removeprefix(f"{mountpoint}: ")) from None
         try:
-            major, minor, *_ = _INIT.unpack_from(os.read(mount.descriptor, _LARGEST_INIT))
+            major, minor, _, flags, more = _INIT.unpack_from(os.read(mount.descriptor, _LARGEST_INIT))
         finally:
             os.close(mount.descriptor)
             mount.detach()
+    return major, minor, flags | more << 32
+
+
+def _trial() -> Finding:
+    try:
+        major, minor, _ = _first_request()
+    except MountError as failure:
+        return Finding(State.MISSING, str(failure))
     return Finding(State.OK, f"tried, and it works; the kernel speaks FUSE {major}.{minor}")
 
 
@@ -266,6 +283,19 @@ def _allow_other() -> Finding:
         return Finding(State.OK, "ordinary users may let others into their mounts")
     command = _by_root(f"echo user_allow_other >> {_CONFIGURATION}")
     return Finding(State.WARNING, "only root may let other users into a mount", command)
+
+
+def _shared() -> Finding:
+    reason = sharing.rights_missing()
+    if reason is not None:
+        return Finding(State.WARNING, f"--content shared: {reason}")
+    try:
+        _, _, offered = _first_request()
+    except MountError:
+        return Finding(State.WARNING, "cannot tell, as nothing can be mounted")
+    if not offered & _PASSTHROUGH:
+        return Finding(State.WARNING, f"--content shared: {sharing.NOT_OFFERED}")
+    return Finding(State.OK, "the kernel can read and write files itself (--content shared)")
 
 
 def _ring() -> Finding:
@@ -391,6 +421,7 @@ CHECKS: dict[str, Check] = {
     "Python": _python,
     "open files": _open_files,
     "allow_other": _allow_other,
+    "content": _shared,
     "ring": _ring,
     "io_uring": _io_uring,
     "scheduling": _scheduling,

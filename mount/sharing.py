@@ -8,6 +8,8 @@ from mount import rights
 from mount.failure import MountError
 from nrfs import Connection
 
+NOT_OFFERED = "this kernel has no FUSE passthrough (Linux 6.9 or later has)"
+
 
 def check(channel: str) -> None:
     """Checks, before anything is mounted, whether content can be shared on this channel.
@@ -31,7 +33,7 @@ def check_kernel(connection: Connection) -> None:
 
     """
     if not connection.offers_passthrough:
-        raise MountError("--content shared: this kernel has no FUSE passthrough (Linux 6.9 or later has)")
+        raise MountError(f"--content shared: {NOT_OFFERED}")
 
 
 def rights_missing() -> str | None:

@@ -17,6 +17,7 @@ from conftest import (
     REPOSITORY,
     Mounts,
     User,
+    alone,
     daemon_of,
     in_namespace,
     is_alive,
@@ -87,6 +88,7 @@ def test_the_plan_is_what_a_mount_comes_to(mount_nrfs: Mounts) -> None:
     }
 
 
+@alone  # It looks at all mounts of the machine.
 def test_looking_leaves_nothing(mount_nrfs: Mounts) -> None:
     before = ownerless_control_files(), [entry for entry in mountinfo.entries() if not entry.is_ours]
     assert run_nrfs("doctor").returncode == 0
@@ -99,6 +101,14 @@ def test_an_ordinary_user_is_looked_at_as_such(user: User) -> None:
     status, _, findings = examine(*user.before)
     assert status == 0
     assert findings["rights"]["text"].startswith("an ordinary user's")
+
+
+def test_content_that_cannot_be_shared_is_refused_for_the_reason_told(user: User) -> None:
+    _, _, findings = examine(*user.before)
+    told = findings["content"]
+    assert told["state"] == "warning"
+    refused = run_nrfs("mount", "--content", "shared", user.home, before=user.before)
+    assert refused.stderr.strip().endswith(told["text"])
 
 
 def test_people_get_one_aligned_line_for_each_finding(mount_nrfs: Mounts) -> None:
