@@ -27,6 +27,7 @@ def add_commands(subparsers: Subcommands) -> None:
     _add_doctor(subparsers)
     _add_topology(subparsers)
     _add_top(subparsers)
+    _add_trace(subparsers)
     _add_metrics(subparsers)
 
 
@@ -138,6 +139,32 @@ def _add_top(subparsers: Subcommands) -> None:
     parser.set_defaults(run=_reporting("top", run_top))
 
 
+def _add_trace(subparsers: Subcommands) -> None:
+    parser = subparsers.add_parser(
+        "trace",
+        help="show the requests of a mount as they come",
+        description="Shows the requests that the kernel sends to the mount at MOUNTPOINT as they are answered: caller, "
+        "kind, result, latency in microseconds, the node whose replica answered, and for a change its logs with the "
+        "number of operations that were appended together. What the kernel answers from its cache makes no request. "
+        "Ends by ctrl-C, or with the mount, and says how many there were.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("-n", "--number", type=_number, metavar="N", help="end after N requests")
+    parser.add_argument("--json", action="store_true", help="for programs: an object in a line for each request")
+    parser.add_argument("--kind", metavar="KIND,...", default="", help="only these, as status has them: lookup,read")
+    parser.add_argument(
+        "--path",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="only what is at PATH or below, from the mountpoint; also a pattern, as 'logs/*.txt'",
+    )
+    parser.add_argument("--pid", type=_number, metavar="PID", help="only what this process asks for")
+    parser.add_argument("--failed", action="store_true", help="only what fails")
+    parser.add_argument("--slower", type=_microseconds, default=0.0, metavar="US", help="only what takes so long")
+    parser.set_defaults(run=_reporting("trace", run_trace))
+
+
 def _add_metrics(subparsers: Subcommands) -> None:
     parser = subparsers.add_parser(
         "metrics",
@@ -146,9 +173,11 @@ def _add_metrics(subparsers: Subcommands) -> None:
         "them; or serves them until it is interrupted.",
     )
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
-    parser.add_argument(
+    served = parser.add_mutually_exclusive_group()
+    served.add_argument(
         "--port", type=_port, metavar="N", help="serve them on this port of 127.0.0.1 (0: any; it prints which)"
     )
+    served.add_argument("--socket", metavar="PATH", help="serve them at a Unix socket that only this user can reach")
     parser.set_defaults(run=_reporting("metrics", run_metrics))
 
 
@@ -159,6 +188,22 @@ def _seconds(text: str) -> float:
         number = 0.0
     if not 0.01 <= number <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 to 86400")
+    return number
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def _microseconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of microseconds")
     return number
 
 
@@ -230,11 +275,25 @@ def run_top(arguments: argparse.Namespace) -> int:
     return top.show(arguments.mountpoint, interval=arguments.interval, once=arguments.once, as_json=arguments.json)
 
 
+def run_trace(arguments: argparse.Namespace) -> int:
+    """Shows requests as they come."""
+    from mount import trace
+
+    wanted = trace.Wanted(
+        kinds=[kind for kind in arguments.kind.split(",") if kind],
+        process=arguments.pid,
+        paths=arguments.path,
+        fails=arguments.failed,
+        microseconds=arguments.slower,
+    )
+    return trace.show(arguments.mountpoint, wanted, most=arguments.number, as_json=arguments.json)
+
+
 def run_metrics(arguments: argparse.Namespace) -> int:
     """Prints or serves metrics."""
     from mount import metrics
 
-    return metrics.show(arguments.mountpoint, arguments.port)
+    return metrics.show(arguments.mountpoint, arguments.port, arguments.socket)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

@@ -159,6 +159,46 @@ def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SE
         return replies.understood(line)
 
 
+class Stream:
+    """An answer of many lines, which is an iterator of them. Only the first must come in time."""
+
+    def __init__(self, entry: mountinfo.MountEntry, connection: socket.socket, request: dict[str, Any]) -> None:
+        self._entry = entry
+        self._connection = connection
+        self._request = request
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises ``MountError`` as ``ask`` does."""
+        try:
+            self._connection.sendall(json.dumps(self._request).encode() + b"\n")
+            with self._connection.makefile("rb") as lines:
+                while line := lines.readline(_LONGEST_REPLY):
+                    self._connection.settimeout(None)
+                    with understanding(self._entry):
+                        yield replies.understood(line)
+        except TimeoutError:
+            raise MountError(f"{self._entry.mountpoint}: the daemon does not answer") from None
+        except ConnectionError:
+            return
+
+    def finish(self) -> None:
+        """Tells the daemon that only what it has already is wanted."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def stream(entry: mountinfo.MountEntry, request: dict[str, Any]) -> Iterator[Stream]:
+    """The daemon's answer to a request that it answers by many lines.
+
+    Raises:
+        DaemonUnreachableError, MountError: as ``ask`` does.
+
+    """
+    with _connected(entry) as connection:
+        yield Stream(entry, connection, request)
+
+
 @contextmanager
 def understanding(entry: mountinfo.MountEntry) -> Iterator[None]:
     """Turns the exceptions of ``mount.replies`` into ``MountError``."""

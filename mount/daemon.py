@@ -23,7 +23,7 @@ from typing import Any, final
 import pyfuse3
 import trio
 
-from mount import channel, mounting, places, server, sharing
+from mount import channel, mounting, places, server, sharing, tracing
 from mount.failure import MountError, UsageError
 from mount.operations import Operations
 from mount.options import Cache, Content, MountOptions
@@ -33,6 +33,9 @@ from nrfs import Connection, Filesystem, __version__
 
 _PAUSE = 10.0
 """Seconds for which memory of deleted files is kept unused before it is given back to the system."""
+
+_PATIENCE = 1.0
+"""Seconds that the mount's end waits for those who trace it to take what has come."""
 
 _log = logging.getLogger("nrfs")
 
@@ -134,6 +137,8 @@ class _Daemon:
         self._told_to_end = False
         self._failure: MountError | None = None
         self._started = time.time()
+        self._tracers = 0
+        self._ended = trio.Event()
 
     @contextmanager
     def session(self, on_ready: Callable[[Path], None]) -> Iterator[None]:
@@ -188,10 +193,14 @@ class _Daemon:
             nursery.start_soon(self._end_on_signal)
             nursery.start_soon(self._end_with_requests)
             nursery.start_soon(self._give_memory_back)
-            nursery.start_soon(server.serve, listeners, self._answer)
+            nursery.start_soon(server.serve, listeners, self._answer, self._tell)
             # One task: handlers never wait, so more tasks would only take turns.
             await pyfuse3.main(min_tasks=1, max_tasks=1)
             self.taken_away = not self._told_to_end
+            self._ended.set()
+            with trio.move_on_after(_PATIENCE):
+                while self._tracers > 0:
+                    await trio.sleep(0.001)
             nursery.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
@@ -234,6 +243,13 @@ class _Daemon:
                 return {"mounted": self._mount.is_there()}
         raise ValueError(f"no such command: {command}")
 
+    async def _tell(self, client: trio.SocketStream, wanted: dict[str, Any]) -> None:
+        self._tracers += 1
+        try:
+            await tracing.tell(client, self._connection, wanted, self._ended)
+        finally:
+            self._tracers -= 1
+
     def _status(self) -> dict[str, Any]:
         return {
             "version": __version__,
@@ -245,6 +261,7 @@ class _Daemon:
             "requests": self._requests(),
             "workers": self._connection.statistics(),
             "latencies": self._latencies(),
+            "tracers": self._tracers,
             **self._filesystem.status(),
         }
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
 from threading import Event
 from typing import Any, final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mount import latency, status
@@ -21,17 +28,21 @@ _BOUNDS = [1 << power for power in range(10, 36)]
 daemon's buckets, so that no count is divided."""
 
 
-def show(path: str | None, port: int | None) -> int:
-    """Prints the metrics of the mount at ``path``, or of all mounts of this user; or serves them on a loopback port
-    until it is interrupted.
+def show(path: str | None, port: int | None, at: str | None) -> int:
+    """Prints the metrics of the mount at ``path``, or of all mounts of this user; or serves them on a loopback port, or
+    at a Unix socket that only this user can reach, until it is interrupted.
 
     Raises:
-        MountError: there is no such mount, or this user may not ask; or the port cannot be had.
+        MountError: there is no such mount, or this user may not ask; or the port or the socket cannot be had.
 
     """
     status.of(path)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(path))
+    if at is not None:
+        with _Server(Path(at).absolute(), registry) as local:
+            print(at, flush=True)
+            local.serve_forever()
     if port is None:
         sys.stdout.write(generate_latest(registry).decode())
         return 0
@@ -42,6 +53,62 @@ def show(path: str | None, port: int | None) -> int:
     print(f"http://{LOOPBACK}:{server.server_port}/metrics", flush=True)
     Event().wait()
     return 0
+
+
+@final
+class _Server(ThreadingMixIn, WSGIServer):
+    """Serves metrics at a Unix socket, which is removed in the end."""
+
+    address_family = socket.AF_UNIX
+    daemon_threads = True
+
+    def __init__(self, path: Path, registry: CollectorRegistry) -> None:
+        self._path = path
+        self._inode: int | None = None
+        try:
+            _clear(path)
+            super().__init__(os.fspath(path), _Quiet)  # type: ignore[arg-type]
+        except OSError as failure:
+            raise MountError(f"socket {path}: {failure.strerror or failure}") from None
+        self.set_app(make_wsgi_app(registry))
+
+    def server_bind(self) -> None:
+        before = os.umask(0o177)
+        try:
+            TCPServer.server_bind(self)
+        finally:
+            os.umask(before)
+        self._inode = self._path.lstat().st_ino
+        self.server_name, self.server_port = "localhost", 0
+        self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, _ = super().get_request()
+        return connection, ("local", 0)
+
+    def server_close(self) -> None:
+        super().server_close()
+        with suppress(FileNotFoundError):
+            if self._path.lstat().st_ino == self._inode:
+                self._path.unlink()
+
+
+@final
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Logs no requests."""
+
+
+def _clear(path: Path) -> None:
+    """Removes a socket that a process has left at which nobody listens."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            try:
+                connection.connect(os.fspath(path))
+            except ConnectionRefusedError:
+                path.unlink()
 
 
 @final

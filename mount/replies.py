@@ -33,6 +33,7 @@ STATUS = {
     "started": (int, float),
     "requests": Mapping(int),
     "workers": [{"cpu": (int, type(None)), "requests": Mapping(int), "elsewhere": int}],
+    "tracers": int,
     "latencies": Mapping({"nanoseconds": [int], "counts": [int]}),
     "content": str,
     "placed": bool,
@@ -48,6 +49,28 @@ STATUS = {
             "logs": [_LOG_OF_REPLICA],
         }
     ],
+}
+TRACE = {
+    "traced": [
+        {
+            "time": (int, float),
+            "kind": str,
+            "inode": int,
+            "paths": [{"path": (str, type(None)), "deleted": bool}],
+            "attribute": (str, type(None)),
+            "offset": (int, type(None)),
+            "length": (int, type(None)),
+            "pid": int,
+            "uid": (int, type(None)),
+            "gid": (int, type(None)),
+            "errno": (int, type(None)),
+            "microseconds": (int, float),
+            "node": (int, type(None)),
+            "batches": [{"log": str, "operations": int}],
+        }
+    ],
+    "lost": int,
+    "last": bool,
 }
 VERIFICATION = {"logs": [{"log": str, "position": int, "digests": [str]}]}
 
@@ -93,6 +116,16 @@ def check_status(reply: dict[str, Any]) -> None:
         raise NonsenseError("nothing in it")
     if any(len(replica["logs"]) != len(reply["logs"]) for replica in reply["replicas"]):
         raise NonsenseError("replicas and logs do not match")
+
+
+def check_trace(reply: dict[str, Any]) -> None:
+    """Checks that a line about traced requests has everything that is shown of it.
+
+    Raises:
+        NonsenseError: what is missing or wrong.
+
+    """
+    _check(reply, TRACE, "trace")
 
 
 def check_verification(reply: dict[str, Any]) -> None:

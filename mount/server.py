@@ -13,6 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from mount import control
 
 Answer = Callable[[str], Awaitable[dict[str, Any]]]
 """Computes the reply to a command. The client gets the message of an exception as an error."""
+
+Tell = Callable[[trio.SocketStream, dict[str, Any]], Awaitable[None]]
+"""Answers the command ``trace``: sends lines until the client goes."""
 
 _LONGEST_REQUEST = 4096
 _PATIENCE_SECONDS = 5.0
@@ -81,7 +85,7 @@ def _new_socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
-async def serve(listeners: Sequence[socket.socket], answer: Answer) -> None:
+async def serve(listeners: Sequence[socket.socket], answer: Answer, tell: Tell) -> None:
     """Answers clients until cancelled."""
 
     async def converse(stream: trio.SocketStream) -> None:
@@ -93,11 +97,12 @@ async def serve(listeners: Sequence[socket.socket], answer: Answer) -> None:
                 if not request:
                     return
                 if control.peer_of(stream.socket).user in (0, os.geteuid()):
-                    reply = await _reply(request, answer)
+                    reply = await _reply(request, answer, partial(tell, stream))
                 else:
                     reply = {"error": control.NO_RIGHT}
-                with trio.fail_after(_PATIENCE_SECONDS):
-                    await stream.send_all(json.dumps(reply).encode() + b"\n")
+                if reply is not None:
+                    with trio.fail_after(_PATIENCE_SECONDS):
+                        await stream.send_all(json.dumps(reply).encode() + b"\n")
             except (trio.BrokenResourceError, trio.TooSlowError):
                 return  # The client has gone, or is too slow.
 
@@ -116,8 +121,15 @@ async def _receive_line(stream: trio.SocketStream) -> bytes:
     return line
 
 
-async def _reply(request: bytes, answer: Answer) -> dict[str, Any]:
+async def _reply(
+    request: bytes, answer: Answer, tell: Callable[[dict[str, Any]], Awaitable[None]]
+) -> dict[str, Any] | None:
+    """The reply; None if the client has had lines."""
     try:
-        return await answer(json.loads(request)["command"])
+        asked = json.loads(request)
+        if asked["command"] == "trace":
+            await tell(asked)
+            return None
+        return await answer(asked["command"])
     except Exception as error:  # Nothing that a client sends may end the daemon, such as deeply nested JSON.
         return {"error": f"{type(error).__name__}: {error}"}

@@ -81,18 +81,24 @@ def of(path: str | None, *, verify: bool = False) -> Sequence[MountStatus]:
 
     """
     control.clear_stale()
-    return _ask_all(_all_entries(), verify=verify) if path is None else [_ask(_entry(path), verify=verify)]
+    return _ask_all(_all_entries(), verify=verify) if path is None else [_ask(entry(path), verify=verify)]
 
 
 def _agree(log: dict[str, Any]) -> bool:
     return len(set(log["digests"])) == 1
 
 
-def _entry(path: str) -> mountinfo.MountEntry:
-    entry = mountinfo.topmost_at(mountinfo.locate(path))
-    if entry is None or not entry.is_ours:
+def entry(path: str) -> mountinfo.MountEntry:
+    """The nrfs mount at ``path``.
+
+    Raises:
+        MountError: there is none.
+
+    """
+    found = mountinfo.topmost_at(mountinfo.locate(path))
+    if found is None or not found.is_ours:
         raise MountError(f"{path}: no nrfs is mounted here")
-    return entry
+    return found
 
 
 def _all_entries() -> Sequence[mountinfo.MountEntry]:

@@ -5,6 +5,7 @@ nanoseconds since the epoch. Inode numbers are never reused. A file system error
 that tmpfs would return.
 """
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Final, Literal, Self, final
 
@@ -407,12 +408,35 @@ class Connection:
         So many requests took at most so long, and longer than the entry before says. The first 64 requests of a kind
         are timed, and then one of 8. They are timed from when a worker has a request to when the kernel has its reply.
         """
+    def trace(
+        self, *, kinds: Sequence[str] = (), process: int | None = None, fails: bool = False, nanoseconds: int = 0
+    ) -> Tracer:
+        """Begins to trace requests: those of these kinds, from this process, that fail, that take at least so long.
+
+        Raises:
+            ValueError: there is no such kind of request.
+
+        """
     def end(self) -> None:
         """Ends the connection. pyfuse3 must have been closed before.
 
         Raises:
             OSError: why a worker failed before.
 
+        """
+
+@final
+class Tracer:
+    """Notes requests of a connection as long as it exists. It has room for 4096 of each worker."""
+
+    def take(self, most: int) -> tuple[list[dict[str, Any]], int]:
+        """What has come since the last call, at most so many of each worker; and how many were lost, for want of room.
+
+        Each is a dictionary: ``time`` (in seconds since 1970), ``kind``, ``inode``, ``paths`` (``{"path": str | None,
+        "deleted": bool}`` for each name or inode in the request, None if it is not known), ``attribute`` (extended),
+        ``offset``, ``length``, ``pid``, ``uid``, ``gid`` (all ones if the kernel does not tell), ``errno``,
+        ``microseconds``, ``node`` (whose replica answered, None if it is not known) and ``batches`` (``{"log": str,
+        "operations": int}`` for each log that has changed: how many operations the combiner appended together).
         """
 
 @final

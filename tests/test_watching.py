@@ -7,12 +7,15 @@ import os
 import pty
 import select
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
 
@@ -161,6 +164,34 @@ def test_metrics_are_served_on_a_loopback_port(mountpoint: Path) -> None:
     assert (run.returncode, said) == (130, "nrfs: interrupted\n")
 
 
+def test_metrics_are_served_at_a_socket_of_this_user_alone(mountpoint: Path, tmp_path: Path) -> None:
+    place = tmp_path / "metrics.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(place))
+    command = [*COMMAND, "metrics", str(mountpoint), "--socket", str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == f"{place}\n"
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+        connection = HTTPConnection("localhost")
+        for _ in range(2):
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(place))
+            connection.request("GET", "/metrics")
+            assert f'nrfs_up{{mountpoint="{mountpoint}"}} 1.0' in connection.getresponse().read().decode()
+            connection.close()
+        taken = run_nrfs("metrics", mountpoint, "--socket", place)
+        assert (taken.returncode, len(taken.stderr.splitlines())) == (1, 1)
+        assert place.exists()
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=30)
+    assert (run.returncode, said) == (130, "nrfs: interrupted\n")
+    assert not place.exists()
+    place.write_text("not a socket")
+    assert run_nrfs("metrics", mountpoint, "--socket", place).returncode == 1
+    assert place.read_text() == "not a socket"
+
+
 def test_what_cannot_be_watched_is_said_in_one_line(tmp_path: Path) -> None:
     for arguments, status in [
         (("top", tmp_path), 1),
@@ -168,6 +199,10 @@ def test_what_cannot_be_watched_is_said_in_one_line(tmp_path: Path) -> None:
         (("top",), 2),
         (("top", tmp_path, "--interval", "0"), 2),
         (("metrics", "--port", "70000"), 2),
+        (("metrics", "--port", "0", "--socket", "s"), 2),
+        (("trace", tmp_path), 1),
+        (("trace", tmp_path, "-n", "0"), 2),
+        (("trace", tmp_path, "--slower", "soon"), 2),
     ]:
         result = run_nrfs(*arguments)
         assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (status, "", 1)

@@ -12,7 +12,7 @@ use machines::types::{Errno, Ino, Kind, Owner, Permissions};
 use memory::heap::Home;
 use memory::shortage::{self, Left};
 use memory::{Nearby, PAGE_SIZE, Topology};
-use nr::{NodeId, NodeReplicated, OneLog};
+use nr::{LogId, NodeId, NodeReplicated, OneLog};
 use rustix::io;
 
 use crate::capacity::{Capacity, InodeSpace};
@@ -181,6 +181,16 @@ impl Filesystem {
     /// Runs `call` with a token of the node that the calling thread runs on.
     pub fn with_token<R>(&self, call: impl FnOnce(&Token) -> R) -> R {
         self.tokens.with(&self.topology, |node| self.register(NodeId(node)), call)
+    }
+
+    /// The batches of those who call [`with_token`](Self::with_token), as [`Token::take_batches`] returns them, with the
+    /// node of each.
+    pub fn take_batches(&self) -> Vec<(NodeId, LogId, u64)> {
+        let mut every = Vec::new();
+        self.tokens.each_idle(|token| {
+            every.extend(token.take_batches().into_iter().map(|(log, operations)| (token.node(), log, operations)));
+        });
+        every
     }
 
     /// The nodes of the replicas.

@@ -11,7 +11,7 @@
 //! - `tokens`: a thread's place at the replicas of a node.
 //!
 //! [`Filesystem`] is the service. `tree` and `files` have its operations, [`status`] what concerns all of it: its
-//! state, and memory that it gives back.
+//! state, and memory that it gives back. `paths` finds the paths of inodes for those who look at requests.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod contents;
 mod files;
 mod filesystem;
 mod holds;
+mod paths;
 mod size;
 pub mod status;
 mod tokens;
@@ -39,7 +40,8 @@ pub use machines::namespace::{
 };
 pub use machines::types::{Errno, Ino, InodeFlags, Kind, Name, Owner, Permissions, Time};
 pub use memory::{Cpu, HardwareNode, Node, PhysicalNode, Topology, TopologyError};
-pub use nr::{LogPosition, NodeId};
+pub use nr::{LogId, LogPosition, NodeId};
+pub use paths::{Path, Paths};
 pub use size::{ParseSizeError, Size};
 pub use tokens::Token;
 pub use tree::{Entry, Made};

@@ -2,7 +2,7 @@
 
 use machines::namespace::Namespace;
 use machines::placed::Placed;
-use nr::NodeId;
+use nr::{LogId, NodeId};
 
 use crate::contents;
 
@@ -16,6 +16,14 @@ impl Token {
     /// The node.
     pub fn node(&self) -> NodeId {
         self.namespace.node()
+    }
+
+    /// The batches in which changes were appended that this token was used for since the last such call: of each log the
+    /// last one, with the number of operations in it. The first log is the namespace's, the others are the content's.
+    pub fn take_batches(&self) -> Vec<(LogId, u64)> {
+        let of_contents = self.contents.iter().flat_map(nr::Token::take_batches);
+        let behind = of_contents.map(|(LogId(log), operations)| (LogId(log + 1), operations));
+        self.namespace.take_batches().into_iter().chain(behind).collect()
     }
 
     /// The place at the replica of the contents.

@@ -21,6 +21,7 @@ use crate::python::Python;
 use crate::ring::{self, Ring};
 use crate::server::Server;
 use crate::steward::Steward;
+use crate::trace::{Filter, Trace, Tracer};
 use crate::uring::Uring;
 use crate::wake::Wake;
 use crate::worker::{Crew, WorkerStatistics};
@@ -87,11 +88,13 @@ impl Connection {
             false => None,
         };
         let native = Arc::new(Native::new(Arc::clone(&filesystem), caching, passthrough));
-        let steward = || Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), is_native));
+        let trace = Arc::new(Trace::default());
+        let steward =
+            || Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), Arc::clone(&trace), is_native));
         let steward = (!is_shared).then(steward);
         let negotiation = Negotiation::new(terms);
-        let server =
-            Arc::new(Server { native, kernel, steward, python, forwarded: Latencies::new(), negotiation, is_native });
+        let forwarded = Latencies::new();
+        let server = Arc::new(Server { native, kernel, steward, python, forwarded, trace, negotiation, is_native });
         let holder = Arc::new(KernelHolds { server: Arc::clone(&server), intake, crew: Arc::clone(&crew) });
         let weak: Weak<KernelHolds> = Arc::downgrade(&holder);
         filesystem.set_holder(weak);
@@ -174,6 +177,12 @@ impl Connection {
     pub fn latencies(&self) -> BTreeMap<&'static str, Vec<Bucket>> {
         let workers = self.crew.workers().iter().map(|worker| &worker.latencies);
         latency::together(workers.chain([&self.server.forwarded]))
+    }
+
+    /// Begins to trace requests.
+    pub fn trace(&self, filter: Filter) -> Tracer {
+        let workers = self.crew.workers().len();
+        Tracer::new(Arc::clone(&self.server.trace), Arc::clone(self.server.native.filesystem()), workers, filter)
     }
 
     /// How many requests each worker has taken so far.
@@ -262,8 +271,12 @@ impl Holder for KernelHolds {
             self.intake.drain(|request| {
                 self.crew.workers()[0].count(request.opcode());
                 self.server.steward.iter().for_each(|steward| steward.untell(request));
+                let traced = self.server.trace.begin(request, 0, token);
                 // It fails if the request is malformed, and then nothing is forgotten.
                 let _ = native.forget(request, token);
+                if let Some(traced) = traced {
+                    self.server.trace.end_by(token, traced, None);
+                }
             });
         });
     }

@@ -13,6 +13,7 @@
 //! - `inode_flags`: the flags of chattr(1): answers the ioctls that set and show them, and refuses what they forbid;
 //! - `backing`: the system calls about backing files, which the kernel reads and writes itself;
 //! - `passthrough`: opens files that have one, and finds out what the kernel does with it;
+//! - `trace`: notes requests for those who trace them;
 //! - `native`: answers requests from the file system service;
 //! - `steward`: a thread for requests that must wait until the kernel has written collected data;
 //! - `python`: forwards requests to pyfuse3, and receives its replies;
@@ -49,6 +50,7 @@ mod rights;
 pub mod ring;
 mod server;
 mod steward;
+pub mod trace;
 mod uring;
 mod wake;
 mod worker;

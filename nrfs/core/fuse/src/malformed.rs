@@ -259,10 +259,19 @@ fn server(filesystem: Filesystem, caching: bool, offered: InitFlags) -> (Server,
     let (native, kernel) =
         (Arc::new(Native::new(Arc::new(filesystem), caching, None)), Arc::new(Kernel::of(&ours).unwrap()));
     native.agree(agreement(offered));
-    let steward = Some(Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), true)));
+    let steward = Some(Arc::new(Steward::new(Arc::clone(&native), Arc::clone(&kernel), Arc::default(), true)));
     let negotiation = Negotiation::new(native_terms(caching, true, false));
     (
-        Server { native, kernel, steward, python, forwarded: Latencies::new(), negotiation, is_native: true },
+        Server {
+            native,
+            kernel,
+            steward,
+            python,
+            forwarded: Latencies::new(),
+            trace: Arc::default(),
+            negotiation,
+            is_native: true,
+        },
         [theirs, pyfuse3],
     )
 }
@@ -291,7 +300,7 @@ fn serve(server: &Server, message: &Message, unique: u64, token: &Token) -> Opti
     assert_eq!(forwarded[..4], (forwarded.len() as u32).to_ne_bytes());
     let mut buffer = vec![0xee; ROOM];
     let origin: Origin = Arc::new(Nowhere);
-    let packed = match server.serve(request, &origin, true, token) {
+    let packed = match server.serve(request, &origin, true, &mut None, token) {
         Ok(Outcome::NoReply | Outcome::Left) => return None,
         Ok(Outcome::Reply(answer)) => server.native.pack(answer, &mut buffer, token),
         Err(errno) => Err(errno),

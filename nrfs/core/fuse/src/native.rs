@@ -84,6 +84,14 @@ pub(crate) enum Answer {
 type Result<T> = std::result::Result<T, Errno>;
 
 impl Answer {
+    /// The inode that the reply names.
+    pub fn found(&self) -> Option<Ino> {
+        match self {
+            Self::Entry(Some(attributes)) | Self::Created(attributes, _) => Some(attributes.ino),
+            _ => None,
+        }
+    }
+
     /// How many bytes the request has written to a file.
     pub fn written(&self) -> u64 {
         match *self {
@@ -100,7 +108,7 @@ impl Native {
         Self { filesystem, caching, passthrough, agreement: OnceLock::new() }
     }
 
-    pub fn filesystem(&self) -> &Filesystem {
+    pub fn filesystem(&self) -> &Arc<Filesystem> {
         &self.filesystem
     }
 

@@ -20,6 +20,7 @@ use zerocopy::IntoBytes;
 use crate::channel::Origin;
 use crate::protocol::opcode::Opcode;
 use crate::protocol::{DATA_MAX, HEADER_ROOM, reply};
+use crate::trace::Traced;
 use crate::wake::{Wake, retry};
 
 /// The socket must hold messages with at least so many bytes of data: the longest value of an extended attribute, which
@@ -40,6 +41,8 @@ pub(crate) struct Python {
 struct Waiting {
     /// The requests that pyfuse3 has, by `unique`.
     forwarded: HashMap<u64, Forwarded>,
+    /// How many have been forwarded.
+    count: u64,
     /// Requests that the socket had no room for, with `unique`.
     backlog: VecDeque<(u64, Vec<u8>)>,
 }
@@ -51,6 +54,10 @@ pub(crate) struct Forwarded {
     pub collected: Option<(Ino, u32)>,
     /// Its kind, and when it was forwarded.
     pub timed: Option<(Opcode, Instant)>,
+    /// Is ended when the reply comes.
+    pub traced: Option<Box<Traced>>,
+    /// Set by `send`: how many were forwarded with this one, if pyfuse3 had no other.
+    pub alone: Option<u64>,
 }
 
 impl Python {
@@ -67,8 +74,10 @@ impl Python {
     }
 
     /// Forwards a request. EIO if it is too large, or if pyfuse3 has closed its end. Does not wait.
-    pub fn send(&self, unique: u64, message: &[u8], forwarded: Forwarded) -> Result<(), Refusal> {
+    pub fn send(&self, unique: u64, message: &[u8], mut forwarded: Forwarded) -> Result<(), Refusal> {
         let mut waiting = self.waiting();
+        waiting.count += 1;
+        forwarded.alone = waiting.forwarded.is_empty().then_some(waiting.count);
         waiting.forwarded.insert(unique, forwarded);
         let sent = if waiting.backlog.is_empty() { self.try_send(message) } else { Err(Errno::AGAIN) };
         match sent {
@@ -83,6 +92,11 @@ impl Python {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// How many requests have been forwarded.
+    pub fn count(&self) -> u64 {
+        self.waiting().count
     }
 
     /// Receives replies, and calls `deliver` with each and what is known of its request. Also sends the backlog; a
@@ -197,7 +211,7 @@ mod tests {
     }
 
     fn forwarded(number: u64) -> Forwarded {
-        Forwarded { origin: Arc::new(Numbered(number)), collected: None, timed: None }
+        Forwarded { origin: Arc::new(Numbered(number)), collected: None, timed: None, traced: None, alone: None }
     }
 
     #[test]

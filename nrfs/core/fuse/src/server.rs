@@ -16,9 +16,10 @@ use crate::native::{Answer, Native};
 use crate::negotiation::Negotiation;
 use crate::protocol::opcode::Opcode;
 use crate::protocol::request::Request;
-use crate::protocol::wire::{CountReply, ReplyHeader, WriteArguments, WriteFlags};
+use crate::protocol::wire::{CountReply, EntryReply, ReplyHeader, WriteArguments, WriteFlags};
 use crate::python::{Forwarded, Python};
 use crate::steward::{Need, Steward};
+use crate::trace::{Trace, Traced};
 
 /// Serves the requests of one mount.
 pub(crate) struct Server {
@@ -29,6 +30,7 @@ pub(crate) struct Server {
     pub python: Python,
     /// How long it took to answer those that were forwarded.
     pub forwarded: Latencies,
+    pub trace: Arc<Trace>,
     pub negotiation: Negotiation,
     /// Whether requests are answered natively if possible. Otherwise pyfuse3 answers all but a few.
     pub is_native: bool,
@@ -46,33 +48,51 @@ pub(crate) enum Outcome {
 
 impl Server {
     /// Does what a request asks, forwards it, or leaves it to the steward. `may_wait` says whether the request may be
-    /// kept while the kernel writes collected data. An error is the errno to reply with.
-    pub fn serve(&self, request: Request, origin: &Origin, may_wait: bool, token: &Token) -> Result<Outcome, Errno> {
+    /// kept while the kernel writes collected data. If the request is left to another thread, so is `traced`. An error
+    /// is the errno to reply with.
+    pub fn serve(
+        &self,
+        request: Request,
+        origin: &Origin,
+        may_wait: bool,
+        traced: &mut Option<Box<Traced>>,
+        token: &Token,
+    ) -> Result<Outcome, Errno> {
         inode_flags::check(self.filesystem(), request, token)?;
         if let Some((ino, privileges)) = request.kills_privileges() {
             // If the inode has been dropped, the request itself fails.
             let _ = self.filesystem().kill_privileges(ino, privileges, token);
         }
         self.negotiation.note(request);
-        let Some(steward) = &self.steward else { return self.answer(request, origin, token) };
+        let Some(steward) = &self.steward else { return self.answer(request, origin, traced, token) };
         match steward.need(request, may_wait, token)? {
-            None => self.answer(request, origin, token),
+            None => self.answer(request, origin, traced, token),
             Some(Need::Attributes(attributes)) => Ok(Outcome::Reply(Answer::Attributes(attributes))),
             Some(Need::Time(wants)) => {
-                steward.take(request, Arc::clone(origin), wants);
+                steward.take(request, Arc::clone(origin), wants, traced.take());
                 Ok(Outcome::Left)
             }
         }
     }
 
-    fn answer(&self, request: Request, origin: &Origin, token: &Token) -> Result<Outcome, Errno> {
+    fn answer(
+        &self,
+        request: Request,
+        origin: &Origin,
+        traced: &mut Option<Box<Traced>>,
+        token: &Token,
+    ) -> Result<Outcome, Errno> {
         let collected = collected(request);
         let is_native = self.is_native || request.opcode().is_some_and(Self::is_always_native);
         match if is_native { self.native.answer(request, token) } else { Ok(Answer::Python) } {
             Ok(Answer::NoReply) => Ok(Outcome::NoReply),
             Ok(Answer::Python) => {
                 let timed = request.opcode().map(|opcode| (opcode, Instant::now()));
-                let forwarded = Forwarded { origin: Arc::clone(origin), collected, timed };
+                if traced.is_some() {
+                    self.filesystem().take_batches();
+                }
+                let (origin, traced) = (Arc::clone(origin), traced.take());
+                let forwarded = Forwarded { origin, collected, timed, traced, alone: None };
                 self.python.send(request.unique(), &request.to_message(), forwarded).map(|()| Outcome::Left)
             }
             Ok(answer) => {
@@ -109,7 +129,7 @@ impl Server {
     /// Delivers pyfuse3's replies to the origins of their requests, until pyfuse3 ends. Calls `agreed` after the reply
     /// to INIT.
     pub fn pass_replies(&self, agreed: impl Fn()) {
-        self.python.receive(|message, Forwarded { origin, collected, timed }| {
+        self.python.receive(|message, Forwarded { origin, collected, timed, traced, alone }| {
             let agreement = self.negotiation.conclude(message);
             let is_agreed = agreement.is_some();
             agreement.into_iter().for_each(|agreement| self.native.agree(agreement));
@@ -123,10 +143,30 @@ impl Server {
             if let Some((opcode, began)) = timed {
                 self.forwarded.record(opcode, began.elapsed());
             }
+            if let Some(traced) = traced {
+                self.end_forwarded(traced, message, alone);
+            }
             if is_agreed {
                 agreed();
             }
         });
+    }
+
+    /// Ends to trace a request that pyfuse3 has answered. If it had no other meanwhile, all that was changed without a
+    /// worker's token was for this one.
+    fn end_forwarded(&self, mut traced: Box<Traced>, reply: &[u8], alone: Option<u64>) {
+        let Ok((header, data)) = ReplyHeader::read_from_prefix(reply) else { return };
+        let names = matches!(
+            traced.opcode,
+            Opcode::Lookup | Opcode::Create | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link
+        );
+        traced.found = EntryReply::read_from_prefix(data).ok().map(|(entry, _)| Ino(entry.node)).filter(|_| names);
+        let batches = self.filesystem().take_batches();
+        if alone == Some(self.python.count()) {
+            traced.node = batches.first().map(|&(node, ..)| node);
+            traced.batches = batches.into_iter().map(|(_, log, operations)| (log, operations)).collect();
+        }
+        self.trace.end(traced, (header.error != 0).then_some(-header.error));
     }
 
     pub fn filesystem(&self) -> &Filesystem {

@@ -40,6 +40,7 @@ use crate::protocol::wire::{
     ReplyHeader, WriteArguments, WriteFlags,
 };
 use crate::protocol::{HEADER_ROOM, reply};
+use crate::trace::{Trace, Traced};
 
 /// The age at which promises are given up: the time that a write may take from its GETATTR to the kernel's cache. If a
 /// promise is older, and still there after the cache has been written, no write will take it.
@@ -55,6 +56,7 @@ const UNKNOWN: u64 = 1 << 20;
 pub(crate) struct Steward {
     native: Arc<Native>,
     kernel: Arc<Kernel>,
+    trace: Arc<Trace>,
     /// Whether requests are answered natively if possible.
     is_native: bool,
     jobs: Mutex<VecDeque<Job>>,
@@ -84,6 +86,7 @@ struct Held {
     origin: Origin,
     ino: Ino,
     wants: Wants,
+    traced: Option<Box<Traced>>,
 }
 
 /// What a request needs instead of its usual answer.
@@ -106,9 +109,9 @@ pub(crate) enum Wants {
 
 /// Called by all threads.
 impl Steward {
-    pub fn new(native: Arc<Native>, kernel: Arc<Kernel>, is_native: bool) -> Self {
+    pub fn new(native: Arc<Native>, kernel: Arc<Kernel>, trace: Arc<Trace>, is_native: bool) -> Self {
         let (jobs, has_job, told, grace) = Default::default();
-        Self { native, kernel, is_native, jobs, has_job, told, grace }
+        Self { native, kernel, trace, is_native, jobs, has_job, told, grace }
     }
 
     /// Called when space has become scarce. Does not wait.
@@ -126,8 +129,8 @@ impl Steward {
     }
 
     /// Leaves a request to the steward, which will reply to it.
-    pub fn take(&self, request: Request, origin: Origin, wants: Wants) {
-        self.push(Job::Request(Held { unique: request.unique(), origin, ino: request.ino(), wants }));
+    pub fn take(&self, request: Request, origin: Origin, wants: Wants, traced: Option<Box<Traced>>) {
+        self.push(Job::Request(Held { unique: request.unique(), origin, ino: request.ino(), wants, traced }));
     }
 
     /// Makes the steward's thread end. Requests that are still in the queue get no reply.
@@ -300,8 +303,9 @@ impl Steward {
         }
     }
 
-    fn reply(&self, Held { unique, origin, ino, wants }: Held, token: &Token) {
+    fn reply(&self, Held { unique, origin, ino, wants, traced }: Held, token: &Token) {
         const HEADER: usize = size_of::<ReplyHeader>();
+        token.take_batches();
         let answer = match wants {
             Wants::Room(intent) => self.make_room(ino, intent, token).map(Answer::Attributes),
             Wants::Space(message) => self.take_much(&message, token),
@@ -311,6 +315,9 @@ impl Steward {
         let packed = answer.and_then(|answer| self.native.pack(answer, &mut message[HEADER..], token));
         message[..HEADER].copy_from_slice(reply::header(unique, packed).as_bytes());
         origin.deliver(&message[..HEADER + packed.unwrap_or(0)]);
+        if let Some(traced) = traced {
+            self.trace.end_by(token, traced, packed.err());
+        }
     }
 
     fn make_room(&self, ino: Ino, intent: Intent, token: &Token) -> Result<Attributes, Errno> {

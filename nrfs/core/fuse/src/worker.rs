@@ -125,7 +125,8 @@ impl Crew {
         let worker = &self.workers[number];
         let tokens = tokens(server.filesystem(), worker.cpu);
         let patience = Patience { is_somebody_looking: &self.is_somebody_looking, looks, until: None };
-        let shift = Shift { crew: self, worker, server, channel, tokens, turn: 0, patience, has_forgotten: false };
+        let shift =
+            Shift { crew: self, number, worker, server, channel, tokens, turn: 0, patience, has_forgotten: false };
         let ended = shift.work();
         worker.yielding.end();
         ended
@@ -187,6 +188,7 @@ impl Worker {
 /// The state of a running worker.
 struct Shift<'a, C> {
     crew: &'a Crew,
+    number: usize,
     worker: &'a Worker,
     server: &'a Server,
     channel: C,
@@ -239,16 +241,26 @@ impl<C: Channel> Shift<'_, C> {
         let Some(request) = self.channel.request(slot, extended) else { return Ok(()) };
         let timed = self.worker.count(request.opcode());
         let (unique, token) = (request.unique(), &self.tokens[self.turn]);
+        let mut traced = self.server.trace.begin(request, self.number, token);
         let may_wait = self.channel.may_wait(slot);
         if request.opcode() == Some(Opcode::Write) && request.payload_size() >= LARGE {
             // So that they copy at the same time as this worker: it must wait until all replicas have.
             self.crew.lead(token.node());
         }
-        match self.server.serve(request, self.channel.origin(slot), may_wait, token) {
+        match self.server.serve(request, self.channel.origin(slot), may_wait, &mut traced, token) {
             Ok(Outcome::Reply(answer)) => {
                 let (written, native) = (answer.written(), &self.server.native);
-                self.channel.reply(slot, unique, |buffer| native.pack(answer, buffer, token))?;
+                if let Some(traced) = &mut traced {
+                    traced.found = answer.found();
+                }
+                let mut refusal = None;
+                self.channel.reply(slot, unique, |buffer| {
+                    native.pack(answer, buffer, token).inspect_err(|&errno| refusal = Some(errno))
+                })?;
                 self.worker.time(timed);
+                if let Some(traced) = traced {
+                    self.server.trace.end_by(token, traced, refusal);
+                }
                 if (1..LARGE as u64).contains(&written) {
                     self.crew.note(written, token.node());
                 }
@@ -256,11 +268,17 @@ impl<C: Channel> Shift<'_, C> {
             Ok(Outcome::Left) => self.channel.leave(slot, unique),
             Ok(Outcome::NoReply) => {
                 self.has_forgotten = true;
+                if let Some(traced) = traced {
+                    self.server.trace.end_by(token, traced, None);
+                }
                 return Ok(());
             }
             Err(errno) => {
                 self.channel.reply(slot, unique, |_| Err(errno))?;
                 self.worker.time(timed);
+                if let Some(traced) = traced {
+                    self.server.trace.end_by(token, traced, Some(errno));
+                }
             }
         }
         if self.worker.cpu.is_some() {

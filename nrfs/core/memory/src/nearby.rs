@@ -29,6 +29,11 @@ impl<T> Nearby<T> {
         result
     }
 
+    /// Calls `look` with each thing that is not in use.
+    pub fn each_idle(&self, mut look: impl FnMut(&T)) {
+        (0..self.idle.len()).for_each(|node| self.idle(node).iter().for_each(&mut look));
+    }
+
     fn idle(&self, node: usize) -> MutexGuard<'_, Vec<T>> {
         self.idle[node].lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -91,7 +91,10 @@ pub(crate) type Observation<D> = Box<dyn Fn(NodeId, LogPosition, &D) + Send + Sy
 /// What a combiner answers: the response of an operation, `None` for an observation.
 pub(crate) type Answer<D> = Option<<D as Dispatch>::Response>;
 
-type ThreadSlot<D> = CachePadded<Slot<Logged<D>, Answer<D>>>;
+/// An answer, and how many operations the batch had.
+type Answered<D> = (Answer<D>, u64);
+
+type ThreadSlot<D> = CachePadded<Slot<Logged<D>, Answered<D>>>;
 
 /// A thread's place in one partition. Dropping it unregisters the thread.
 pub(crate) struct Seat<D: Dispatch> {
@@ -102,6 +105,8 @@ pub(crate) struct Seat<D: Dispatch> {
     /// How many more requests go to the slot without a try of the lock. The lock was taken lately, so the
     /// partition is busy, and requests in slots become larger batches.
     crowded: u32,
+    /// How many operations the batch of the last request had; 0 after it was asked for.
+    batch: u64,
 }
 
 /// The value of `crowded` after the lock was found taken.
@@ -139,7 +144,7 @@ struct Own<'a, D: Dispatch> {
     request: &'a mut Option<Logged<D>>,
     /// Its position in the log; [`NOWHERE`](Self::NOWHERE) before it is appended.
     position: LogPosition,
-    answer: Option<Answer<D>>,
+    answer: Option<Answered<D>>,
 }
 
 /// Stored under the combiner lock, loaded by any thread.
@@ -213,7 +218,7 @@ impl<D: Dispatch> Seat<D> {
         let slot = Arc::new(CachePadded::new(Slot::new()));
         let mut update = partition.lock.update();
         update.state().slots.push(Arc::clone(&slot));
-        Self { partition: Arc::clone(partition), reader: update.register(), slot, crowded: 0 }
+        Self { partition: Arc::clone(partition), reader: update.register(), slot, crowded: 0, batch: 0 }
     }
 
     /// Runs `f` on the structure after everything that is in the log now has been applied here.
@@ -235,15 +240,21 @@ impl<D: Dispatch> Seat<D> {
     /// helps all replicas, when the log is full.
     pub(crate) fn submit(&mut self, request: Logged<D>, help: impl Fn()) -> Answer<D> {
         let mut request = Some(request);
-        if let Some(answer) = self.combine_at_once(&mut request, &help) {
-            return answer;
-        }
-        let request = request.expect("what was appended has its answer");
-        // SAFETY: `&mut self` makes this thread the slot's owner, and the answer is taken below.
-        unsafe { self.slot.post(request) };
-        self.have_combined(help);
-        // SAFETY: as above; it is answered.
-        unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
+        let (answer, batch) = self.combine_at_once(&mut request, &help).unwrap_or_else(|| {
+            let request = request.expect("what was appended has its answer");
+            // SAFETY: `&mut self` makes this thread the slot's owner, and the answer is taken below.
+            unsafe { self.slot.post(request) };
+            self.have_combined(help);
+            // SAFETY: as above; it is answered.
+            unsafe { self.slot.take_answer() }.expect("what was posted and is no longer has an answer")
+        });
+        self.batch = batch;
+        answer
+    }
+
+    /// How many operations the batch of the last request had; 0 if there was none since this was last asked.
+    pub(crate) fn take_batch(&mut self) -> u64 {
+        mem::take(&mut self.batch)
     }
 
     /// Combines, with the request in the batch, unless the partition is crowded or its lock is taken. Returns the
@@ -251,7 +262,7 @@ impl<D: Dispatch> Seat<D> {
     /// called `help`.
     // Not inlined, like `have_combined`, so that a caller that mostly reads keeps its registers.
     #[inline(never)]
-    fn combine_at_once(&mut self, request: &mut Option<Logged<D>>, help: impl Fn()) -> Option<Answer<D>> {
+    fn combine_at_once(&mut self, request: &mut Option<Logged<D>>, help: impl Fn()) -> Option<Answered<D>> {
         if self.crowded > 0 {
             self.crowded -= 1;
             return None;
@@ -362,24 +373,26 @@ impl<D: Dispatch> Partition<D> {
 
     /// Applies and answers requests without the log: this is the only replica.
     fn combine_alone(&self, update: &mut Update<'_, Combiner<D>, D>, own: &mut Own<'_, D>) {
-        let operations = update.write(|combiner, structure| {
+        let operations = update.write(|Combiner { slots, requested, .. }, structure| {
             let fail_stop = FailStop;
-            let start = self.log.tail();
-            let mut position = start;
+            requested.clear();
+            requested.extend((0..slots.len()).filter(|&index| slots[index].is_posted()));
+            let operations = requested.len() as u64 + u64::from(own.request.is_some());
+            let mut position = self.log.tail();
             let mut run = |request: &mut Option<Logged<D>>| {
                 let request = request.take()?;
                 let answer = request.run(self.node, position, structure);
                 position += 1;
-                Some(answer)
+                Some((answer, operations))
             };
-            for slot in combiner.slots.iter().filter(|slot| slot.is_posted()) {
+            for slot in requested.iter().map(|&index| &slots[index]) {
                 // SAFETY: holding the lock for update is being the combiner, and this answers each request once.
                 unsafe { slot.answer(slot.with_request(&mut run).expect("what is posted is a request")) };
             }
             own.answer = run(own.request);
-            self.log.pass(position - start);
+            self.log.pass(operations);
             mem::forget(fail_stop);
-            position - start
+            operations
         });
         self.count(operations);
     }
@@ -411,16 +424,17 @@ impl<D: Dispatch> Partition<D> {
         update.write(|combiner, structure| {
             let fail_stop = FailStop;
             let Combiner { slots, requested, batch } = combiner;
+            let operations = batch.end - batch.start + u64::from(own.position != Own::<D>::NOWHERE);
             for position in (start.0..tail.0).map(LogPosition) {
                 // SAFETY: `position` is before the tail. The local tail says what has been applied here, and changes
                 // only under this lock, so each position comes once and in order.
                 let answer = unsafe { self.log.apply(position, |logged| logged.run(self.node, position, structure)) };
                 if position == own.position {
-                    own.answer = Some(answer);
+                    own.answer = Some((answer, operations));
                 } else if batch.contains(&position) {
                     let slot = &slots[requested[(position - batch.start) as usize]];
                     // SAFETY: this combiner has taken the request from that slot, and it is answered once.
-                    unsafe { slot.answer(answer) };
+                    unsafe { slot.answer((answer, operations)) };
                 }
             }
             mem::forget(fail_stop);

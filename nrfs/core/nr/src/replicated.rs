@@ -241,6 +241,18 @@ impl<D: Dispatch, M> Token<D, M> {
         self.node
     }
 
+    /// The batches that operations were appended in which this token was used for since the last such call: of each
+    /// log the last one, with the number of operations in it.
+    ///
+    /// # Panics
+    ///
+    /// If the token is in use.
+    pub fn take_batches(&self) -> Vec<(LogId, u64)> {
+        let mut seats = self.seats.try_borrow_mut().expect("a token serves one call at a time");
+        let batches = seats.iter_mut().map(Seat::take_batch).enumerate();
+        batches.filter(|&(_, operations)| operations > 0).map(|(log, operations)| (LogId(log), operations)).collect()
+    }
+
     /// The instance it was registered with.
     pub fn instance(&self) -> &Arc<NodeReplicated<D, M>> {
         &self.instance

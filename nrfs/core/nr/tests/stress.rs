@@ -149,6 +149,40 @@ fn idle_replicas_are_helped() {
 }
 
 #[test]
+fn each_operation_knows_how_many_its_batch_had() {
+    const STEPS: u64 = 2000;
+    for nodes in [1, 2] {
+        let instance = instance(Configuration { nodes, ..Configuration::default() });
+        let drops = Arc::new(AtomicUsize::new(0));
+        let step = |thread, number| Step { log: 0, thread, number, payload: Vec::new(), drops: Arc::clone(&drops) };
+        // In a batch of n operations each has the n-th part.
+        let parts = |thread, token: Token<Ledger, ByField>| -> f64 {
+            let part = |number| {
+                instance.execute_mut(step(thread, number), &token);
+                let batches = token.take_batches();
+                instance.execute_on(LogId(0), |_| {}, &token);
+                assert_eq!(token.take_batches(), []);
+                let [(LogId(0), operations)] = batches[..] else { panic!("one batch, not {batches:?}") };
+                1.0 / operations as f64
+            };
+            (0..STEPS).map(part).sum()
+        };
+        let parts: f64 = thread::scope(|scope| {
+            let begin = |thread| {
+                let token = instance.register(NodeId(thread % nodes));
+                let parts = &parts;
+                scope.spawn(move || parts(thread, token))
+            };
+            let threads: Vec<_> = (0..8).map(begin).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        let statistics = instance.statistics();
+        let batches: u64 = statistics.replicas.iter().map(|replica| replica.partitions[0].batches).sum();
+        assert!((parts - batches as f64).abs() < 1e-3, "{parts} is not {batches}");
+    }
+}
+
+#[test]
 fn threads_come_and_go() {
     let instance = instance(Configuration { nodes: 2, logs: 2, log_entries: 2, log_payload_bytes: 8 });
     let drops = Arc::new(AtomicUsize::new(0));

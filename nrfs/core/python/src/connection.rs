@@ -6,8 +6,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fuse::connection::ChannelKind;
+use fuse::protocol::opcode::Opcode;
+use fuse::trace::Filter;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -15,6 +18,7 @@ use pyo3::types::{PyDict, PyList};
 use crate::convert::Number;
 use crate::filesystem::Filesystem;
 use crate::here::Here;
+use crate::trace::Tracer;
 
 /// A connection to the kernel, whose requests are answered natively or by pyfuse3.
 #[pyclass(frozen, module = "nrfs")]
@@ -146,6 +150,15 @@ impl Connection {
 
     fn latencies(&self) -> PyResult<BTreeMap<&'static str, Vec<(u64, u64)>>> {
         self.with(fuse::connection::Connection::latencies)
+    }
+
+    #[pyo3(signature = (*, kinds = Vec::new(), process = None, fails = false, nanoseconds = 0))]
+    fn trace(&self, kinds: Vec<String>, process: Option<u32>, fails: bool, nanoseconds: u64) -> PyResult<Tracer> {
+        if let Some(kind) = kinds.iter().find(|kind| Opcode::ALL.iter().all(|opcode| opcode.name() != **kind)) {
+            return Err(PyValueError::new_err(format!("there is no kind of request '{kind}'")));
+        }
+        let filter = Filter { kinds, process, fails, longer: Duration::from_nanos(nanoseconds) };
+        self.with(|connection| Tracer::new(connection.trace(filter)))
     }
 
     fn end(&self, py: Python<'_>) -> PyResult<()> {

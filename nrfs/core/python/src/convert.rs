@@ -283,7 +283,7 @@ pub fn verification<'py>(
 }
 
 /// The name of a log: the first is the namespace's, the others are the content's.
-fn log_name(index: usize) -> String {
+pub fn log_name(index: usize) -> String {
     match index {
         0 => "namespace".into(),
         log => format!("content {}", log - 1),

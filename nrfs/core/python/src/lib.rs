@@ -10,6 +10,7 @@ mod heaps;
 mod here;
 mod scheduler;
 mod topology;
+mod trace;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
@@ -30,6 +31,8 @@ mod _core {
     use super::scheduler::{Core, Process, Scheduler, Upcall};
     #[pymodule_export]
     use super::topology::{MachineNode, Topology, TopologyNode};
+    #[pymodule_export]
+    use super::trace::Tracer;
 
     /// Raises `OSError` if this process cannot have an io_uring, whether or not FUSE supports the ring.
     #[pyfunction]
