@@ -53,7 +53,7 @@ def test_a_wrong_row_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         workload.measuring(bar) as measure,
         pytest.raises(WorkloadError, match="not the one that was inserted"),
     ):
-        measure(tmp_path, "here", 0)
+        list(measure(tmp_path, "here", 0))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Protocol, final
 
 from workloads.failure import WorkloadError, said_plainly
-from workloads.figures import Pass
+from workloads.figures import Figure, Pass
 from workloads.progress import ProgressBar
 
-Measure = Callable[[Path, str, int], Pass]
-"""Does one pass: in a new directory below this one, with this text for the progress bar and for errors, in the round
-of this number. Leaves nothing there."""
+Measure = Callable[[Path, str, int], Iterator[Figure]]
+"""Does one pass, and yields its figures as they are known: in a new directory below this one, with this text for the
+progress bar and for errors, in the round of this number. Leaves nothing there."""
 
 
 class Workload(Protocol):
@@ -80,7 +80,10 @@ class Results:
     """The side that others are compared with; None if there is only one."""
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     rounds: list[dict[int, Pass]] = field(default_factory=list)
-    """Of each round that was completed, the figures by side, in the order in which they were measured."""
+    """Of each round that was completed, the figures by side, in the order in which they were measured. If none was, the
+    only one is what was measured of the first."""
+    is_cut_off: bool = False
+    """Whether that is so."""
     failures: list[Failure] = field(default_factory=list)
     """A side that failed once is not measured again, and what was measured of it before counts for nothing."""
 
@@ -88,7 +91,7 @@ class Results:
     def measured(self) -> list[int]:
         """The sides that have figures."""
         failed = {failure.side for failure in self.failures}
-        return [side for side in range(len(self.sides)) if side not in failed] if self.rounds else []
+        return [side for side in sorted(self.rounds[0]) if side not in failed] if self.rounds else []
 
     def measure(self, rounds: int, bar: ProgressBar, *, go_on: bool = False) -> None:
         """Measures every side in each round.
@@ -106,18 +109,32 @@ class Results:
         """
         with said_plainly(), self.workload.measuring(bar) as measure:
             for number in range(rounds):
-                done: dict[int, Pass] = {}
-                for side in self._order(number):
-                    each = self.sides[side]
-                    where = f"round {number + 1}/{rounds}  {each.name}"
-                    try:
-                        done[side] = measure(each.directory, where, number)
-                    except (WorkloadError, OSError) as failure:
-                        if not go_on:
-                            raise
-                        self.failures.append(Failure(side, number, str(failure).removeprefix(where).lstrip(" :")))
+                done: dict[int, list[Figure]] = {}
+                try:
+                    for side in self._order(number):
+                        each = self.sides[side]
+                        where = f"round {number + 1}/{rounds}  {each.name}"
+                        done[side] = []
+                        try:
+                            done[side].extend(measure(each.directory, where, number))
+                        except (WorkloadError, OSError) as failure:
+                            del done[side]
+                            if not go_on:
+                                raise
+                            self.failures.append(Failure(side, number, str(failure).removeprefix(where).lstrip(" :")))
+                except KeyboardInterrupt:
+                    self._keep_what_there_is(done)
+                    raise
                 if done:
-                    self.rounds.append(done)
+                    self.rounds.append(dict(done))
+
+    def _keep_what_there_is(self, done: dict[int, list[Figure]]) -> None:
+        """Of a first round that was cut off: the figures that all sides have which have any."""
+        begun = {side: figures for side, figures in done.items() if figures}
+        if begun and not self.rounds:
+            common = min(map(len, begun.values()))
+            self.rounds.append({side: figures[:common] for side, figures in begun.items()})
+            self.is_cut_off = True
 
     def _order(self, number: int) -> Iterator[int]:
         failed = {failure.side for failure in self.failures}

@@ -58,17 +58,15 @@ class Files:
 
     @contextmanager
     def measuring(self, bar: ProgressBar) -> Iterator[Measure]:
-        def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
-            figures: list[Figure] = []
+        def one_pass(directory: Path, where: str, number: int) -> Iterator[Figure]:
             first = None
             for count in self.counts:
                 with temporary_directory(directory, "files") as place:
                     spent = _measure(place, f"{where}  {count:,} files", count, b"\xa5" * self.size, bar)
                 total = sum(spent.values())
                 first = first or total
-                figures += (Figure(f"{count:,}: {phase}", each, "us") for phase, each in spent.items())
-                figures.append(Figure(f"{count:,}: total", total, "us", note=f"growth {total / first:.2f}"))
-            return figures
+                yield from (Figure(f"{count:,}: {phase}", each, "us") for phase, each in spent.items())
+                yield Figure(f"{count:,}: total", total, "us", note=f"growth {total / first:.2f}")
 
         yield one_pass
 

@@ -90,9 +90,10 @@ class Fio:
         if fio is None:
             raise WorkloadError("needs fio, which is not installed: apt install fio")
 
-        def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
+        def one_pass(directory: Path, where: str, number: int) -> Iterator[Figure]:
             with temporary_directory(directory, "fio") as place:
-                return [_Job(fio, name, place / name, self, where, bar).do() for name in self.jobs]
+                for name in self.jobs:
+                    yield _Job(fio, name, place / name, self, where, bar).do()
 
         yield one_pass
 

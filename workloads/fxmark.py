@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, final
 
 import nrfs
-from workloads import native, results
+from workloads import native
 from workloads.commands.fxmark import APART, NODE
-from workloads.compared import Measure, Results, Side
+from workloads.compared import Measure
 from workloads.cores import Cores
 from workloads.directories import temporary_directory
 from workloads.failure import WorkloadError
@@ -84,17 +84,18 @@ class FxMark:
         program = native.build("fxmark")
         with Cores(max(self.cores)) as cores:
 
-            def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
+            def one_pass(directory: Path, where: str, number: int) -> Iterator[Figure]:
                 if self.service:
-                    return self._measure(program, cores, directory, where, bar, _contender(directory.name))
+                    yield from self._measure(program, cores, where, bar, _contender(directory.name))
+                    return
                 with temporary_directory(directory, "fxmark") as place:
-                    return self._measure(program, cores, directory, where, bar, {"directory": str(place)})
+                    yield from self._measure(program, cores, where, bar, {"directory": str(place)})
 
             yield one_pass
 
     def _measure(
-        self, program: Path, cores: Cores, directory: Path, where: str, bar: ProgressBar, contender: object
-    ) -> list[Figure]:
+        self, program: Path, cores: Cores, where: str, bar: ProgressBar, contender: object
+    ) -> Iterator[Figure]:
         nodes = contender["service"] if isinstance(contender, dict) and "service" in contender else None
         settings = self._settings(nodes or len(nrfs.Topology.machine().nodes))
         wanted = {
@@ -105,7 +106,6 @@ class FxMark:
             "milliseconds": self.milliseconds,
             "cpus": cores.held,
         }
-        figures: list[Figure] = []
         alone: dict[str, float] = {}
         label = where
         try:
@@ -115,15 +115,10 @@ class FxMark:
                     label = f"{where}  {setting.name}  {setting.cores} cores"
                     bar.begin(label)
                 else:
-                    figures += _figures(setting, told, alone)
+                    yield from _figures(setting, told, alone)
                     bar.end(1)
-        except KeyboardInterrupt:
-            if figures:
-                results.show(Results(self, [Side(str(directory), directory)], None, rounds=[{0: figures}]))
-            raise
         except WorkloadError as failure:
             raise WorkloadError(f"{label}: {failure}") from failure
-        return figures
 
     def _settings(self, nodes: int) -> list[_Setting]:
         """All measurements; what is compared, more cores with one, is one after the other."""

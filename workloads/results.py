@@ -64,8 +64,14 @@ def show(results: Results) -> None:
     print_table(table, "\n".join(_footer(results)))
 
 
-def _footer(results: Results) -> Iterator[str]:
+def _notes(results: Results) -> Iterator[str]:
     yield from results.workload.notes
+    if results.is_cut_off:
+        yield "Interrupted in the first round: this is what was measured of it."
+
+
+def _footer(results: Results) -> Iterator[str]:
+    yield from _notes(results)
     if results.baseline is not None:
         base = results.sides[results.baseline].name
         yield (
@@ -80,7 +86,7 @@ def _run(results: Results) -> dict[str, Any]:
     return {
         "workload": results.workload.name,
         "title": results.workload.title,
-        "notes": results.workload.notes,
+        "notes": list(_notes(results)),
         "began": results.began.isoformat(timespec="seconds"),
         "configuration": asdict(results.workload),  # type: ignore[call-overload]
         "baseline": results.baseline,

@@ -64,15 +64,13 @@ class SQLite:
 
     @contextmanager
     def measuring(self, bar: ProgressBar) -> Iterator[Measure]:
-        def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
-            figures: list[Figure] = []
+        def one_pass(directory: Path, where: str, number: int) -> Iterator[Figure]:
             with temporary_directory(directory, "sqlite") as place:
                 for journal in self.journals:
                     try:
-                        figures += _Pass(self, place / journal, journal, f"{where}  {journal}", number, bar).run()
+                        yield from _Pass(self, place / journal, journal, f"{where}  {journal}", number, bar).run()
                     except sqlite3.Error as failure:
                         raise WorkloadError(f"{where}  {journal}: {failure}") from failure
-            return figures
 
         yield one_pass
 

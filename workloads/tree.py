@@ -105,12 +105,14 @@ class Tree:
         with os.fdopen(os.memfd_create("nrfs-bench-tree"), "w+b") as archive:
             packed = _pack(self.source or Path(sysconfig.get_path("stdlib")), self.files, archive)
 
-            def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
+            def one_pass(directory: Path, where: str, number: int) -> Iterator[Figure]:
                 with temporary_directory(directory, "tree") as place:
-                    seconds = _Pass(place, where, bar).take(packed)
+                    total = 0.0
+                    for step, spent in _Pass(place, where, bar).take(packed):
+                        total += spent
+                        yield Figure(step, spent, "s")
                 note = f"{len(packed.objects):,} files, {packed.size / 2**20:.1f} MiB"
-                steps = [Figure(step, spent, "s") for step, spent in seconds.items()]
-                return [*steps, Figure("total", sum(seconds.values()), "s", note=note)]
+                yield Figure("total", total, "s", note=note)
 
             yield one_pass
 
@@ -168,32 +170,41 @@ class _Pass:
         self._bar = bar
         self._seconds: dict[str, float] = {}
 
-    def take(self, packed: Packed) -> dict[str, float]:
-        """Does every step; returns the seconds of each."""
+    def take(self, packed: Packed) -> Iterator[tuple[str, float]]:
+        """Does every step; yields its name, and the seconds that it took, once its result was right."""
         count = len(packed.objects)
         os.lseek(packed.archive, 0, os.SEEK_SET)
         with self._step("tar x"):
             self._run("tar", "xf", "-", stdin=packed.archive)
         with self._step("find"):
             found = self._run("find", "tree", "-type", "f", "-print0")
+        yield self._took("tar x")
         self._expect("find", "files found", found.count(b"\0"), count)
+        yield self._took("find")
         # The pattern occurs nowhere, so grep reads all files; -L lists them.
         with self._step("grep -r"):
             unmatched = self._run("grep", "-rLZ", secrets.token_hex(), "tree", statuses=(0, 1))
         self._expect("grep -r", "files searched", unmatched.count(b"\0"), count)
+        yield self._took("grep -r")
         with self._step("cp -r"):
             self._run("cp", "-r", "tree", "copy")
         with self._step("diff -r"):
             self._run("diff", "-r", "tree", "copy")
+        yield self._took("cp -r")
+        yield self._took("diff -r")
         with self._step("git"):
             self._run(*GIT, "init", "--quiet", "--object-format=sha1", "tree")
             self._run(*GIT, "-C", "tree", "add", "--all", "--force", ".")
             self._run(*GIT, "-C", "tree", "commit", "--quiet", "--message=all")
         self._check_commit(packed)
+        yield self._took("git")
         with self._step("rm -rf"):
             self._run("rm", "-rf", "tree", "copy")
         self._expect("rm -rf", "names left", len(list(self._place.iterdir())), 0)
-        return self._seconds
+        yield self._took("rm -rf")
+
+    def _took(self, step: str) -> tuple[str, float]:
+        return step, self._seconds[step]
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:

@@ -72,15 +72,13 @@ class LevelDB(Configuration):
     def measuring(self, bar: ProgressBar) -> Iterator[Measure]:
         entries = Entries(self.num, self.value_size)
 
-        def one_pass(directory: Path, where: str, number: int) -> list[Figure]:
-            figures: list[Figure] = []
+        def one_pass(directory: Path, where: str, number: int) -> Iterator[Figure]:
             for threads in self.thread_counts:
                 configuration = self._with_threads(threads)
-                figures += self._measure(configuration, directory, entries, where, number, bar)
+                yield from self._measure(configuration, directory, entries, where, number, bar)
                 if self.db_bench is not None:
                     bar.begin(f"{where}  db_bench")
-                    figures += db_bench.run(self.db_bench, configuration, directory)
-            return figures
+                    yield from db_bench.run(self.db_bench, configuration, directory)
 
         yield one_pass
 
