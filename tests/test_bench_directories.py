@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import pty
@@ -60,6 +61,22 @@ def test_an_interrupted_run_tells_what_it_has_measured(tmpfs: Path, tmp_path: Pa
     run = only_run(report)
     run.check()
     assert f"medians of {len(run.orders)} rounds" in " ".join(printed.split())
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_also_of_a_first_round_that_is_cut_off(tmpfs: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = nrfs_command("bench", "files", "--dir", tmpfs, "--counts", "10,10000000", "--json", report)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    ) as process:
+        wait_until(lambda: any(len(list(place.iterdir())) > 10 for place in tmpfs.iterdir()), "the second count")
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "nrfs bench files: interrupted\n")
+    assert "10: total" in printed and "Interrupted in the first round" in printed
+    (run,) = json.loads(report.read_text())["runs"]
+    assert [each["name"] for each in run["rounds"][0]["sides"]["0"]][-1] == "10: total"
     assert list(tmpfs.iterdir()) == []
 
 

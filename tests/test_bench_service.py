@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
 import subprocess
 from pathlib import Path
 
-from conftest import run_nrfs
+from conftest import hear_interrupts, nrfs_command, run_nrfs, shown_at
 
 from workloads.commands.service import OPERATIONS
 
@@ -43,6 +46,30 @@ def test_one_operation_is_shown_alone() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "stat-apart" in done.stdout
     assert "read-apart" not in done.stdout
+
+
+def test_an_interrupted_run_shows_the_rounds_that_were_complete(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    options = ("--op", "stat-shared", "--threads", 1, "--nodes", 1, "--rounds", 100_000, "--milliseconds", 1)
+    command = nrfs_command("bench", "service", *options, "--json", report)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
+        preexec_fn=hear_interrupts,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"stat-shared" not in shown:  # Then it has a figure.
+            shown += os.read(ours, 1 << 16)
+        process.send_signal(signal.SIGINT)
+        shown_at(ours)
+        printed = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130
+    rounds = json.loads(report.read_text())["configuration"]["rounds"]
+    assert 0 < rounds < 100_000 and f"medians of {rounds} rounds" in " ".join(printed.split())
 
 
 def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path) -> None:

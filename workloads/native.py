@@ -55,18 +55,43 @@ def run(program: Path, configuration: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def figures(
-    program: str, wanted: Mapping[str, Any], threads: int, steps: int, label: Callable[[Mapping[str, Any]], str]
-) -> Iterator[dict[str, Any]]:
-    """Builds a program, runs it with ``threads`` CPUs to pin its threads to, and yields each figure once measured.
+    program: str,
+    wanted: Mapping[str, Any],
+    threads: int,
+    rounds: int,
+    steps: int,
+    label: Callable[[Mapping[str, Any]], str],
+) -> tuple[list[dict[str, Any]], int]:
+    """Builds a program, and runs it with ``threads`` CPUs to pin its threads to.
 
-    Meanwhile a progress bar of ``steps`` figures shows the ``label`` of the last one.
+    Meanwhile a progress bar of ``rounds`` times ``steps`` figures shows the ``label`` of the last one.
+
+    Returns:
+        All figures, and ``rounds``. If the user interrupts: those of the rounds that were complete, and their number.
+
+    Raises:
+        KeyboardInterrupt: none was.
+
     """
-    with ProgressBar(steps) as progress, Cores(threads) as cores:
+    measured: list[dict[str, Any]] = []
+    with ProgressBar(rounds * steps) as progress, Cores(threads) as cores:
         progress.begin("building")
-        for figure in run(build(program), {**wanted, "cpus": cores.held}):
-            progress.begin(label(figure))
-            progress.end(1)
-            yield figure
+        try:
+            for figure in run(build(program), {**wanted, "cpus": cores.held}):
+                progress.begin(label(figure))
+                progress.end(1)
+                measured.append(figure)
+        except KeyboardInterrupt:
+            rounds = len(measured) // steps
+            if rounds == 0:
+                raise
+    return measured[: rounds * steps], rounds
+
+
+def check_interrupted(wanted: int, done: int) -> None:
+    """Ends the command as an interrupt does, once it has shown the rounds that were done, unless these are all."""
+    if done < wanted:
+        raise KeyboardInterrupt
 
 
 def _cargo() -> str:

@@ -58,8 +58,11 @@ class Summary:
     """How many times as much as one thread does on as many nodes, within each round; the median. None of one thread."""
 
 
-def run(configuration: Configuration) -> list[Summary]:
+def run(configuration: Configuration) -> tuple[list[Summary], int]:
     """Builds what measures, and measures.
+
+    Returns:
+        What was measured, and how many rounds were complete: fewer than wanted if the user interrupts.
 
     Raises:
         UsageError: the sizes do not fit together.
@@ -75,10 +78,12 @@ def run(configuration: Configuration) -> list[Summary]:
     wanted = asdict(configuration)
     del wanted["json"]
     label = "{nodes} nodes  {threads} threads  {operation}".format_map
-    for figure in native.figures("service", wanted, max(configuration.threads), steps * configuration.rounds, label):
+    threads = max(configuration.threads)
+    figures, done = native.figures("service", wanted, threads, configuration.rounds, steps, label)
+    for figure in figures:
         key = figure["operation"], figure["threads"], figure["nodes"]
         rounds.setdefault(key, []).append(figure["operations_per_second"])
-    return [_summary(configuration, rounds, *key) for key in rounds]
+    return [_summary(configuration, rounds, *key) for key in rounds], done
 
 
 def _summary(

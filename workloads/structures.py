@@ -61,8 +61,11 @@ class Summary:
     as many nodes as the contender; if that does not use nodes, on the number with which ``nr`` is fastest."""
 
 
-def run(configuration: Configuration) -> list[Summary]:
+def run(configuration: Configuration) -> tuple[list[Summary], int]:
     """Builds the native program, and measures.
+
+    Returns:
+        What was measured, and how many rounds were complete: fewer than wanted if the user interrupts.
 
     Raises:
         WorkloadError: it cannot be built, or fails.
@@ -75,10 +78,12 @@ def run(configuration: Configuration) -> list[Summary]:
     wanted = asdict(configuration)
     del wanted["json"]
     label = "{threads} threads  {write_ratio}% writes  {contender}".format_map
-    for figure in native.figures("structures", wanted, max(configuration.threads), steps * configuration.rounds, label):
+    threads = max(configuration.threads)
+    figures, done = native.figures("structures", wanted, threads, configuration.rounds, steps, label)
+    for figure in figures:
         key = figure["threads"], figure["write_ratio"], figure["contender"]
         rounds.setdefault(key, []).append(figure["operations_per_second"])
-    return [_summary(configuration, rounds, *key) for key in rounds]
+    return [_summary(configuration, rounds, *key) for key in rounds], done
 
 
 def _summary(

@@ -66,8 +66,11 @@ class Summary:
     """The nanoseconds of such an unmap in which it waited for other cores: average and longest. None if not known."""
 
 
-def run(configuration: Configuration) -> list[Summary]:
+def run(configuration: Configuration) -> tuple[list[Summary], int]:
     """Builds the native program, and measures.
+
+    Returns:
+        What was measured, and how many rounds were complete: fewer than wanted if the user interrupts.
 
     Raises:
         WorkloadError: it cannot be built, or fails.
@@ -75,7 +78,7 @@ def run(configuration: Configuration) -> list[Summary]:
     """
     rounds: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     contenders = len(configuration.nodes) + len(configuration.against)
-    steps = len(configuration.threads) * contenders * configuration.rounds
+    steps = len(configuration.threads) * contenders
     wanted = {
         "threads": configuration.threads,
         "nodes": configuration.nodes,
@@ -84,9 +87,11 @@ def run(configuration: Configuration) -> list[Summary]:
         "rounds": configuration.rounds,
     }
     label = "{threads} cores  {contender}".format_map
-    for figure in native.figures("vm", wanted, max(configuration.threads), steps, label):
+    threads = max(configuration.threads)
+    measured, done = native.figures("vm", wanted, threads, configuration.rounds, steps, label)
+    for figure in measured:
         rounds.setdefault((figure["threads"], figure["contender"]), []).append(figure)
-    return [_summary(threads, contender, figures) for (threads, contender), figures in rounds.items()]
+    return [_summary(threads, contender, figures) for (threads, contender), figures in rounds.items()], done
 
 
 def _summary(threads: int, contender: str, figures: Sequence[Mapping[str, Any]]) -> Summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from workloads.command import Command
 from workloads.options import add_json, add_milliseconds, add_nodes, add_rounds, add_threads, names, positive
@@ -28,7 +29,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from workloads import service
+    from workloads import native, service
 
     configuration = service.Configuration(
         operations=options.op,
@@ -40,7 +41,9 @@ def _work(options: argparse.Namespace) -> None:
         milliseconds=options.milliseconds,
         json=options.json,
     )
-    service.show(configuration, service.run(configuration))
+    summaries, done = service.run(configuration)
+    service.show(replace(configuration, rounds=done), summaries)
+    native.check_interrupted(options.rounds, done)
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from workloads.command import Command
 from workloads.options import add_contenders, add_milliseconds, add_threads, percentages
@@ -36,7 +37,7 @@ def _add_shared(parser: argparse.ArgumentParser, against: Sequence[str]) -> None
 
 
 def _work(options: argparse.Namespace) -> None:
-    from workloads import structures
+    from workloads import native, structures
 
     configuration = structures.Configuration(
         structure=options.structure,
@@ -48,7 +49,9 @@ def _work(options: argparse.Namespace) -> None:
         milliseconds=options.milliseconds,
         json=options.json,
     )
-    structures.show(configuration, structures.run(configuration))
+    summaries, done = structures.run(configuration)
+    structures.show(replace(configuration, rounds=done), summaries)
+    native.check_interrupted(options.rounds, done)
 
 
 NR = Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from workloads.command import Command
 from workloads.options import add_contenders, add_threads, positive
@@ -20,7 +21,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from workloads import vm
+    from workloads import native, vm
 
     configuration = vm.Configuration(
         threads=options.cores,
@@ -31,7 +32,9 @@ def _work(options: argparse.Namespace) -> None:
         rounds=options.rounds,
         json=options.json,
     )
-    vm.show(configuration, vm.run(configuration))
+    summaries, done = vm.run(configuration)
+    vm.show(replace(configuration, rounds=done), summaries)
+    native.check_interrupted(options.rounds, done)
 
 
 COMMAND = Command(

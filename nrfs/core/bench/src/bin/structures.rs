@@ -116,10 +116,10 @@ fn contenders<S: Workload>(configuration: &Configuration, threads: usize) -> Vec
 }
 
 fn measure<S: Workload>(configuration: &Configuration, figures: &mut Figures) -> program::Result {
-    for &threads in &configuration.threads {
-        let contenders = contenders::<S>(configuration, threads);
-        for &write_ratio in &configuration.write_ratios {
-            for round in 0..configuration.rounds {
+    for round in 0..configuration.rounds {
+        for &threads in &configuration.threads {
+            let contenders = contenders::<S>(configuration, threads);
+            for &write_ratio in &configuration.write_ratios {
                 // The order is reversed every other time, so that a drift affects all contenders alike.
                 let place = |turn| if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
                 for (contender, run) in (0..contenders.len()).map(|turn| &contenders[place(turn)]) {

@@ -76,9 +76,9 @@ fn contenders(configuration: &Configuration, threads: usize) -> Vec<(String, Run
 }
 
 fn measure(configuration: &Configuration, figures: &mut Figures) -> program::Result {
-    for &threads in &configuration.threads {
-        let contenders = contenders(configuration, threads);
-        for round in 0..configuration.rounds {
+    for round in 0..configuration.rounds {
+        for &threads in &configuration.threads {
+            let contenders = contenders(configuration, threads);
             for (contender, run) in &contenders {
                 let (Rates { map, protect, resolve, unmap, mix }, (of_map, of_unmap, unmap_wait)) = run();
                 let percentiles = |latency: Latency| [latency.p50, latency.p99, latency.max];
