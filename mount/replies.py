@@ -13,6 +13,8 @@ from typing import Any
 
 _LARGEST = 1 << 64
 _LONGEST = 4096
+_LATEST = 1 << 36
+"""Seconds since 1970: some two thousand years."""
 
 _LOG_OF_REPLICA = {"local_tail": int, "operations": int, "batches": int, "helped": int, "full": int}
 
@@ -126,6 +128,8 @@ def check_trace(reply: dict[str, Any]) -> None:
 
     """
     _check(reply, TRACE, "trace")
+    if not all(0 <= each["time"] < _LATEST for each in reply["traced"]):
+        raise NonsenseError("trace out of time")
 
 
 def check_verification(reply: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def show(path: str, wanted: Wanted, *, most: int | None, as_json: bool) -> int:
         raise UsageError(f"--kind: there is no '{unknown[0]}', only {', '.join(sorted(each.daemon['requests']))}")
     shown = lost = 0
     is_last = False
-    with control.stream(entry, _request(entry, wanted)) as lines, _finished_by_interrupt(lines) as interrupted:
+    with _lines(entry, wanted) as lines, _finished_by_interrupt(lines) as interrupted:
         for line in lines:
             with control.understanding(entry):
                 replies.check_trace(line)
@@ -74,6 +74,15 @@ def show(path: str, wanted: Wanted, *, most: int | None, as_json: bool) -> int:
     end = f"{path}: the mount has ended; " if is_last and not interrupted.is_set() else ""
     complain("nrfs trace", f"{end}{_requests(shown)}, {_lost(lost)}")
     return 0
+
+
+@contextmanager
+def _lines(entry: mountinfo.MountEntry, wanted: Wanted) -> Iterator[control.Stream]:
+    try:
+        with control.stream(entry, _request(entry, wanted)) as lines:
+            yield lines
+    except control.DaemonUnreachableError:
+        raise MountError(f"{entry.mountpoint}: the daemon cannot be reached") from None
 
 
 @contextmanager
