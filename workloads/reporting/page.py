@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 import nrfs
 from workloads.failure import WorkloadError
+from workloads.progress import ProgressBar
 from workloads.reporting import plots
 from workloads.reporting.plots import Plot
 from workloads.reporting.read import Document, Run
@@ -52,7 +53,11 @@ def write(path: Path, documents: Sequence[Document], pictures: Path | None = Non
     try:
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
-        groups = [(document, list(_sections(document, number, pictures))) for number, document in enumerate(documents)]
+        with ProgressBar(sum(len(document.runs) for document in documents)) as bar:
+            groups = [
+                (document, list(_sections(document, number, pictures, bar)))
+                for number, document in enumerate(documents)
+            ]
         is_markdown = path.suffix == ".md"
         environment = _environment(autoescape=not is_markdown)
         template = environment.from_string(_template("page.md" if is_markdown else "page.html"))
@@ -62,16 +67,18 @@ def write(path: Path, documents: Sequence[Document], pictures: Path | None = Non
         raise WorkloadError(f"{failure.filename or path}: cannot be written: {failure.strerror}") from failure
 
 
-def _sections(document: Document, number: int, pictures: Path | None) -> Iterator[Section]:
+def _sections(document: Document, number: int, pictures: Path | None, bar: ProgressBar) -> Iterator[Section]:
     for place, run in enumerate(document.runs):
         name = f"run-{number}-{place}"
         drawn = []
+        bar.begin(f"drawing {run.name}")
         for each, plot in enumerate(plots.of(run)):
             # The plots' own text: names from results are paths in it.
             picture = f"{number}-{place}-{plot.name}.png"
             drawn.append((plot, Markup(plots.as_svg(plot, f"{name}-{each}")), picture))
             if pictures is not None:
                 plots.write_png(plot, pictures / picture)
+        bar.end(1)
         yield Section(name, run, drawn)
 
 
