@@ -71,7 +71,7 @@ def _sections(document: Document, number: int, pictures: Path | None, bar: Progr
     for place, run in enumerate(document.runs):
         name = f"run-{number}-{place}"
         drawn = []
-        bar.begin(f"drawing {run.name}")
+        bar.begin(f"drawing {run.workload}")
         for each, plot in enumerate(plots.of(run)):
             # The plots' own text: names from results are paths in it.
             picture = f"{number}-{place}-{plot.name}.png"
