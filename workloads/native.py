@@ -78,9 +78,9 @@ def figures(
         progress.begin("building")
         try:
             for figure in run(build(program), {**wanted, "cpus": cores.held}):
+                measured.append(figure)
                 progress.begin(label(figure))
                 progress.end(1)
-                measured.append(figure)
         except KeyboardInterrupt:
             rounds = len(measured) // steps
             if rounds == 0:
