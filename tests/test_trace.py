@@ -76,6 +76,7 @@ def test_a_users_commands_are_seen_as_they_come(configuration: Configuration, mo
         (path / "old" / name).write_text("content")
     with tracing(path) as tracer:
         process = shell("mkdir new; rmdir old; chmod 600 old/kept; mv old/file new/file; rm new/file", path)
+        wait_until(lambda: mount_nrfs.requests(path)["forget"], "what is deleted to be forgotten")
         shown, said = tracer.interrupt()
     assert said == f"nrfs trace: {len(shown)} requests, none lost\n"
     seen = [brief(each) for each in shown]
