@@ -403,11 +403,11 @@ END
         chmod -x e; ./e || echo "status $?"; echo '#!/no/such' >n; chmod +x n; ./n || echo "status $?"
         """, not_compared=("e", "d/e"), says="script x"),
     "a running program cannot be written": Case("""
-        cp /bin/cat s; mkfifo p; ./s <p & pid=$!
+        cp /bin/cat s; mkfifo p; ./s <p >o & pid=$!
         exec 9>p; echo runs >&9
         while ! readlink /proc/$pid/exe | grep -q /s$; do :; done
         (echo x >s) 2>/dev/null && echo written || echo refused
-        cp /bin/cat n; mv n s; exec 9>&-; wait $pid; cmp s /bin/cat && echo replaced
+        cp /bin/cat n; mv n s; exec 9>&-; wait $pid; cat o; cmp s /bin/cat && echo replaced
         """, says="refused"),
     "make and gcc build a program, which runs": Case(r"""
         mkdir src
