@@ -94,8 +94,8 @@ impl Contents for Shared {
 
     fn set_attributes(&self, ino: Ino, new: NewAttributes, _: &tokens::Token) -> Result<(), Errno> {
         let NewAttributes { size, accessed, mut modified, .. } = new;
-        let file = self.open_for_writing(ino)?;
         if let Some(size) = size {
+            let file = self.open_for_writing(ino)?;
             let before = fs::fstat(&file).map_err(errno)?;
             fs::ftruncate(&file, size).map_err(errno)?;
             // Unlike ftruncate(2), truncate(2) on tmpfs does not stamp a file if it changes nothing.
@@ -104,7 +104,8 @@ impl Contents for Shared {
         }
         if accessed.is_some() || modified.is_some() {
             let times = Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) };
-            fs::futimens(&file, &times).map_err(errno)?;
+            let set = || fs::utimensat(&self.directory, name(ino), &times, AtFlags::empty());
+            set().or_else(|_| self.open(ino, OFlags::RDWR | OFlags::CREATE).and_then(|_| set())).map_err(errno)?;
         }
         Ok(())
     }
