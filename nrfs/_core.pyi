@@ -205,6 +205,7 @@ class Filesystem:
         gid: group of the root directory; by default the caller's.
         huge: huge pages for shared content, as tmpfs(5) has them.
         mpol: its memory policy, as tmpfs(5) has it; by default pages come from all nodes in turn.
+        noswap: its pages are never swapped out (Linux 6.4 or later).
 
     Raises:
         ValueError: an argument out of range, with the reason.
@@ -229,6 +230,7 @@ class Filesystem:
         gid: int | None = None,
         huge: str | None = None,
         mpol: str | None = None,
+        noswap: bool = False,
     ) -> Self: ...
 
     # Names
@@ -343,6 +345,16 @@ class Filesystem:
 
     # The whole
     def capacity(self) -> Capacity: ...
+    def resize(self, *, size: int | str | None = None, inodes: int | None = None) -> None:
+        """Changes the limits on content and on inodes, both or neither. None leaves one as it is.
+
+        A lower size may have to wait until the kernel has written what it has collected for a mount.
+
+        Raises:
+            OSError: EINVAL: more is in use.
+            ValueError: ``size`` is not an amount.
+
+        """
     @property
     def is_scarce(self) -> bool:
         """Whether so little space is left that the kernel of a mount must ask before it collects data."""
@@ -397,6 +409,8 @@ class Connection:
         """Whether the kernel offers to read and write the bytes of files itself. Known when pyfuse3 gets INIT."""
     def fileno(self) -> int:
         """A descriptor that becomes readable when no more requests will come."""
+    def set_collected(self, bytes: int) -> None:
+        """Changes ``collected``."""
     def statistics(self) -> list[dict[str, Any]]:
         """What each worker has done: ``{"cpu": int | None, "requests": {kind: count}}``.
 

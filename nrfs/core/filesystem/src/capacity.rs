@@ -3,7 +3,7 @@
 //! Inode space is granted before an operation enters the log: so whether it has run out is decided once, and all
 //! replicas agree.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use machines::namespace::{HEAP_PER_SPACE, INODE_SPACE};
 use machines::types::Errno;
@@ -30,7 +30,7 @@ pub struct Capacity {
 /// Counts the inode space that is used.
 pub(crate) struct InodeSpace {
     /// The most inodes.
-    limit: u64,
+    limit: AtomicU64,
     /// How many replicas have the tree.
     replicas: u64,
     /// Bytes in use. Negative for a moment if an inode that took more than its grant is dropped before the operation
@@ -41,18 +41,31 @@ pub(crate) struct InodeSpace {
 impl InodeSpace {
     /// Space for `limit` inodes, in which only the root's is used.
     pub fn new(limit: u64, replicas: usize) -> Self {
-        Self { limit, replicas: replicas as u64, used: AtomicI64::new(INODE_SPACE as i64) }
+        Self { limit: AtomicU64::new(limit), replicas: replicas as u64, used: AtomicI64::new(INODE_SPACE as i64) }
     }
 
     /// The most inodes.
     pub fn inodes(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Inodes that can still be made.
     pub fn inodes_free(&self) -> u64 {
-        let used = (self.used.load(Ordering::SeqCst).max(0) as u64).div_ceil(INODE_SPACE);
-        self.limit.saturating_sub(used)
+        self.inodes().saturating_sub(self.inodes_used())
+    }
+
+    fn inodes_used(&self) -> u64 {
+        (self.used.load(Ordering::SeqCst).max(0) as u64).div_ceil(INODE_SPACE)
+    }
+
+    /// Changes the limit. Returns false, and changes nothing, if more inode space is in use. What an operation takes at
+    /// the same time may exceed the new limit.
+    pub fn resize(&self, limit: u64) -> bool {
+        let fits = self.inodes_used() <= limit;
+        if fits {
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// Takes `bytes` of inode space. ENOSPC, and takes none, if there is not enough.
@@ -60,7 +73,7 @@ impl InodeSpace {
         if bytes == 0 {
             return Ok(());
         }
-        let all = signed(self.limit.saturating_mul(INODE_SPACE));
+        let all = signed(self.inodes().saturating_mul(INODE_SPACE));
         let take = |used: i64| used.checked_add(signed(bytes)).filter(|&used| used <= all);
         let taken = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         let before = taken.map_err(|_| Errno::ENOSPC)?.max(0) as u64;
@@ -95,6 +108,18 @@ mod tests {
         assert_eq!(space.take(1), Err(Errno::ENOSPC));
         space.close(INODE_SPACE, 0);
         assert_eq!(space.inodes_free(), 1);
+    }
+
+    #[test]
+    fn the_limit_can_be_changed_but_not_below_what_is_in_use() {
+        let space = InodeSpace::new(5, 1);
+        assert_eq!(space.take(INODE_SPACE + 1), Ok(()));
+        assert!(!space.resize(2));
+        assert_eq!((space.inodes(), space.inodes_free()), (5, 2));
+        assert!(space.resize(3));
+        assert_eq!((space.inodes_free(), space.take(INODE_SPACE)), (0, Err(Errno::ENOSPC)));
+        assert!(space.resize(4));
+        assert_eq!(space.take(INODE_SPACE), Ok(()));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub enum ContentPlace {
         huge: Option<String>,
         /// Its option `mpol`. `None` interleaves over the nodes.
         policy: Option<String>,
+        /// Its option `noswap`.
+        noswap: bool,
     },
 }
 
@@ -113,6 +115,29 @@ impl fmt::Display for ConfigurationError {
 
 impl std::error::Error for ConfigurationError {}
 
+/// Why a limit of a file system cannot be changed. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeError {
+    /// More content is in use, or there would be no room for a single page.
+    Size,
+    /// More inodes are in use, or it is more than [`INODES_MAX`].
+    Inodes,
+    /// The tmpfs with shared content refuses.
+    Tmpfs(Errno),
+}
+
+impl fmt::Display for ResizeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Size => "the size is too small for what is in use",
+            Self::Inodes => "the inodes are too few for those in use, or more than can be counted",
+            Self::Tmpfs(errno) => return write!(formatter, "tmpfs refuses the size: {errno:?}"),
+        })
+    }
+}
+
+impl std::error::Error for ResizeError {}
+
 /// A file system in memory, replicated on every node.
 pub struct Filesystem {
     pub(crate) topology: Topology,
@@ -130,10 +155,8 @@ impl Filesystem {
     /// Makes a file system with nothing but its root directory.
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let Configuration { topology, content, logs, size, inodes, permissions, owner } = configuration;
-        let pages = content::pages_in(match content {
-            ContentPlace::Replicated => size.bytes(&topology),
-            ContentPlace::Shared { .. } => size.bytes_of_one_copy(&topology),
-        });
+        let is_shared = matches!(content, ContentPlace::Shared { .. });
+        let pages = pages_of(size, &topology, is_shared);
         let half = || Size::Percent(50).bytes(&topology) / PAGE_SIZE as u64;
         let inodes = inodes.unwrap_or_else(|| half().clamp(1, INODES_MAX));
         if !(1..=LOGS_MAX).contains(&logs) {
@@ -162,15 +185,35 @@ impl Filesystem {
                 let many_logs = nr::Configuration { logs, ..one_log };
                 Box::new(Replicated::new(&topology, many_logs, pages, Arc::clone(&holds)))
             }
-            ContentPlace::Shared { huge, policy } => {
+            ContentPlace::Shared { huge, policy, noswap } => {
                 let policy = policy.or_else(|| interleaved(&topology));
                 let options =
                     [("size", Some((pages * PAGE_SIZE as u64).to_string())), ("huge", huge), ("mpol", policy)];
-                Box::new(Shared::new(options).map_err(|(option, errno)| ConfigurationError::Tmpfs(option, errno))?)
+                let made = Shared::new(options, noswap);
+                Box::new(made.map_err(|(option, errno)| ConfigurationError::Tmpfs(option, errno))?)
             }
         };
         let (inodes, tokens) = (InodeSpace::new(inodes, nodes), Nearby::new(&topology));
         Ok(Self { topology, namespace, contents, inodes, holds, tokens, has_long_lists: AtomicBool::new(false) })
+    }
+
+    /// Changes the limits on content and on inodes, both or neither; `None` leaves one as it is. A limit cannot be lower
+    /// than what is in use. A lower size may have to wait until the kernel has written what it has collected.
+    pub fn resize(&self, size: Option<Size>, inodes: Option<u64>) -> Result<(), ResizeError> {
+        let before = self.inodes.inodes();
+        if inodes.is_some_and(|inodes| inodes > INODES_MAX || !self.inodes.resize(inodes)) {
+            return Err(ResizeError::Inodes);
+        }
+        let Some(size) = size else { return Ok(()) };
+        let is_shared = self.collecting().is_none();
+        let resized = match pages_of(size, &self.topology, is_shared) {
+            0 => Err(Errno::EINVAL),
+            pages => self.contents.resize(pages),
+        };
+        resized.map_err(|errno| {
+            self.inodes.resize(before);
+            if errno == Errno::EINVAL { ResizeError::Size } else { ResizeError::Tmpfs(errno) }
+        })
     }
 
     /// Registers at the replica of `node`, for a thread that keeps the token.
@@ -365,6 +408,11 @@ impl Filesystem {
 fn interleaved(topology: &Topology) -> Option<String> {
     let nodes: Vec<String> = topology.hosts().map(|(node, _)| node.node.0.to_string()).collect();
     (nodes.len() > 1).then(|| format!("interleave:{}", nodes.join(",")))
+}
+
+/// The pages that a size stands for.
+fn pages_of(size: Size, topology: &Topology, is_shared: bool) -> u64 {
+    content::pages_in(if is_shared { size.bytes_of_one_copy(topology) } else { size.bytes(topology) })
 }
 
 /// Where the memory of the replica of `node` lies.

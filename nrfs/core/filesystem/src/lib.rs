@@ -31,7 +31,7 @@ pub use capacity::Capacity;
 pub use clock::now;
 pub use contents::{LARGE, Replicated};
 pub use files::Whence;
-pub use filesystem::{Configuration, ConfigurationError, ContentPlace, Filesystem};
+pub use filesystem::{Configuration, ConfigurationError, ContentPlace, Filesystem, ResizeError};
 pub use holds::Holder;
 pub use machines::content::AllocateMode;
 pub use machines::digest::Digest;

@@ -4,9 +4,9 @@
 use std::thread;
 
 use filesystem::{
-    AllocateMode, Attributes, Configuration, ContentPlace, Errno, Filesystem, Ino, InodeFlags, Kind, Name,
-    NewAttributes, NewInode, NewNode, Owner, Permissions, Privileges, RenameMode, Size, Time, Token, Topology, Whence,
-    XattrMode,
+    AllocateMode, Attributes, Capacity, Configuration, ContentPlace, Errno, Filesystem, Ino, InodeFlags, Kind, Name,
+    NewAttributes, NewInode, NewNode, Owner, Permissions, Privileges, RenameMode, ResizeError, Size, Time, Token,
+    Topology, Whence, XattrMode,
 };
 
 const PAGE: usize = 4096;
@@ -75,6 +75,49 @@ fn a_full_file_system_has_accepted_exactly_its_size() {
             assert_eq!(fs.write(ino, 0, again, token), Ok(again.len()), "what is there can be written again");
         });
         assert_eq!(fs.capacity().blocks_free, 0);
+        check_replicas(&fs);
+    }
+}
+
+#[test]
+fn the_limits_change_while_others_write_and_never_below_what_is_in_use() {
+    const SIZES: [u64; 3] = [700, 400, 1000];
+    let bytes = |pages: u64| Some(Size::Bytes(pages * PAGE as u64));
+    for (nodes, logs) in SHAPES {
+        let fs = filesystem(nodes, logs, 1000, 100);
+        concurrently(&fs, nodes, |number, token| {
+            if number == 0 {
+                for round in 0..200 {
+                    let (before, pages) = (fs.capacity().blocks, SIZES[round % 3]);
+                    match fs.resize(bytes(pages), Some(50 + pages)) {
+                        Ok(()) => assert_eq!((fs.capacity().blocks, fs.capacity().inodes), (pages, 50 + pages)),
+                        Err(error) => assert_eq!((error, fs.capacity().blocks), (ResizeError::Size, before)),
+                    }
+                    let Capacity { blocks, blocks_free, .. } = fs.capacity();
+                    assert!(blocks_free <= blocks);
+                }
+                return;
+            }
+            let ino = create(&fs, &format!("f{number}"), token).unwrap().ino;
+            for _ in 0..100 {
+                let written = fs.write(ino, 0, &[1; 120 * PAGE], token);
+                assert!(matches!(written, Ok(_) | Err(Errno::ENOSPC)));
+                fs.set_attributes(ino, Some(0), NewAttributes::default(), token).unwrap();
+            }
+        });
+        fs.with_token(|token| {
+            for number in 1..THREADS {
+                let ino = fs.lookup(Ino::ROOT, &name(&format!("f{number}")), token).unwrap().ino;
+                assert_eq!(fs.write(ino, 0, &[1; PAGE], token), Ok(PAGE));
+            }
+        });
+        let (files, inodes) = (THREADS as u64 - 1, fs.capacity().inodes);
+        assert_eq!(fs.resize(bytes(2), None), Err(ResizeError::Size));
+        assert_eq!(fs.resize(bytes(0), None), Err(ResizeError::Size));
+        assert_eq!(fs.resize(bytes(files), Some(files)), Err(ResizeError::Inodes));
+        assert_eq!((fs.capacity().inodes, fs.resize(None, Some(u64::MAX))), (inodes, Err(ResizeError::Inodes)));
+        assert_eq!(fs.resize(bytes(files), Some(files + 1)), Ok(()));
+        assert_eq!((fs.capacity().blocks_free, fs.capacity().inodes_free), (0, 0));
         check_replicas(&fs);
     }
 }

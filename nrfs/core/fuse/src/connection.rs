@@ -98,11 +98,16 @@ impl Connection {
         let holder = Arc::new(KernelHolds { server: Arc::clone(&server), intake, crew: Arc::clone(&crew) });
         let weak: Weak<KernelHolds> = Arc::downgrade(&holder);
         filesystem.set_holder(weak);
-        filesystem.collecting().inspect(|content| content.set_collected(collected));
         let ended = Arc::new(Wake::new()?);
         let mut connection = Self { crew, server, holder, ended, threads: Vec::new(), steward: None };
+        connection.set_collected(collected);
         connection.start_threads(rings)?;
         Ok((connection, theirs))
+    }
+
+    /// Sets the most bytes of data that the kernel collects before it writes them.
+    pub fn set_collected(&self, bytes: u64) {
+        self.server.filesystem().collecting().inspect(|content| content.set_collected(bytes));
     }
 
     fn start_threads(&mut self, rings: Vec<Uring>) -> io::Result<()> {
@@ -198,7 +203,7 @@ impl Connection {
     }
 
     fn join(&mut self) -> io::Result<()> {
-        self.server.filesystem().collecting().inspect(|content| content.set_collected(0));
+        self.set_collected(0);
         let mut result = self.end_steward();
         self.crew.end();
         self.server.python.shut_down();

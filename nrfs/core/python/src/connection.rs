@@ -132,6 +132,10 @@ impl Connection {
         self.with(|connection| connection.ended().as_fd().as_raw_fd())
     }
 
+    fn set_collected(&self, bytes: u64) -> PyResult<()> {
+        self.with(|connection| connection.set_collected(bytes))
+    }
+
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let workers = self.with(fuse::connection::Connection::statistics)?;
         let shapes = workers.into_iter().map(|worker| {

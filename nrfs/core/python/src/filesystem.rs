@@ -57,9 +57,9 @@ impl Filesystem {
     #[pyo3(
         signature = (*, nodes = Nodes::Named("auto".into()), content = "replicated", logs = Number(4),
                      size = Amount::Text("50%".into()), inodes = None, mode = Number(0o755), uid = None, gid = None,
-                     huge = None, mpol = None),
+                     huge = None, mpol = None, noswap = false),
         text_signature = "(*, nodes='auto', content='replicated', logs=4, size='50%', inodes=None, mode=0o755, \
-                          uid=None, gid=None, huge=None, mpol=None)"
+                          uid=None, gid=None, huge=None, mpol=None, noswap=False)"
     )]
     #[allow(clippy::too_many_arguments, reason = "as many as there are settings")]
     fn new(
@@ -73,11 +73,14 @@ impl Filesystem {
         gid: Option<Number<u32>>,
         huge: Option<String>,
         mpol: Option<String>,
+        noswap: bool,
     ) -> PyResult<Self> {
         let content = match (content, huge, mpol) {
-            ("shared", huge, policy) => ContentPlace::Shared { huge, policy },
-            ("replicated", None, None) => ContentPlace::Replicated,
-            ("replicated", ..) => return Err(PyValueError::new_err("huge and mpol are for shared content alone")),
+            ("shared", huge, policy) => ContentPlace::Shared { huge, policy, noswap },
+            ("replicated", None, None) if !noswap => ContentPlace::Replicated,
+            ("replicated", ..) => {
+                return Err(PyValueError::new_err("huge, mpol and noswap are for shared content alone"));
+            }
             _ => return Err(PyValueError::new_err("content is 'replicated' or 'shared'")),
         };
         if mode.0 > MODE_MAX {
@@ -326,6 +329,14 @@ impl Filesystem {
 
     fn capacity(&self) -> PyResult<Capacity> {
         Ok(self.service()?.capacity().into())
+    }
+
+    #[pyo3(signature = (*, size = None, inodes = None))]
+    fn resize(&self, py: Python<'_>, size: Option<Amount>, inodes: Option<Number<u64>>) -> PyResult<()> {
+        let size = size.map(Amount::size).transpose()?;
+        let service = self.service()?;
+        py.detach(|| service.resize(size, inodes.map(|Number(inodes)| inodes)))
+            .map_err(|refused| PyOSError::new_err((libc::EINVAL, refused.to_string())))
     }
 
     #[pyo3(signature = (*, surplus = false))]

@@ -23,13 +23,14 @@ const CREDIT_PART: u64 = 64;
 
 /// Counts the pages that are used.
 pub(super) struct Ledger {
-    /// The most pages that can be used.
-    limit: u64,
+    /// The most pages that can be used. Changed while `crediting` is held.
+    limit: AtomicU64,
     /// Pages in files, promised pages, granted pages, and credit of all nodes.
     pages: AtomicU64,
     accounts: Box<[CachePadded<Account>]>,
     /// Pages that are taken in advance for a node at once. 0 for a small file system, which then has no credit.
-    credit: u64,
+    /// Changed with the limit.
+    credit: AtomicU64,
     /// Held while credit is given or called in.
     crediting: Mutex<()>,
 }
@@ -68,12 +69,25 @@ impl Ledger {
     /// A ledger of `limit` pages, none of which is used.
     pub fn new(limit: u64, nodes: usize) -> Self {
         Self {
-            limit,
+            limit: AtomicU64::new(limit),
             pages: AtomicU64::new(0),
             accounts: (0..nodes).map(|_| CachePadded::default()).collect(),
-            credit: (limit / CREDIT_PART / nodes as u64).min(CREDIT_MAX),
+            credit: AtomicU64::new(credit(limit, nodes)),
             crediting: Mutex::default(),
         }
+    }
+
+    /// Changes the limit. Returns false, and changes nothing, if more pages are in use.
+    pub fn resize(&self, limit: u64) -> bool {
+        let crediting = self.crediting();
+        self.call_in(&crediting);
+        // Pages are taken only by a thread that holds the lock.
+        let fits = self.pages.load(Ordering::SeqCst) <= limit;
+        if fits {
+            self.limit.store(limit, Ordering::SeqCst);
+            self.credit.store(credit(limit, self.accounts.len()), Ordering::SeqCst);
+        }
+        fits
     }
 
     /// Grants `wanted` pages, or as many as are left, to an operation of `node`.
@@ -89,13 +103,15 @@ impl Ledger {
         account.granted.fetch_add(wanted, Ordering::SeqCst);
         let returns = self.returns();
         // Credit is given only if so many pages are left besides: then nobody lacks the pages that are credit.
-        let plenty = 2 * self.credit * self.accounts.len() as u64;
-        let pages = if self.credit > 0 && self.take(wanted + self.credit, plenty) {
-            account.credit.fetch_add(self.credit, Ordering::SeqCst);
+        let credit = self.credit();
+        let plenty = 2 * credit * self.accounts.len() as u64;
+        let pages = if credit > 0 && self.take(wanted + credit, plenty) {
+            account.credit.fetch_add(credit, Ordering::SeqCst);
             wanted
         } else {
             self.call_in(&crediting);
-            let left = |used: u64| wanted.min(self.limit - used);
+            let all = self.limit();
+            let left = |used: u64| wanted.min(all - used);
             let before = self.pages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| Some(used + left(used)));
             before.map_or(0, left)
         };
@@ -125,7 +141,7 @@ impl Ledger {
     }
 
     fn take(&self, wanted: u64, kept: u64) -> bool {
-        let all = self.limit;
+        let all = self.limit();
         let take = |used: u64| (wanted.saturating_add(kept) <= all - used).then(|| used + wanted);
         self.pages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
     }
@@ -146,7 +162,11 @@ impl Ledger {
 
     /// The most pages that can be used.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::SeqCst)
+    }
+
+    fn credit(&self) -> u64 {
+        self.credit.load(Ordering::Relaxed)
     }
 
     /// Pages that are left, credit included. Not exact while credit is given or called in.
@@ -156,12 +176,13 @@ impl Ledger {
 
     /// The same for a thread that holds the lock, so that no credit is given meanwhile, which would count twice.
     fn left_besides(&self, _: &MutexGuard<'_, ()>) -> u64 {
-        (self.left_at_least() + self.sum(|account| &account.credit)).min(self.limit)
+        (self.left_at_least() + self.sum(|account| &account.credit)).min(self.limit())
     }
 
     /// Pages that are left, without credit. Loads no counter that every operation writes.
     pub fn left_at_least(&self) -> u64 {
-        self.limit - self.pages.load(Ordering::SeqCst)
+        // Pages may be taken between the two loads, up to a new limit.
+        self.limit().saturating_sub(self.pages.load(Ordering::SeqCst))
     }
 
     /// Pages of grants that are open or being made, on all nodes.
@@ -181,6 +202,11 @@ impl Ledger {
     pub fn free_pages(&self, pages: u64) {
         self.pages.fetch_sub(pages, Ordering::SeqCst);
     }
+}
+
+/// The pages to take in advance for each of so many nodes.
+fn credit(limit: u64, nodes: usize) -> u64 {
+    (limit / CREDIT_PART / nodes as u64).min(CREDIT_MAX)
 }
 
 impl Grant<'_> {
@@ -209,7 +235,7 @@ impl Grant<'_> {
         if pages == 0 {
             return;
         }
-        if self.account.credit.load(Ordering::SeqCst) + pages <= 2 * self.ledger.credit {
+        if self.account.credit.load(Ordering::SeqCst) + pages <= 2 * self.ledger.credit() {
             self.account.credit.fetch_add(pages, Ordering::SeqCst);
         } else {
             self.ledger.pages.fetch_sub(pages, Ordering::SeqCst);
@@ -228,6 +254,7 @@ impl Drop for Grant<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
 
     const NODE: NodeId = NodeId(0);
     const PAGES: u64 = 10;
@@ -272,6 +299,47 @@ mod tests {
         assert_eq!(ledger.grant(NODE, 1).pages(), 0);
         drop(rest);
         assert!(ledger.take_pages(999, 0));
+    }
+
+    #[test]
+    fn the_limit_can_be_changed_but_not_below_what_is_in_use() {
+        let ledger = Ledger::new(1000, 2);
+        ledger.grant(NODE, 3).close(3);
+        let open = ledger.grant(NodeId(1), 4);
+        assert!(!ledger.resize(6));
+        assert_eq!((ledger.limit(), ledger.left()), (1000, 993));
+        assert!(ledger.resize(7));
+        assert_eq!((ledger.limit(), ledger.left(), ledger.grant(NODE, 1).pages()), (7, 0, 0));
+        drop(open);
+        assert!(ledger.resize(2000));
+        assert_eq!((ledger.left(), ledger.grant(NODE, 2000).pages()), (1997, 1997));
+    }
+
+    #[test]
+    fn threads_take_no_more_than_the_limit_while_it_changes() {
+        const LIMITS: [u64; 2] = [300, 500];
+        let (ledger, is_over) = (Ledger::new(LIMITS[1], 2), AtomicBool::new(false));
+        let use_it = |node: usize| {
+            while !is_over.load(Ordering::Relaxed) {
+                let grant = ledger.grant(NodeId(node), 150);
+                let pages = grant.pages();
+                assert!(ledger.left() <= LIMITS[1]);
+                grant.close(pages);
+                ledger.free_pages(pages);
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..2).for_each(|node| drop(scope.spawn(move || use_it(node))));
+            for round in 0..2000 {
+                let limit = LIMITS[round % 2];
+                if ledger.resize(limit) {
+                    assert_eq!(ledger.limit(), limit);
+                }
+                assert!(ledger.pages.load(Ordering::SeqCst) <= ledger.limit());
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((ledger.left(), ledger.granted()), (ledger.limit(), 0));
     }
 
     #[test]

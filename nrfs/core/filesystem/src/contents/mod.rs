@@ -119,6 +119,9 @@ pub(crate) trait Contents: Send + Sync {
     /// The space.
     fn space(&self) -> Space;
 
+    /// Changes the space to so many pages. EINVAL, and changes nothing, if more are in use.
+    fn resize(&self, pages: u64) -> Result<(), Errno>;
+
     /// Whether a file that has lost its last name, and is not open, should end at once: as the kernel takes space
     /// itself, nobody could wait until it has forgotten the inode.
     fn is_nearly_full(&self) -> bool;

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use machines::content::{SIZE_MAX, pages_in, pages_touched, touched};
 use machines::types::{Errno, Ino};
@@ -22,6 +23,9 @@ use memory::shortage::Left;
 
 use super::{Contents, Replicated};
 use crate::tokens::Token;
+
+/// How long a smaller size may wait for the kernel to write what it has collected.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is promised to one file.
 struct Promise {
@@ -369,6 +373,25 @@ impl Replicated {
         self.promises.declare();
     }
 
+    /// Calls `resize`, which changes the space to `pages`, or returns false. If space will be scarce then, it becomes so
+    /// before, and this first waits until all data has been written that was collected without a promise.
+    pub(super) fn preparing_for(&self, pages: u64, resize: impl FnOnce() -> bool) -> bool {
+        let threshold = &self.promises.threshold;
+        let collects = threshold.load(Ordering::SeqCst) > 0;
+        let fewer = if collects { self.ledger.limit().saturating_sub(pages) } else { 0 };
+        threshold.fetch_add(fewer, Ordering::SeqCst);
+        self.note_space();
+        let end = Instant::now() + PATIENCE;
+        while fewer > 0 && self.holds_back() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let resized = !(fewer > 0 && self.holds_back()) && resize();
+        // The connection may have ended meanwhile, which has set it to 0.
+        let lower = |threshold: u64| Some(threshold.saturating_sub(fewer));
+        let _ = threshold.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lower);
+        resized
+    }
+
     /// Gives up the promises behind byte `size`, where the file is truncated.
     pub(super) fn cut_promises(&self, ino: Ino, size: u64) {
         self.ledger.free_pages(self.promises.cut(ino, size));
@@ -390,7 +413,6 @@ impl Replicated {
 mod tests {
     use super::*;
     use crate::contents::ledger::Ledger;
-    use std::time::Duration;
 
     const FILE: Ino = Ino(5);
 

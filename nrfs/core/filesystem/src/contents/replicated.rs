@@ -299,6 +299,12 @@ impl Contents for Replicated {
         Space { pages: self.ledger.limit(), free: self.ledger.left() }
     }
 
+    fn resize(&self, pages: u64) -> Result<(), Errno> {
+        let resized = self.preparing_for(pages, || self.ledger.resize(pages));
+        self.note_space();
+        if resized { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
     fn is_nearly_full(&self) -> bool {
         false
     }

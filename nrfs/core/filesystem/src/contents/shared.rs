@@ -12,7 +12,10 @@ use memory::shortage::{self, Left};
 use nr::{NodeId, Statistics};
 use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{pread, pwrite};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, fspick,
+};
 use rustix::path::DecInt;
 
 use super::{Attributes, Begun, Contents, NewAttributes, Replicated, Space, Token};
@@ -35,6 +38,7 @@ impl Shared {
     /// error comes with the option that was refused.
     pub fn new<const N: usize>(
         options: [(&'static str, Option<String>); N],
+        noswap: bool,
     ) -> Result<Self, (Option<&'static str>, rustix::io::Errno)> {
         let failed = |errno| (None, errno);
         let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
@@ -43,6 +47,9 @@ impl Shared {
         for (name, value) in unbounded.into_iter().chain(options) {
             let Some(value) = value else { continue };
             fsconfig_set_string(&tmpfs, name, value).map_err(|errno| (Some(name), errno))?;
+        }
+        if noswap {
+            fsconfig_set_flag(&tmpfs, "noswap").map_err(|errno| (Some("noswap"), errno))?;
         }
         fsconfig_create(&tmpfs).map_err(failed)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME
@@ -164,6 +171,15 @@ impl Contents for Shared {
         let Ok(space) = fs::fstatvfs(&self.directory) else { return Space { pages: 0, free: 0 } };
         let in_pages = |blocks: u64| blocks * space.f_frsize / PAGE_SIZE as u64;
         Space { pages: in_pages(space.f_blocks), free: in_pages(space.f_bavail) }
+    }
+
+    fn resize(&self, pages: u64) -> Result<(), Errno> {
+        let tmpfs = fspick(&self.directory, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC);
+        let resize = |tmpfs: OwnedFd| {
+            fsconfig_set_string(&tmpfs, "size", (pages * PAGE_SIZE as u64).to_string())?;
+            fsconfig_reconfigure(&tmpfs)
+        };
+        tmpfs.and_then(resize).map_err(errno)
     }
 
     fn is_nearly_full(&self) -> bool {
