@@ -72,7 +72,7 @@ def _add_mount(subparsers: Subcommands) -> None:
         metavar="OPT,...",
         action="append",
         default=[],
-        help="as in fstab: ro, suid, dev, noexec, sync, dirsync, allow_other, and the above as size=8G",
+        help="as in fstab: ro, suid, dev, noexec, mode=1777, uid=..., and the above as size=8G; docs/fstab.md has all",
     )
     parser.set_defaults(run=_reporting("mount", run_mount))
 
@@ -228,9 +228,9 @@ def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Calla
 
 def run_mount(arguments: argparse.Namespace) -> int:
     """Mounts; returns when the mount can be used, or with ``--foreground`` at its end."""
-    from mount import launch, mountinfo, options, placement
+    from mount import launch, mountinfo, options, placement, words
 
-    wanted = options.from_arguments(arguments, mountinfo.locate(arguments.mountpoint))
+    wanted = words.from_arguments(arguments, mountinfo.locate(arguments.mountpoint))
     # Made once, so that the warning is about what is mounted.
     topology = placement.of(wanted.nodes)
     wanted = replace(wanted, nodes=topology)
@@ -305,7 +305,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 def run_topology(arguments: argparse.Namespace) -> int:
     """Shows the nodes of this machine, and the replicas that a mount would have."""
-    from mount import options, placement, topology
+    from mount import placement, topology, words
 
-    replicas = placement.of(options.nodes_from(arguments.nodes, arguments.topology))
+    replicas = placement.of(words.nodes_from(arguments.nodes, arguments.topology))
     return topology.show(replicas, as_json=arguments.json)

@@ -1,9 +1,10 @@
 """The client's side of the control socket, by which ``nrfs status`` and ``nrfs umount`` reach a daemon.
 
 The socket's name contains the mount's device number, as /proc/self/mountinfo has it. So a daemon is found
-without touching the mount, from every session. A client sends one line of JSON, ``{"command": ...}``,
-and gets one line back. Any program may listen under that name. So the client asks the kernel which user
-it belongs to before it sends anything, and bounds the reply in length and time (``mount.replies`` checks it).
+without touching the mount, from every session. A client sends one line of JSON, ``{"command": ...}``, with
+what else the command needs, and gets one line back. Any program may listen under that name. So the client
+asks the kernel which user it belongs to before it sends anything, and bounds the reply in length and time
+(``mount.replies`` checks it).
 """
 
 from __future__ import annotations
@@ -136,8 +137,10 @@ def _connect(address: str, entry: mountinfo.MountEntry) -> socket.socket | None:
 # Asking
 
 
-def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SECONDS) -> dict[str, Any]:
-    """The daemon's answer to ``command``.
+def ask(
+    entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SECONDS, **more: object
+) -> dict[str, Any]:
+    """The daemon's answer to ``command``; ``more`` is sent with it.
 
     Raises:
         DaemonUnreachableError: none of its addresses works.
@@ -147,7 +150,7 @@ def ask(entry: mountinfo.MountEntry, command: str, timeout: float = _PATIENCE_SE
     with _connected(entry) as connection:
         end = time.monotonic() + timeout
         try:
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": command, **more}).encode() + b"\n")
             line = _receive_line(connection, end)
         except TimeoutError:
             raise MountError(f"{entry.mountpoint}: the daemon does not answer") from None

@@ -23,7 +23,7 @@ from typing import Any, final
 import pyfuse3
 import trio
 
-from mount import channel, mounting, places, server, sharing, tracing
+from mount import channel, mounting, places, remount, server, sharing, tracing
 from mount.failure import MountError, UsageError
 from mount.operations import Operations
 from mount.options import Cache, Content, MountOptions
@@ -105,8 +105,10 @@ def _filesystem(options: MountOptions) -> Filesystem:
             logs=options.logs,
             size=options.size,
             inodes=options.inodes,
-            uid=os.geteuid(),
-            gid=os.getegid(),
+            mode=options.mode,
+            uid=os.geteuid() if options.uid is None else options.uid,
+            gid=os.getegid() if options.gid is None else options.gid,
+            noswap=options.noswap,
         )
     except (ValueError, OverflowError) as reason:
         raise UsageError(str(reason)) from None
@@ -136,6 +138,7 @@ class _Daemon:
         self._own_log = log
         self._told_to_end = False
         self._failure: MountError | None = None
+        self._remounting = trio.Lock()
         self._started = time.time()
         self._tracers = 0
         self._ended = trio.Event()
@@ -232,8 +235,8 @@ class _Daemon:
         self._told_to_end = True
         pyfuse3.terminate()
 
-    async def _answer(self, command: str) -> dict[str, Any]:
-        match command:
+    async def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        match command := asked["command"]:
             case "status":
                 return self._status()
             case "verify":
@@ -241,6 +244,8 @@ class _Daemon:
                 return {"logs": await trio.to_thread.run_sync(verify, abandon_on_cancel=True)}
             case "mounted":
                 return {"mounted": self._mount.is_there()}
+            case "remount":
+                return await self._remount(asked["size"], asked["inodes"], asked["fixed"])
         raise ValueError(f"no such command: {command}")
 
     async def _tell(self, client: trio.SocketStream, wanted: dict[str, Any]) -> None:
@@ -249,6 +254,27 @@ class _Daemon:
             await tracing.tell(client, self._connection, wanted, self._ended)
         finally:
             self._tracers -= 1
+
+    async def _remount(self, size: int | str | None, inodes: int | None, fixed: dict[str, str]) -> dict[str, Any]:
+        """Changes the limits, both or neither, and returns those of before.
+
+        Other settings cannot change: ``fixed`` has what they should be, as ``mount.remount.fixed`` writes it.
+        """
+        now = remount.fixed(self._options)
+        for name, wanted in fixed.items():
+            if now.get(name) != wanted:
+                raise MountError(f"{name}: a remount cannot change it")
+        async with self._remounting:
+            before = self._filesystem.capacity()
+            resize = partial(self._filesystem.resize, size=size, inodes=inodes)
+            try:
+                await trio.to_thread.run_sync(resize)
+            except (ValueError, OverflowError) as reason:
+                raise MountError(str(reason)) from None
+            except OSError as refusal:
+                raise MountError(refusal.strerror or str(refusal)) from None
+            self._connection.set_collected(self._collected())
+        return {"size": before.blocks * before.block_size, "inodes": before.inodes}
 
     def _status(self) -> dict[str, Any]:
         return {

@@ -14,8 +14,15 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_REC = 1 << 14
 
-MOUNT_ATTRIBUTES = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "noatime": 0x10}
+MOUNT_ATTRIBUTES = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "noatime": 0x10, "nosymfollow": 0x200000}
 """Flags of a mount, as fsmount(2) takes them."""
+
+MOUNT_FLAGS = {
+    **{"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "sync": 16, "dirsync": 128, "nosymfollow": 256, "noatime": 1024}
+}
+"""Flags of a mount and of its file system, as mount(2) takes them."""
+
+_MS_REMOUNT = 32
 
 # The numbers are the same on every architecture that nrfs can be built for.
 _MOVE_MOUNT = 429
@@ -80,6 +87,16 @@ def join_group(member: int, mount: int) -> None:
 def change_propagation(path: bytes, flags: int) -> None:
     """mount(2) with one of ``MS_SHARED``, ``MS_SLAVE`` and ``MS_PRIVATE``."""
     _checked(_libc().mount(None, path, None, ctypes.c_ulong(flags), None))
+
+
+def remount(path: bytes, flags: int) -> None:
+    """Gives a mount, and its file system, these flags and no others (mount(2), MS_REMOUNT)."""
+    _checked(_libc().mount(None, path, None, ctypes.c_ulong(_MS_REMOUNT | flags), None))
+
+
+def enter(namespace: int) -> None:
+    """Moves the calling thread into a mount namespace (setns(2))."""
+    _checked(_libc().setns(namespace, CLONE_NEWNS))
 
 
 def umount(path: bytes, flags: int = 0) -> None:

@@ -264,8 +264,8 @@ def _mount_as_root(options: MountOptions, target: int) -> tuple[int, int]:
 
 
 def _mount_at(target: int, descriptor: int, options: MountOptions) -> int:
-    settings = {"source": "nrfs", "subtype": "nrfs", "fd": str(descriptor), "rootmode": f"{stat.S_IFDIR:o}"}
-    settings |= {"user_id": str(os.geteuid()), "group_id": str(os.getegid())}
+    settings = {"source": options.source, "subtype": "nrfs", "fd": str(descriptor), "rootmode": f"{stat.S_IFDIR:o}"}
+    settings |= {"user_id": str(os.geteuid()), "group_id": str(os.getegid()), **dict(options.labels)}
     flags = {"default_permissions", *(options.flags & _FLAGS_OF_THE_FILESYSTEM)}
     flags |= {"allow_other"} if options.allow_other else set()
     with _closing(kernel.new_filesystem(mountinfo.FILESYSTEM_TYPE)) as filesystem:
@@ -312,7 +312,8 @@ def _mount_by_fusermount(options: MountOptions) -> int:
             raise MountError(f"-o {flag.removeprefix('no')}: only root may")
     # fusermount3 opens the device with the user's own rights. If that fails, it fails here with a better message.
     os.close(open_device())
-    settings = ["fsname=nrfs", "subtype=nrfs", "default_permissions", *sorted(options.flags)]
+    source = options.source.replace("\\", "\\\\").replace(",", "\\,")
+    settings = [f"fsname={source}", "subtype=nrfs", "default_permissions", *sorted(options.flags)]
     if options.allow_other:
         settings.append("allow_other")
     ours, theirs = socket.socketpair()

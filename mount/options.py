@@ -1,20 +1,15 @@
-"""The options of ``nrfs mount`` as one value.
-
-Settings can be given as long options (``--size 8G``) and, for lines of fstab, as mount options
-(``-o size=8G,ro``). Both use the same table of converters. If both give a setting, the long option counts.
-"""
+"""The options of a mount as one value, and how each setting is read. ``mount.words`` reads what a user has given."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from mount.channel import Channel
-from mount.failure import MountError, UsageError
+from mount.failure import MountError
 from nrfs import Topology
 
 
@@ -41,6 +36,8 @@ class MountOptions:
     """All settings of a mount, with their defaults."""
 
     mountpoint: str
+    source: str = "nrfs"
+    """The name that findmnt(8) and df(1) show."""
     nodes: int | Literal["auto"] | Topology = "auto"
     logs: int = 4
     size: int | str = "50%"
@@ -50,11 +47,21 @@ class MountOptions:
     """As tmpfs(5) has it, for shared content."""
     mpol: str | None = None
     """The same."""
+    noswap: bool = False
+    """The same."""
+    mode: int = 0o755
+    """The root directory's permission bits."""
+    uid: int | None = None
+    """Its owner; None: who mounts."""
+    gid: int | None = None
+    """Its group; None: that of who mounts."""
     cache: Cache = Cache.WRITEBACK
     channel: Channel = Channel.AUTO
     allow_other: bool = False
     flags: frozenset[str] = frozenset({"nosuid", "nodev", "noatime"})
     """The mount flags that are on, by their names in mount(8)."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """SELinux contexts, by their names in mount(8)."""
     foreground: bool = False
     log: Path | None = None
     """The file for the daemon's messages; None: a file beside its control socket."""
@@ -102,7 +109,7 @@ def _text(text: str) -> str:
     return text  # tmpfs parses it.
 
 
-_SETTINGS: dict[str, Callable[[str], object]] = {
+SETTINGS: dict[str, Callable[[str], object]] = {
     "nodes": _nodes,
     "topology": _map,
     "logs": _count,
@@ -115,93 +122,4 @@ _SETTINGS: dict[str, Callable[[str], object]] = {
     "channel": _one_of(Channel),
     "log": lambda text: Path(text).absolute(),
 }
-
-_BOTH = "--nodes and --topology: only one of them can be given"
-
-_FLAGS = {
-    "ro": ("ro", True),
-    "rw": ("ro", False),
-    "nosuid": ("nosuid", True),
-    "suid": ("nosuid", False),
-    "nodev": ("nodev", True),
-    "dev": ("nodev", False),
-    "noexec": ("noexec", True),
-    "exec": ("noexec", False),
-    "noatime": ("noatime", True),
-    "sync": ("sync", True),
-    "async": ("sync", False),
-    "dirsync": ("dirsync", True),
-}
-"""The flag that each mount option switches on or off. There is no ``atime``, as reading never changes atime."""
-
-_ALWAYS_OR_FOR_OTHERS = frozenset({"defaults", "default_permissions", "auto", "noauto", "nofail", "_netdev"})
-"""Options that always hold, or that other readers of fstab use, and are ignored. So are all that begin with "x-"."""
-
-
-def from_arguments(arguments: argparse.Namespace, mountpoint: str) -> MountOptions:
-    """Combines long options and ``-o``.
-
-    Raises:
-        UsageError: an unknown option, or an invalid value.
-        MountError: a relative path in a directory that is gone.
-
-    """
-    settings: dict[str, Any] = {}
-    flags = set(MountOptions.flags)
-    allow_other = arguments.allow_other
-    for option in _split(arguments.options):
-        name, equals, value = option.partition("=")
-        if equals and name in _SETTINGS:
-            settings[name] = _convert(name, value, f"-o {option}")
-        elif option in _FLAGS:
-            flag, on = _FLAGS[option]
-            (flags.add if on else flags.discard)(flag)
-        elif option == "allow_other":
-            allow_other = True
-        elif option not in _ALWAYS_OR_FOR_OTHERS and not option.startswith("x-"):
-            raise UsageError(f"-o {option}: unknown option")
-    for name in _SETTINGS:
-        text = getattr(arguments, name)
-        if text is not None:
-            settings[name] = _convert(name, text, f"--{name} {text}")
-    if "topology" in settings:
-        if "nodes" in settings:
-            raise UsageError(_BOTH)
-        settings["nodes"] = settings.pop("topology")
-    for name in ("huge", "mpol"):
-        if name in settings and settings.get("content") is not Content.SHARED:
-            raise UsageError(f"{name}: it is for --content shared")
-    return MountOptions(
-        mountpoint=mountpoint,
-        allow_other=allow_other,
-        flags=frozenset(flags),
-        foreground=arguments.foreground,
-        **settings,
-    )
-
-
-def nodes_from(nodes: str | None, topology: str | None) -> int | Literal["auto"] | Topology:
-    """What ``--nodes`` and ``--topology`` ask for.
-
-    Raises:
-        UsageError: an invalid value, or both are given.
-        MountError: the map cannot be read.
-
-    """
-    if nodes is not None and topology is not None:
-        raise UsageError(_BOTH)
-    name, text = ("topology", topology) if topology is not None else ("nodes", "auto" if nodes is None else nodes)
-    return cast("int | Literal['auto'] | Topology", _convert(name, text, f"--{name} {text}"))
-
-
-def _split(lists: list[str]) -> list[str]:
-    return [option for text in lists for option in text.split(",") if option]
-
-
-def _convert(name: str, text: str, shown: str) -> object:
-    try:
-        return _SETTINGS[name](text)
-    except ValueError as reason:
-        raise UsageError(f"{shown}: {reason}") from None
-    except OSError:
-        raise MountError(f"{shown}: the current directory, to which it is relative, is gone") from None
+"""How the value of each long option is read. A ``ValueError`` says what is wrong with it."""

@@ -74,6 +74,7 @@ TRACE = {
     "lost": int,
     "last": bool,
 }
+LIMITS = {"size": int, "inodes": int}
 VERIFICATION = {"logs": [{"log": str, "position": int, "digests": [str]}]}
 
 
@@ -140,6 +141,16 @@ def check_verification(reply: dict[str, Any]) -> None:
 
     """
     _check(reply, VERIFICATION, "verification")
+
+
+def check_limits(reply: dict[str, Any]) -> None:
+    """Checks that the answer to a remount has the limits of before.
+
+    Raises:
+        NonsenseError: what is missing or wrong.
+
+    """
+    _check(reply, LIMITS, "limits")
 
 
 def _check(value: object, shape: object, name: str) -> None:

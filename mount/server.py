@@ -20,9 +20,10 @@ from typing import Any
 import trio
 
 from mount import control
+from mount.failure import MountError
 
-Answer = Callable[[str], Awaitable[dict[str, Any]]]
-"""Computes the reply to a command. The client gets the message of an exception as an error."""
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Computes the reply to a request. The client gets the message of an exception as an error."""
 
 Tell = Callable[[trio.SocketStream, dict[str, Any]], Awaitable[None]]
 """Answers the command ``trace``: sends lines until the client goes."""
@@ -130,6 +131,8 @@ async def _reply(
         if asked["command"] == "trace":
             await tell(asked)
             return None
-        return await answer(asked["command"])
+        return await answer(asked)
+    except MountError as refusal:
+        return {"error": str(refusal)}
     except Exception as error:  # Nothing that a client sends may end the daemon, such as deeply nested JSON.
         return {"error": f"{type(error).__name__}: {error}"}

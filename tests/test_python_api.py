@@ -60,7 +60,7 @@ def test_an_absurd_number_makes_no_object_or_a_value_error(name: str) -> None:
     """Of each argument that takes numbers; and far too many of two things of which each may be many."""
     program = f"""
     cls, absurd = getattr(nrfs, {name!r}), {ABSURD}
-    no_numbers = {{"backed", "content", "huge", "mpol"}}
+    no_numbers = {{"backed", "content", "huge", "mpol", "noswap"}}
     names = [name for name in inspect.signature(cls).parameters if name not in no_numbers]
     assert names
     cases = [{{name: number}} for name in names for number in absurd]

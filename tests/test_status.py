@@ -207,7 +207,11 @@ def socket_of(entry: MountEntry) -> Path:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"\n", b"nonsense\n", b"{}\n", b"[]\n", b'{"command": 5}\n', b'{"command": "explode"}\n', b"x" * 10_000],
+    [
+        *(b"", b"\n", b"nonsense\n", b"{}\n", b"[]\n", b'{"command": 5}\n', b'{"command": "explode"}\n', b"x" * 10_000),
+        *(b'{"command": "remount"}\n', b'{"command": "remount", "size": [1], "inodes": -1, "fixed": {"nodes": 7}}\n'),
+        b'{"command": "remount", "size": "1Q", "inodes": 1e99, "fixed": {}}\n',
+    ],
 )
 def test_a_broken_client_gets_an_error_and_harms_nothing(mountpoint: Path, sent: bytes) -> None:
     entry = entry_at(mountpoint)
