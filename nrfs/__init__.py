@@ -23,6 +23,21 @@ from nrfs._core import (
     probe_ring,
 )
 
+TYPE_CHECKING = False  # To a type checker it is true; to import ``typing`` would take longer than all of this.
+if TYPE_CHECKING:
+    from nrfs.files.path import Path
+else:
+
+    def __getattr__(name: str) -> object:
+        """Imports what not every program uses when it is first asked for."""
+        if name == "Path":
+            from nrfs.files.path import Path
+
+            globals()[name] = Path
+            return Path
+        raise AttributeError(f"module 'nrfs' has no attribute {name!r}")
+
+
 __all__ = [
     "ROOT",
     "AddressSpace",
@@ -36,6 +51,7 @@ __all__ = [
     "Frame",
     "MachineNode",
     "Mapping",
+    "Path",
     "Process",
     "Scheduler",
     "Topology",
