@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Self, final
 
 MEANINGS = {
-    "line-pass": "two threads pass a baton once in a cache line: a store there, a load here",
+    "line-take": "a thread changes a line, atomically, that the other has changed and does not want back",
+    "line-turn": "two threads add to one number: from a turn of one to a turn of the other",
+    "line-burst": "additions in a turn (a number, not a time)",
+    "line-pass": "two threads pass a baton once in a cache line: a store there, a load here (only to compare)",
     "message-pass": "two threads pass a baton once by a message of the multikernel",
     "wake": "a thread wakes another, until that runs",
     "atomic": "an exchange of a number that no other thread uses",
     "pause": "one turn of a loop that spins",
     "yield": "a call of the kernel that offers the CPU to others",
     "wake-nobody": "a call of the kernel to wake a thread where none sleeps",
+    "wait-refused": "a call of the kernel to sleep that finds no reason to",
+    "interruption": "a thread that only works is interrupted: by the kernel, or by a virtual machine's host",
+    "interruption-every": "from one such interruption to the next",
     "read": "a read of the map, which is not shared, with the loop that makes it",
     "write": "a write of the map, likewise",
     "read-beside": "a read of the map by each of two threads that share nothing",
@@ -49,17 +56,25 @@ class Costs:
     """All costs that a simulation uses, in nanoseconds unless it says otherwise."""
 
     local: float
-    """One transfer of a cache line between cores of a node: half a pass of a baton, which is two of them."""
+    """One transfer of a cache line between cores of a node, with the atomic instruction that waits for it."""
+    request: float
+    """The part of a transfer, 0 to 1, after which the line leaves who holds it."""
+    kept: float
+    """How long a core keeps a line, on average, that another core of the node already waits for."""
     remote: float
     """One transfer of a cache line between nodes."""
     message: float
     """A message between cores of a node, from the call that sends it until it is received."""
     wake: float
+    atomic: float
+    """An atomic instruction on a line that the core holds."""
     pause: float
     offer: float
     """A call of the kernel by which a thread offers the CPU to others."""
     call: float
-    """A call of the kernel that finds nothing to do."""
+    """A call of the kernel to wake a thread that finds none asleep."""
+    refused: float
+    """A call of the kernel to sleep that finds no reason to."""
     read: float
     write: float
     apply: float
@@ -81,6 +96,10 @@ class Costs:
     that have nothing in common."""
     poll: float = 1.0
     """To see that one channel of a multikernel is empty: a load and a branch."""
+    interruption: float = 0.0
+    """How long a core does something else, now and then."""
+    interruption_every: float = 1e6
+    """From the beginning of one interruption to the next."""
     overlap: float = 4.0
     """How many transfers of lines that are known beforehand are under way at once. A number. Cores have 10 to 24
     buffers for lines; how many of them a loop fills depends on its body."""
@@ -94,7 +113,11 @@ class Costs:
             KeyError: one is missing.
 
         """
-        local = medians["line-pass"] / 2
+        local = medians["line-take"]
+        # A core makes another operation before it loses the line, or not: so the lengths of bursts are geometric.
+        burst = max(1.05, medians["line-burst"])
+        kept = medians["atomic"] / log(burst / (burst - 1))
+        arrival = medians["line-turn"] - medians["atomic"] * (burst - 1)
         beside = (medians["read-beside"] + medians["write-beside"]) / (medians["read"] + medians["write"])
         ways = ("nr-1", "nr-2", "mutex", "rwlock", "sharded", "multikernel")
         wholes = {
@@ -102,12 +125,18 @@ class Costs:
         }
         return cls(
             local=local,
+            request=min(1.0, max(0.0, 1 - arrival / local)),
+            kept=kept,
+            atomic=medians["atomic"],
             remote=local * DEFAULT.remote / DEFAULT.local if remote is None else remote,
             message=medians["message-pass"],
             wake=medians["wake"],
             pause=medians["pause"],
             offer=medians["yield"],
             call=medians["wake-nobody"],
+            refused=medians["wait-refused"],
+            interruption=medians["interruption"],
+            interruption_every=medians["interruption-every"],
             read=medians["read"],
             write=medians["write"],
             apply=medians["apply"],
@@ -118,12 +147,16 @@ class Costs:
 
 DEFAULT = Costs(
     local=50,
+    request=0.6,
+    kept=5,
     remote=130,
     message=150,
     wake=5000,
+    atomic=3,
     pause=43,
     offer=400,
     call=100,
+    refused=150,
     read=40,
     write=44,
     apply=60,

@@ -5,9 +5,13 @@ Between two yields no time passes and no other program runs. So a program may lo
 there; what makes it slow is that it must first get the cache line where that stands.
 
 A line is held by several cores that have read it, or by the one that has written it last. Whoever does not hold it
-gets it by a transfer. Transfers of one line come one after the other, in the order in which they were asked for; the
-line leaves its holder in the middle of the transfer. This is the MESI protocol without its messages, and with two
-distances: within a node, and between nodes.
+gets it by a transfer. Transfers of one line come one after the other, in the order in which they were asked for. The
+first part of a transfer is the way of the request, and the line leaves its holder then, but not before that has kept it
+for a while: so a core that wants a line again may make a few operations in a row before it loses it. This is the MESI
+protocol without its messages, and with two distances: within a node, and between nodes.
+
+Now and then a core is interrupted: by its own timer, and in a virtual machine by the host's. Who works on goes on
+meanwhile, without the other's contention, or waits for it.
 """
 
 from __future__ import annotations
@@ -94,7 +98,7 @@ class Line:
         self.owner: int | None = None
         """The core that may write it."""
         self.free_at = 0.0
-        """When the last transfer that was asked for ends."""
+        """When the last transfer that was asked for ends, and its core has kept the line for as long as it may."""
         self.watches: list[Signal] = []
         """Given when somebody else is about to write it."""
 
@@ -113,21 +117,34 @@ class Core:
         self.random: Final = Random((seed << 20) + number)
         self._stored_at = 0.0
         """When all its stores so far are done."""
+        self._interrupted_at = costs.interruption_every * self.random.random()
+        """When it is interrupted next."""
 
     def work(self, nanoseconds: float) -> float:
-        """How long it takes to do once on this core what takes so long on average on a core alone: half as long to
-        half as long again, as entries are in different caches. Without it cores would fall into step.
+        """How long it takes to do once on this core what takes so long on average on a core alone: a fifth less to a
+        fifth more, as entries are in different caches. Without it cores would fall into step.
         """
-        return max(0.0, nanoseconds) * self._slowdown * (0.5 + self.random.random())
+        return self.busy(max(0.0, nanoseconds) * self._slowdown * (0.8 + 0.4 * self.random.random()))
+
+    def busy(self, nanoseconds: float) -> float:
+        """How long it takes from now, with the interruptions meanwhile."""
+        now, length = self.clock.now, self.costs.interruption
+        end = now + nanoseconds
+        while self._interrupted_at < end:
+            # What of it has passed while the thread waited for another does not count.
+            end += max(0.0, min(length, self._interrupted_at + length - now))
+            self._interrupted_at += self.costs.interruption_every
+        return end - now
 
     def load(self, line: Line) -> Program[None]:
         """Gets a line in order to read it."""
         if self._holds(line):
             return
-        half = self._distance(line, farthest=False) / 2
-        yield self._reserve(line, 2 * half) - half
+        transfer = self._distance(line, farthest=False)
+        arrival = transfer * (1 - self.costs.request)
+        yield self._reserve(line, transfer) - arrival
         self._share(line)
-        yield half
+        yield arrival
 
     def load_all(self, lines: Sequence[Line]) -> Program[None]:
         """Gets lines that are known beforehand: several transfers are under way at once."""
@@ -144,11 +161,14 @@ class Core:
         if self._stored_at > self.clock.now:
             yield self._stored_at - self.clock.now
         if line.owner == self.number:
-            return
-        half = self._distance(line, farthest=True) / 2
-        yield self._reserve(line, 2 * half) - half
+            yield self.costs.atomic
+            if line.owner == self.number:
+                return
+        transfer = self._distance(line, farthest=True)
+        arrival = transfer * (1 - self.costs.request)
+        yield self._reserve(line, transfer) - arrival
         self._own(line)
-        yield half
+        yield arrival
 
     def store(self, line: Line, effect: Callable[[], None]) -> None:
         """Writes a line. The core goes on meanwhile; ``effect`` is called when the store is done, after all before."""
@@ -158,21 +178,23 @@ class Core:
             return
         done = now
         if line.owner != self.number:
-            half = self._distance(line, farthest=True) / 2
-            done = now + self._reserve(line, 2 * half)
-            self.clock.at(done - half, lambda: self._own(line))
+            transfer = self._distance(line, farthest=True)
+            done = now + self._reserve(line, transfer)
+            self.clock.at(done - transfer * (1 - self.costs.request), lambda: self._own(line))
         self._stored_at = done = max(done, self._stored_at)
         self.clock.at(done, effect)
 
     def spin(self, line: Line, is_ready: Callable[[], bool], turns: float) -> Program[bool]:
         """A loop of a pause and a look at a line, so many times or until ``is_ready``. Returns whether it is."""
+        watched = False
         while turns >= 1:
             turns -= 1
-            yield self.costs.pause * (0.5 + self.random.random())
+            yield self.busy(self.costs.pause * self.random.random() if watched else self.costs.pause)
             yield from self.load(line)
             if is_ready():
                 return True
-            if turns >= 1 and self._holds(line):
+            watched = turns >= 1 and self._holds(line)
+            if watched:
                 # Nothing changes before somebody takes the line away: the turns until then are one step.
                 watch = Signal(self.clock)
                 line.watches.append(watch)
@@ -200,9 +222,10 @@ class Core:
 
     def _reserve(self, line: Line, transfer: float) -> float:
         """The next transfer of the line is for this core. Returns how long it takes from now until its end."""
-        now = self.clock.now
-        line.free_at = max(now, line.free_at) + transfer
-        return line.free_at - now
+        costs, now = self.costs, self.clock.now
+        end = max(now + transfer * costs.request, line.free_at) + transfer * (1 - costs.request)
+        line.free_at = end + self.random.expovariate(costs.local / (costs.kept * transfer))
+        return end - now
 
     def _share(self, line: Line) -> None:
         line.owner = None

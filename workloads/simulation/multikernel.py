@@ -11,7 +11,7 @@ from itertools import count
 from typing import Final, Literal, final
 
 from workloads.simulation.engine import Core, Program
-from workloads.simulation.ways import DRAW, Setup
+from workloads.simulation.ways import Setup
 
 Kind = Literal["prepare", "yes", "no", "commit", "abort"]
 
@@ -55,7 +55,6 @@ class Multikernel:
 
     def write(self, core: Core, key: int, operation: int) -> Program[None]:
         me = self.members[core.number]
-        yield core.work(DRAW)
         waits = 0
         while not (yield from self._prepare(me)):
             yield from self._serve(me)
@@ -63,7 +62,7 @@ class Multikernel:
             waits += 1
         me.promised = _NOBODY
         yield from self._tell_others(me, "commit")
-        yield core.work(core.costs.multikernel_write - DRAW)
+        yield core.work(core.costs.multikernel_write)
         me.applied += 1
 
     def idle(self, core: Core) -> Program[None]:
@@ -116,7 +115,7 @@ class Multikernel:
             me.votes[sender] = kind == "yes"
         elif kind == "commit":
             me.promised = _NOBODY
-            yield me.core.work(me.core.costs.write - DRAW)
+            yield me.core.work(me.core.costs.write)
             me.applied += 1
         else:
             me.promised = _NOBODY

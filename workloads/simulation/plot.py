@@ -16,6 +16,9 @@ from workloads.simulation.report import Configuration, Point
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#999999")
 """Those of Okabe and Ito, which people who are colour-blind can tell apart."""
 
+DASHES = ("none", "8 3", "2 2", "8 3 2 3", "5 5", "12 3 2 3 2 3", "1 4", "14 4")
+"""So that lines can be told apart without colour, too."""
+
 WIDTH, HEIGHT = 300, 230
 """Of a panel, in pixels."""
 
@@ -53,8 +56,8 @@ def _lines(configuration: Configuration, points: Sequence[Point]) -> Iterator[st
         yield "</g>"
     for number, (name, _, _) in enumerate(configuration.contenders):
         x = LEFT + 120 * number
-        yield f'<path d="M{x} {HEIGHT + 8}h18" stroke="{_colour(number)}" stroke-width="2"/>'
-        yield f'<text x="{x + 23}" y="{HEIGHT + 12}">{escape(name)}</text>'
+        yield f'<path d="M{x} {HEIGHT + 8}h34" {_stroke(number)}/>'
+        yield f'<text x="{x + 39}" y="{HEIGHT + 12}">{escape(name)}</text>'
     yield "</svg>"
 
 
@@ -89,7 +92,7 @@ def _panel(
             for point in points
             if point.contender == name and point.operations_per_second
         ]
-        yield f'<polyline points="{" ".join(line)}" stroke="{_colour(number)}" stroke-width="1.8" fill="none"/>'
+        yield f'<polyline points="{" ".join(line)}" {_stroke(number)} fill="none"/>'
 
 
 def _rate(power: int) -> str:
@@ -98,5 +101,6 @@ def _rate(power: int) -> str:
     return f"{10 ** (power - 3 * min(power // 3, 3))}{unit}"
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _stroke(number: int) -> str:
+    number %= len(COLOURS)
+    return f'stroke="{COLOURS[number]}" stroke-dasharray="{DASHES[number]}" stroke-width="1.8"'

@@ -11,7 +11,7 @@ from typing import Final, final
 
 from workloads.simulation.engine import Core, Line, Program
 from workloads.simulation.locks import Mutex
-from workloads.simulation.ways import DRAW, Moved, Setup
+from workloads.simulation.ways import Moved, Setup
 
 CROWDED = 16
 """So many requests go to the slot, without a try of the lock, after it was found taken."""
@@ -78,14 +78,15 @@ class Partition:
         # Every replica applies all writes, on any core of its own.
         cores = max(1, setup.threads // setup.replicas)
         self._moved = Moved(cores, 1, 1 - setup.writes, setup.writes * setup.threads / cores, costs)
-        # What one thread alone measured is taken apart: an entry costs as much to append as to find in the log.
+        # What one thread alone measured is taken apart: an entry costs as much to append as to find in the log. Atomic
+        # instructions are simulated.
         self._entry = costs.apply - costs.write
         self._apply = costs.write if self._is_alone else costs.apply
-        self._read = (costs.nr_1_read if self._is_alone else costs.nr_2_read) - DRAW
+        self._read = (costs.nr_1_read if self._is_alone else costs.nr_2_read) - costs.atomic
         if self._is_alone:
-            self._combine_cost = costs.nr_1_write - costs.write - DRAW
+            self._combine_cost = costs.nr_1_write - costs.write - 3 * costs.atomic
         else:
-            self._combine_cost = costs.nr_2_write - costs.apply - self._entry - DRAW
+            self._combine_cost = costs.nr_2_write - costs.apply - self._entry - 4 * costs.atomic
 
     def join(self, core: Core) -> None:
         self._seats[core.number] = Seat()
@@ -317,12 +318,10 @@ class Replicated:
                 partitions[self._replica[core.number]].join(core)
 
     def read(self, core: Core, key: int) -> Program[None]:
-        yield core.work(DRAW)
         yield from self.partitions[key % len(self.logs)][self._replica[core.number]].read(core)
 
     def write(self, core: Core, key: int, operation: int) -> Program[None]:
         partitions = self.partitions[key % len(self.logs)]
-        yield core.work(DRAW)
         yield from partitions[self._replica[core.number]].write(core, operation, partitions)
 
     def idle(self, core: Core) -> Program[None]:

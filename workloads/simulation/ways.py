@@ -9,10 +9,6 @@ from workloads.simulation.costs import Costs
 from workloads.simulation.engine import Clock, Core, Program
 from workloads.simulation.locks import Mutex, RwLock
 
-DRAW = 4.0
-"""Nanoseconds of a read or a write in which the operation is made, before any lock is taken: three shifts, a remainder
-by a constant and a branch."""
-
 
 @final
 @dataclass(frozen=True)
@@ -76,8 +72,10 @@ class _Shared:
 
     def __init__(self, setup: Setup, read: float, write: float) -> None:
         moved = Moved(setup.cores, setup.nodes, 1 - setup.writes, setup.writes, setup.costs)
-        self._read, self._moved_read = read - DRAW, moved.read
-        self._write, self._moved_write = write - DRAW, moved.write
+        # The two atomic instructions of a lock are simulated. To make the operation takes no time of its own: a core
+        # does it while it waits for the atomic instruction before.
+        self._read, self._moved_read = read - 2 * setup.costs.atomic, moved.read
+        self._write, self._moved_write = write - 2 * setup.costs.atomic, moved.write
 
     def _reading(self, core: Core) -> float:
         return core.work(self._read) + self._moved_read
@@ -96,13 +94,11 @@ class BehindMutex(_Shared):
         self._lock = Mutex(setup.clock)
 
     def read(self, core: Core, key: int) -> Program[None]:
-        yield core.work(DRAW)
         yield from self._lock.lock(core)
         yield self._reading(core)
         yield from self._lock.unlock(core)
 
     def write(self, core: Core, key: int, operation: int) -> Program[None]:
-        yield core.work(DRAW)
         yield from self._lock.lock(core)
         yield self._writing(core)
         yield from self._lock.unlock(core)
@@ -121,14 +117,12 @@ class BehindRwLock(_Shared):
 
     def read(self, core: Core, key: int) -> Program[None]:
         lock = self._locks[key % len(self._locks)]
-        yield core.work(DRAW)
         yield from lock.read(core)
         yield self._reading(core)
         yield from lock.read_unlock(core)
 
     def write(self, core: Core, key: int, operation: int) -> Program[None]:
         lock = self._locks[key % len(self._locks)]
-        yield core.work(DRAW)
         yield from lock.write(core)
         yield self._writing(core)
         yield from lock.write_unlock(core)

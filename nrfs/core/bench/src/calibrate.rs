@@ -128,12 +128,17 @@ struct ByLine<'a> {
     parity: u64,
 }
 
+impl ByLine<'_> {
+    fn is_mine(&self) -> bool {
+        self.line.load(Ordering::Acquire) % 2 == self.parity
+    }
+}
+
 impl Runner for ByLine<'_> {
     fn pass(&mut self) -> bool {
-        let number = self.line.load(Ordering::Acquire);
-        let is_mine = number % 2 == self.parity;
+        let is_mine = self.is_mine();
         if is_mine {
-            self.line.store(number + 1, Ordering::Release);
+            self.line.store(self.parity ^ 1, Ordering::Release);
         }
         is_mine
     }
@@ -146,6 +151,100 @@ pub fn pass_by_line(cpus: &[usize], duration: Duration) -> f64 {
     let workers = (0..2).map(|parity| move || Relay(ByLine { line, parity })).collect();
     // Of the passes, a worker makes every other.
     median_step(workers, cpus, duration) / 2.0
+}
+
+/// The baton is a number, and with it go lines, which each thread changes one after the other.
+struct WithLines<'a> {
+    baton: ByLine<'a>,
+    lines: &'a [CachePadded<AtomicU64>],
+}
+
+impl Runner for WithLines<'_> {
+    fn pass(&mut self) -> bool {
+        let is_mine = self.baton.is_mine();
+        if is_mine {
+            // In no order that a prefetcher could guess.
+            let order = (0..self.lines.len()).map(|index| (index * index + index) / 2 % self.lines.len());
+            order.for_each(|index| _ = self.lines[index].swap(0, Ordering::SeqCst));
+            self.baton.pass();
+        }
+        is_mine
+    }
+}
+
+/// Nanoseconds in which a thread changes a line that the other has changed last, by an atomic instruction, when that
+/// does not want it back.
+pub fn take_line(cpus: &[usize], duration: Duration) -> f64 {
+    /// A power of two: so each line is changed once.
+    const LINES: usize = 64;
+    let line = CachePadded::new(AtomicU64::new(0));
+    let lines: Vec<_> = (0..LINES).map(|_| CachePadded::new(AtomicU64::new(0))).collect();
+    let (line, lines) = (&line, &lines);
+    let baton = |parity| ByLine { line, parity };
+    let workers = (0..2).map(|parity| move || Relay(WithLines { baton: baton(parity), lines })).collect();
+    median_step(workers, cpus, duration) / (2 * LINES) as f64
+}
+
+/// Adds to a number that another thread adds to as well, until that has come between.
+struct Contending<'a> {
+    number: &'a AtomicU64,
+    last: u64,
+    additions: u64,
+    turns: u64,
+}
+
+impl Contending<'_> {
+    fn add(&mut self) -> bool {
+        let number = self.number.fetch_add(1, Ordering::SeqCst);
+        let is_interrupted = number != self.last + 1;
+        self.last = number;
+        is_interrupted
+    }
+}
+
+impl Worker for Contending<'_> {
+    fn slice(&mut self) {
+        // As many turns as a slice has steps, unless the other thread does not run.
+        for _ in 0..SLICE {
+            let additions = (1..=1000).find(|_| self.add()).unwrap_or(1000);
+            self.additions += additions;
+            self.turns += 1;
+        }
+    }
+
+    fn idle(&mut self) {
+        self.add();
+    }
+}
+
+/// Two threads add to one number: the nanoseconds from one's turn to the other's, and the additions in a turn.
+pub fn contend(cpus: &[usize], duration: Duration) -> (f64, f64) {
+    let number = CachePadded::new(AtomicU64::new(0));
+    let number = &number;
+    let make = || move || Timed { worker: Contending { number, last: 0, additions: 0, turns: 0 }, runs: Vec::new() };
+    let (_, workers) = rate((0..2).map(|_| make()).collect(), cpus, duration);
+    let bursts = workers.iter().map(|Timed { worker, .. }| worker.additions as f64 / worker.turns as f64);
+    let burst = bursts.fold(f64::INFINITY, f64::min);
+    (median(workers.into_iter().flat_map(|worker| worker.runs).collect()) / 2.0, burst)
+}
+
+/// How a thread that only works is interrupted: for how many nanoseconds on average, and after how many again.
+pub fn interruptions(cpus: &[usize], duration: Duration) -> (f64, f64) {
+    /// No step of the loop takes so long.
+    const SHORTEST: Duration = Duration::from_micros(2);
+    pin_one(cpus, 0);
+    let began = Instant::now();
+    let (mut last, mut times, mut total) = (began, 0_u32, Duration::ZERO);
+    while last - began < duration {
+        let now = Instant::now();
+        if now - last > SHORTEST {
+            times += 1;
+            total += now - last;
+        }
+        last = now;
+    }
+    let times = f64::from(times.max(1));
+    (total.as_nanos().max(1) as f64 / times, (last - began).as_nanos() as f64 / times)
 }
 
 /// The baton is a message, as those of the multikernel.

@@ -2,17 +2,20 @@
 
 use std::hint::spin_loop;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use bench::calibrate::{Alone, apply, operation, pass_by_line, pass_by_message, repeated, wake};
+use bench::calibrate::{
+    Alone, apply, contend, interruptions, operation, pass_by_line, pass_by_message, repeated, take_line, wake,
+};
 use bench::contender::Contender;
 use bench::multikernel::Multikernel;
 use bench::program::{self, Figures};
 use bench::replicated::by_nr;
 use bench::structures::{Map, Sharded, Workload};
+use rustix::thread::futex;
 use serde::{Deserialize, Serialize};
 
 /// How often each cost is measured, and how long.
@@ -83,6 +86,9 @@ impl<'a> Costs<'a> {
     }
 
     fn add_all(&mut self) {
+        self.add("line-take", take_line);
+        self.add("line-turn", |cpus, duration| contend(cpus, duration).0);
+        self.add("line-burst", |cpus, duration| contend(cpus, duration).1);
         self.add("line-pass", pass_by_line);
         self.add("message-pass", pass_by_message);
         self.add("wake", |cpus, _| wake(cpus, WAKES));
@@ -94,6 +100,10 @@ impl<'a> Costs<'a> {
         self.add_step("yield", 1, thread::yield_now);
         let nobody = Condvar::new();
         self.add_step("wake-nobody", 1, move || nobody.notify_one());
+        let word = AtomicU32::new(0);
+        self.add_step("wait-refused", 1, move || _ = futex::wait(&word, futex::Flags::PRIVATE, 1, None));
+        self.add("interruption", |cpus, duration| interruptions(cpus, duration).0);
+        self.add("interruption-every", |cpus, duration| interruptions(cpus, duration).1);
         self.add_operation("read", 1, 0, || Alone);
         self.add_operation("write", 1, 100, || Alone);
         self.add_operation("read-beside", 2, 0, || Alone);
