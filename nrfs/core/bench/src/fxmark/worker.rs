@@ -20,6 +20,9 @@ const BATCH: u64 = 64;
 /// The most operations of a phase that uses something up, or makes something. A multiple of [`BATCH`].
 const PHASE: u64 = 16_384;
 
+/// How long files are made for a phase that uses them up. On a slow file system there are fewer.
+const MAKING: Duration = Duration::from_secs(1);
+
 /// Files in a directory that is listed, of each core.
 const LISTED: u64 = 1024;
 
@@ -52,6 +55,8 @@ pub struct Worker<C: Calls> {
     file: Option<C::File>,
     /// Where its block is in that file.
     place: u64,
+    /// How many files there are for a phase that uses them up.
+    files: u64,
     /// How many operations of the phase are done; for a [`Workload::MWRL`], of all phases.
     done: u64,
     /// Where it makes files, and unlinks them, or moves them to.
@@ -181,6 +186,7 @@ impl<C: Calls> Worker<C> {
             tree: Tree::new(),
             asked,
             read: vec![0; if workload == Workload::Mix { MIX } else { PAGE }],
+            files: PHASE,
             page,
         }
     }
@@ -212,13 +218,16 @@ impl<C: Calls> Worker<C> {
             }
             Workload::MWUL | Workload::MWUM => {
                 // What is left of the last phase is not made again.
-                let missing = if is_new { PHASE } else { before };
-                (0..missing).try_for_each(|number| create(&self.calls, self.names.at(number)))?;
+                if is_new {
+                    self.files = make(&self.calls, &mut self.names)?;
+                } else {
+                    (0..before).try_for_each(|number| create(&self.calls, self.names.at(number)))?;
+                }
                 self.done = 0;
             }
             Workload::MWRM => {
                 if is_new {
-                    (0..PHASE).try_for_each(|number| create(&self.calls, self.old.at(number)))?;
+                    self.files = make(&self.calls, &mut self.old)?;
                 } else {
                     (0..before)
                         .try_for_each(|number| rename(&self.calls, self.names.at(number), self.old.at(number)))?;
@@ -263,7 +272,7 @@ impl<C: Calls> Worker<C> {
             Workload::DWAL => self.check_size(done).and_then(|()| self.check_pages(0, done)),
             Workload::DWTL => self.check_size(PHASE - done).and_then(|()| self.check_pages(0, PHASE - done)),
             Workload::MWCL | Workload::MWCM | Workload::MWRM => self.check_names(done),
-            Workload::MWUL | Workload::MWUM => self.check_names(PHASE - done),
+            Workload::MWUL | Workload::MWUM => self.check_names(self.files - done),
             Workload::MWRL => ask(&self.calls, self.names.at(done)).map(drop),
             Workload::DRBL
             | Workload::DRBM
@@ -301,7 +310,7 @@ impl<C: Calls> Worker<C> {
     /// Whether the phase has to end.
     fn is_used_up(&self) -> bool {
         let counts = self.setting.workload != Workload::MWRL;
-        counts && self.done >= PHASE
+        counts && self.done >= self.files
     }
 
     fn reads(&mut self) -> Result<u64, Failure> {
@@ -462,6 +471,17 @@ fn check(is_right: bool, call: &'static str) -> Result<(), Failure> {
 
 fn make_directory(calls: &impl Calls, path: &[u8]) -> Result<(), Failure> {
     calls.make_directory(path).map_err(refused("mkdir"))
+}
+
+/// Makes files for a phase: [`PHASE`], or as many batches as it comes to in [`MAKING`]. Returns how many.
+fn make(calls: &impl Calls, names: &mut Numbered) -> Result<u64, Failure> {
+    let began = Instant::now();
+    let mut files = 0;
+    while files < PHASE && (files == 0 || began.elapsed() < MAKING) {
+        (files..files + BATCH).try_for_each(|number| create(calls, names.at(number)))?;
+        files += BATCH;
+    }
+    Ok(files)
 }
 
 fn create(calls: &impl Calls, path: &[u8]) -> Result<(), Failure> {
