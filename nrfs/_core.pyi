@@ -30,6 +30,7 @@ __all__ = [
     "Scheduler",
     "Topology",
     "TopologyNode",
+    "Tracer",
     "Upcall",
     "__version__",
     "probe_ring",
@@ -423,9 +424,14 @@ class Connection:
         are timed, and then one of 8. They are timed from when a worker has a request to when the kernel has its reply.
         """
     def trace(
-        self, *, kinds: Sequence[str] = (), process: int | None = None, fails: bool = False, nanoseconds: int = 0
+        self,
+        *,
+        kinds: Sequence[str] | None = None,
+        process: int | None = None,
+        fails: bool = False,
+        nanoseconds: int = 0,
     ) -> Tracer:
-        """Begins to trace requests: those of these kinds, from this process, that fail, that take at least so long.
+        """Begins to trace requests: of these kinds, of this process, that fail, that take longer. By default all.
 
         Raises:
             ValueError: there is no such kind of request.

@@ -156,8 +156,15 @@ impl Connection {
         self.with(fuse::connection::Connection::latencies)
     }
 
-    #[pyo3(signature = (*, kinds = Vec::new(), process = None, fails = false, nanoseconds = 0))]
-    fn trace(&self, kinds: Vec<String>, process: Option<u32>, fails: bool, nanoseconds: u64) -> PyResult<Tracer> {
+    #[pyo3(signature = (*, kinds = None, process = None, fails = false, nanoseconds = 0))]
+    fn trace(
+        &self,
+        kinds: Option<Vec<String>>,
+        process: Option<u32>,
+        fails: bool,
+        nanoseconds: u64,
+    ) -> PyResult<Tracer> {
+        let kinds = kinds.unwrap_or_default();
         if let Some(kind) = kinds.iter().find(|kind| Opcode::ALL.iter().all(|opcode| opcode.name() != **kind)) {
             return Err(PyValueError::new_err(format!("there is no kind of request '{kind}'")));
         }
