@@ -8,10 +8,11 @@ import platform
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import hear_interrupts, nrfs_command, run_nrfs, shown_at, wait_until
+from conftest import REPOSITORY, hear_interrupts, nrfs_command, run_nrfs, shown_at, wait_until
 from support.results import only_run
 
 from workloads.commands import ON_DIRECTORIES
@@ -36,6 +37,34 @@ def test_results_are_never_overwritten(tmpfs: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"nrfs bench files: {report}: is there already, and results are never overwritten\n"
     assert report.read_text() == "before"
+
+
+INTERRUPTED = """
+import os, random, signal, sys, threading, time
+from pathlib import Path
+from workloads.directories import temporary_directory
+
+parent = Path(sys.argv[1])
+for _ in range(300):
+    timer = threading.Timer(random.random() * 0.004, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        with temporary_directory(parent, "work") as directory:
+            for number in range(20):
+                (directory / str(number)).touch()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        timer.join()
+    assert not list(parent.iterdir())
+"""
+
+
+def test_an_interrupt_at_any_moment_leaves_no_directory(tmpfs: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(tmpfs)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=REPOSITORY, preexec_fn=hear_interrupts, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_interrupted_run_tells_what_it_has_measured(tmpfs: Path, tmp_path: Path) -> None:
