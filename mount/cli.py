@@ -228,16 +228,14 @@ def _reporting(name: str, command: Callable[[argparse.Namespace], int]) -> Calla
 
 def run_mount(arguments: argparse.Namespace) -> int:
     """Mounts; returns when the mount can be used, or with ``--foreground`` at its end."""
-    from mount import launch, mountinfo, options, placement, words
+    from mount import launch, mountinfo, placement, words
 
     wanted = words.from_arguments(arguments, mountinfo.locate(arguments.mountpoint))
     # Made once, so that the warning is about what is mounted.
-    topology = placement.of(wanted.nodes)
-    wanted = replace(wanted, nodes=topology)
+    wanted = replace(wanted, nodes=placement.of(wanted.nodes))
 
     def warn() -> None:
-        is_shared = wanted.content is options.Content.SHARED
-        reason = None if is_shared else placement.shortfall(topology, wanted.size)
+        reason = placement.shortfall(wanted)
         if reason is not None:
             terminal.complain("nrfs mount", f"--size {wanted.size}: {reason}")
 

@@ -105,11 +105,9 @@ def _base(mountpoint: str, source: str) -> MountOptions:
 
 def _enter(namespace: str) -> None:
     # Loaded before, as the other namespace may have other files.
-    from mount import daemon, remount  # noqa: F401
+    from mount import daemon, kernel, remount  # noqa: F401
 
     path = f"/proc/{namespace}/ns/mnt" if namespace.isdigit() else namespace
-    from mount import kernel
-
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         kernel.enter(descriptor)
@@ -119,18 +117,18 @@ def _enter(namespace: str) -> None:
 
 
 def _mount(name: str, wanted: MountOptions) -> int:
-    from mount import launch, options, placement
+    from mount import launch, placement
 
-    topology = placement.of(wanted.nodes)
+    # Made once, so that the warning is about what is mounted.
+    wanted = replace(wanted, nodes=placement.of(wanted.nodes))
     try:
-        launch.run_in_background(replace(wanted, nodes=topology))
+        launch.run_in_background(wanted)
     except launch.Interrupted:
         terminal.complain(name, "interrupted, nothing is mounted")
         return _INTERRUPTED
-    if wanted.content is not options.Content.SHARED:
-        reason = placement.shortfall(topology, wanted.size)
-        if reason is not None:
-            terminal.complain(name, f"size={wanted.size}: {reason}")
+    reason = placement.shortfall(wanted)
+    if reason is not None:
+        terminal.complain(name, f"size={wanted.size}: {reason}")
     return 0
 
 

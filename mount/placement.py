@@ -6,6 +6,7 @@ from typing import Literal
 
 from mount import wording
 from mount.failure import UsageError
+from mount.options import Content, MountOptions
 from nrfs import Topology
 
 
@@ -24,19 +25,20 @@ def of(nodes: int | Literal["auto"] | Topology) -> Topology:
         raise UsageError(str(reason)) from None
 
 
-def shortfall(topology: Topology, size: int | str) -> str | None:
+def shortfall(options: MountOptions) -> str | None:
     """A line that says which node has less memory than its replicas take when they are full; None if all have enough.
 
     Of several nodes the one is named that lacks the most. A machine with one node has nothing to divide: there, as on
-    tmpfs, more can be promised than there is.
+    tmpfs, more can be promised than there is. Shared content is no replica's.
 
     Raises:
         ValueError: it is no size.
 
     """
-    if len(topology.machine_nodes) == 1:
+    topology = of(options.nodes)
+    if options.content is Content.SHARED or len(topology.machine_nodes) == 1:
         return None
-    each = topology.replica_bytes(size)
+    each = topology.replica_bytes(options.size)
     lacks = [(each * len(node.replicas) - node.memory_bytes, node) for node in topology.machine_nodes]
     lack, node = max(lacks, key=lambda pair: pair[0])
     if lack <= 0:

@@ -508,6 +508,7 @@ def test_a_daemon_without_descriptors_left_loses_nothing() -> None:
             try:
                 with pytest.raises(OSError, match="Input/output error"):
                     (path / "new").write_bytes(b"new")
+                os.mknod(path / "made")
                 before = (path / "mapped").stat().st_mtime_ns
                 time.sleep(TICK)
                 store(7)
@@ -517,6 +518,8 @@ def test_a_daemon_without_descriptors_left_loses_nothing() -> None:
         (path / "new").write_bytes(b"new")
         assert (path / "new").read_bytes() == b"new"
         assert (path / "old").read_bytes() == b"old"
+        (path / "made").write_bytes(b"late")
+        assert (path / "made").read_bytes() == b"late"
 
 
 def shared_memory() -> int:

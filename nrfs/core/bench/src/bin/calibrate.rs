@@ -37,7 +37,7 @@ struct Figure<'a> {
 }
 
 /// Measures a cost once; returns nanoseconds.
-type Cost<'a> = Box<dyn Fn() -> f64 + 'a>;
+type Cost<'a> = Box<dyn Fn() -> Vec<f64> + 'a>;
 
 /// Entries that a replica applies at once: many, and the log has room for them.
 const APPLIED: u64 = 4096;
@@ -49,7 +49,8 @@ const WAKES: u32 = 100;
 struct Costs<'a> {
     cpus: &'a [usize],
     duration: Duration,
-    all: Vec<(String, Cost<'a>)>,
+    /// Costs that are measured together, with their names.
+    all: Vec<(Vec<String>, Cost<'a>)>,
 }
 
 impl<'a> Costs<'a> {
@@ -60,7 +61,14 @@ impl<'a> Costs<'a> {
 
     fn add(&mut self, name: &str, cost: impl Fn(&'a [usize], Duration) -> f64 + 'a) {
         let (cpus, duration) = (self.cpus, self.duration);
-        self.all.push((name.into(), Box::new(move || cost(cpus, duration))));
+        self.all.push((vec![name.into()], Box::new(move || vec![cost(cpus, duration)])));
+    }
+
+    /// Two costs of one measurement.
+    fn add_pair(&mut self, names: [&str; 2], costs: impl Fn(&'a [usize], Duration) -> (f64, f64) + 'a) {
+        let (cpus, duration) = (self.cpus, self.duration);
+        let names = names.map(Into::into).to_vec();
+        self.all.push((names, Box::new(move || <[f64; 2]>::from(costs(cpus, duration)).to_vec())));
     }
 
     /// What one thread takes for a step, while `threads` do the same.
@@ -87,8 +95,7 @@ impl<'a> Costs<'a> {
 
     fn add_all(&mut self) {
         self.add("line-take", take_line);
-        self.add("line-turn", |cpus, duration| contend(cpus, duration).0);
-        self.add("line-burst", |cpus, duration| contend(cpus, duration).1);
+        self.add_pair(["line-turn", "line-burst"], contend);
         self.add("line-pass", pass_by_line);
         self.add("message-pass", pass_by_message);
         self.add("wake", |cpus, _| wake(cpus, WAKES));
@@ -102,8 +109,7 @@ impl<'a> Costs<'a> {
         self.add_step("wake-nobody", 1, move || nobody.notify_one());
         let word = AtomicU32::new(0);
         self.add_step("wait-refused", 1, move || _ = futex::wait(&word, futex::Flags::PRIVATE, 1, None));
-        self.add("interruption", |cpus, duration| interruptions(cpus, duration).0);
-        self.add("interruption-every", |cpus, duration| interruptions(cpus, duration).1);
+        self.add_pair(["interruption", "interruption-every"], interruptions);
         self.add_operation("read", 1, 0, || Alone);
         self.add_operation("write", 1, 100, || Alone);
         self.add_operation("read-beside", 2, 0, || Alone);
@@ -132,8 +138,10 @@ fn main() -> ExitCode {
         let mut costs = Costs::new(configuration);
         costs.add_all();
         for round in 0..configuration.rounds {
-            for (name, measure) in &costs.all {
-                figures.put(&Figure { name, round, nanoseconds: measure() })?;
+            for (names, measure) in &costs.all {
+                for (name, nanoseconds) in names.iter().zip(measure()) {
+                    figures.put(&Figure { name, round, nanoseconds })?;
+                }
             }
         }
         Ok(())
